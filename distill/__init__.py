@@ -1,0 +1,100 @@
+"""distill: fine-tune a small student on a large teacher's chat transcripts.
+
+This façade is all a plugin, or a script, needs to import. It is light: what needs torch, transformers or another
+heavy package is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import DataError, DistillError, PluginError, TeacherError, UsageError, unknown_name
+from distill.hookspecs import hookimpl
+from distill.plugins import PluginManager, make_plugin_manager
+from distill.protocols import BatchTeacher, CollatingLabeler, Collator, Formatter, Labeler, Teacher, Trainer, TrainJob
+from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, NoOptions, TeacherSpec, TrainerSpec
+from distill.types import (
+    IGNORE_INDEX,
+    ROLES,
+    Answer,
+    CollectRun,
+    Encoded,
+    Example,
+    Message,
+    Params,
+    Prompt,
+    Request,
+    Segment,
+    Source,
+    TrainResult,
+    Transcript,
+)
+
+if TYPE_CHECKING:
+    from distill.chat_model import ChatModel
+    from distill.encode import Encoder
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "ChatModel": "distill.chat_model",
+    "Encoder": "distill.encode",
+    "read_transcripts": "distill.transcripts",
+    "message_to_dict": "distill.transcripts",
+    "cache_dir": "distill.models",
+    "convert_model": "distill.models",
+}
+
+__all__ = [
+    "IGNORE_INDEX",
+    "ROLES",
+    "Answer",
+    "BatchTeacher",
+    "ChatModel",
+    "CollatingLabeler",
+    "Collator",
+    "CollectRun",
+    "DataError",
+    "DistillError",
+    "Encoded",
+    "Encoder",
+    "Example",
+    "Formatter",
+    "FormatterSpec",
+    "Labeler",
+    "LabelerSpec",
+    "Message",
+    "ModelSpec",
+    "NoOptions",
+    "Params",
+    "PluginError",
+    "PluginManager",
+    "Prompt",
+    "Request",
+    "Segment",
+    "Source",
+    "Teacher",
+    "TeacherError",
+    "TeacherSpec",
+    "TrainJob",
+    "TrainResult",
+    "Trainer",
+    "TrainerSpec",
+    "Transcript",
+    "UsageError",
+    "cache_dir",
+    "convert_model",
+    "hookimpl",
+    "make_plugin_manager",
+    "message_to_dict",
+    "read_transcripts",
+    "unknown_name",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'distill' has no attribute {name!r}")

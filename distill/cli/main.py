@@ -1,0 +1,106 @@
+"""`distill`: builds the command line, runs it, and turns errors into `Error: …`, `Hint: …` and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+import distill
+from distill.cli import collect, generate, plugins, quickstart, show, train
+from distill.cli.terminal import printable
+from distill.errors import DistillError
+from distill.plugins import PluginManager, make_plugin_manager
+
+COMMANDS = (collect.command, train.command, generate.command, show.command, plugins.command, quickstart.command)
+
+
+def build_cli(manager: PluginManager) -> click.Group:
+    """Make the command line over the given plugins; commands find the manager as `context.obj`."""
+
+    @click.group(
+        context_settings={"help_option_names": ["-h", "--help"], "obj": manager, "max_content_width": 110},
+        epilog="Start with `distill quickstart`, or `distill collect --help`.",
+    )
+    @click.version_option(distill.__version__, prog_name="distill")
+    @click.option("--plugin", metavar="FILE.py", multiple=True, expose_value=False, help="Load a file as a plugin.")
+    @click.option("--debug", is_flag=True, expose_value=False, help="Show log messages, and tracebacks of errors.")
+    def cli() -> None:
+        """Fine-tune a small student on a large teacher's chat transcripts."""
+
+    for command in COMMANDS:
+        cli.add_command(command)
+    manager.add_commands(cli)
+    return cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `distill` with the given words; returns the exit code of the design: 0, 1, 2, 130 or 143."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    files, debug = _leading_options(argv)
+    logging.basicConfig(format="distill: %(message)s", level=logging.DEBUG if debug else logging.WARNING)
+    # The tool works offline and beside other processes: no telemetry, no warnings about forks.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    previous = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        manager = make_plugin_manager(files)
+        cli = build_cli(manager)
+        for record in manager.failed():
+            click.echo(f"distill: {record.owner} is not loaded: {printable(record.error or '')}", err=True)
+        result = cli.main(argv, prog_name="distill", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except DistillError as error:
+        if debug:
+            raise
+        click.echo(f"Error: {printable(error.message)}", err=True)
+        if error.hint:
+            click.echo(f"Hint: {printable(error.hint)}", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except Terminated:
+        click.echo("Terminated.", err=True)
+        return 143
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted.", err=True)
+        return 130
+    except BrokenPipeError:  # `distill show … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def _terminated(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _leading_options(argv: Sequence[str]) -> tuple[list[str], bool]:
+    """The `--plugin` files and `--debug` before the command: plugins must be loaded before click can parse."""
+    files, debug = [], False
+    words = iter(argv)
+    for word in words:
+        if word == "--plugin":
+            files.append(next(words, ""))
+        elif word.startswith("--plugin="):
+            files.append(word.removeprefix("--plugin="))
+        elif word == "--debug":
+            debug = True
+        elif not word.startswith("-"):
+            break
+    return [file for file in files if file], debug
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())

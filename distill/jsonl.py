@@ -1,0 +1,159 @@
+"""JSONL on disk: strict reading with `file:line`, and appending that survives a kill at any moment."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import jsonlines
+
+from distill.errors import DataError, DistillError
+from distill.types import Source
+
+
+def dumps(row: Mapping[str, Any]) -> str:
+    """Write a row as one line of JSON, without its newline; non-ASCII text stays readable, NaN is refused."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False)
+
+
+def read_rows(path: str | Path) -> Iterator[tuple[Source, dict[str, Any]]]:
+    """Read a JSONL file, object by object; blank lines are passed over.
+
+    Raises:
+        DataError: the file is missing or unreadable, or a line is not UTF-8, not JSON or not an object.
+    """
+    try:
+        with open(path, "rb") as file:
+            yield from parse_rows(file, str(path))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+
+
+def parse_rows(lines: IO[bytes], name: str) -> Iterator[tuple[Source, dict[str, Any]]]:
+    """As `read_rows`, from an open binary file that errors call `name`."""
+    at = 0
+
+    def counted() -> Iterator[bytes]:  # jsonlines tells the line's number of a bad row only
+        nonlocal at
+        for at, line in enumerate(lines, 1):
+            yield line
+
+    # loads= is named: without it jsonlines reads with orjson where that is installed, which differs from json.
+    reader = jsonlines.Reader(counted(), loads=_loads)
+    try:
+        for row in reader.iter(type=dict, skip_empty=True):
+            yield Source(name, at), row
+    except jsonlines.InvalidLineError as error:
+        reason = str(error.__cause__ or "the line is not a JSON object")
+        raise DataError(f"{name}:{at}: {reason}", "each line must be one JSON object in UTF-8") from None
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+class Appender:
+    """Appends rows to a JSONL file: one row, one `write`; one writer a file.
+
+    On opening, a last line that a kill cut short (or that is no JSON) is moved to `FILE.quarantine`, so that new rows
+    are never glued to it. Use it as a context manager.
+
+    Args:
+        path: the file; made with its first row, where it does not exist.
+
+    Raises:
+        DistillError: another process has the file open for appending, or it cannot be written.
+
+    Attributes:
+        quarantined: how many bytes were moved away on opening.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        try:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise DistillError(f"{path}: {error.strerror}", "choose a file that can be written") from None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._fd)
+            raise DistillError(f"{path}: another process is writing to it", "wait for it, or choose another file") from None
+        self.quarantined = self._repair_tail()
+
+    def __enter__(self) -> Appender:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Append one row, whole: after a failed write nothing of it remains.
+
+        Raises:
+            DistillError: the disk is full, or the write failed otherwise.
+        """
+        line = dumps(row).encode() + b"\n"
+        size = os.fstat(self._fd).st_size
+        try:
+            written = os.write(self._fd, line)
+            while written < len(line):  # a signal or a nearly full disk may cut a write short
+                written += os.write(self._fd, line[written:])
+        except OSError as error:
+            os.ftruncate(self._fd, size)
+            raise DistillError(f"{self.path}: {error.strerror}", "the rows before this one are safe") from None
+
+    def close(self) -> None:
+        """Flush to disk and let the file go."""
+        if self._fd >= 0:
+            os.fsync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _repair_tail(self) -> int:
+        """Cut off what follows the last whole row, and keep it in `FILE.quarantine`."""
+        size = os.fstat(self._fd).st_size
+        start, tail = self._last_line(size)
+        if not tail:
+            return 0
+        if tail.endswith(b"\n") and _is_row(tail):
+            return 0
+        if _is_row(tail):  # whole, only its newline is missing
+            os.write(self._fd, b"\n")
+            return 0
+        with open(f"{self.path}.quarantine", "ab") as quarantine:
+            quarantine.write(tail if tail.endswith(b"\n") else tail + b"\n")
+            quarantine.flush()
+            os.fsync(quarantine.fileno())
+        os.ftruncate(self._fd, start)
+        return len(tail)
+
+    def _last_line(self, size: int) -> tuple[int, bytes]:
+        """Where the last line starts, and its bytes, its newline included."""
+        start, tail = size, b""
+        while start > 0:
+            step = min(1 << 16, start)
+            start -= step
+            tail = os.pread(self._fd, step, start) + tail
+            cut = tail.rfind(b"\n", 0, len(tail) - 1)
+            if cut >= 0:
+                return start + cut + 1, tail[cut + 1 :]
+        return start, tail
+
+
+def _is_row(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return not line.strip() and b"\0" not in line and line.endswith(b"\n")

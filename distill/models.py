@@ -1,0 +1,206 @@
+"""Where models come from: a folder, a `.gguf` file, a hub id, a run folder, or a name a plugin registered."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import DistillError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from distill.plugins import PluginManager
+
+
+def cache_dir() -> Path:
+    """The user's cache folder for distill: `$DISTILL_CACHE`, or `distill` in `$XDG_CACHE_HOME` (`~/.cache`)."""
+    if "DISTILL_CACHE" in os.environ:
+        return Path(os.environ["DISTILL_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distill"
+
+
+def resolve_model(name: str, manager: PluginManager) -> str:
+    """Turn what the user named into what `load_tokenizer` and `load_model` take.
+
+    Args:
+        name: a registered model's name, a run folder (its `model/` is meant), a model folder, a `.gguf` file or a
+            hub id.
+
+    Raises:
+        UsageError: a path that does not exist, or a folder or file that holds no model.
+    """
+    path = Path(name).expanduser()
+    if (path / "run.json").is_file():
+        if not (path / "model").is_dir():
+            raise UsageError(f"run {name!r} has no finished model", "train it to its end first")
+        return str(path / "model")
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UsageError(f"{name!r} holds no model (no config.json)", "give a folder that `save_pretrained` wrote")
+        return str(path)
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise UsageError(f"{name!r} is not a model", "give a model folder, a .gguf file, a hub id or a model's name")
+        return str(path)
+    if name in manager.models:
+        return str(manager.models.get(name).path())
+    if name.startswith((".", "/", "~")) or path.suffix == ".gguf" or name.count("/") > 1:
+        raise UsageError(f"no model at {name!r}: no such file or folder", _known(manager))
+    return name
+
+
+def _known(manager: PluginManager) -> str:
+    names = ", ".join(manager.models.names())
+    return "give a model folder, a .gguf file or a hub id" + (f", or one of: {names}" if names else "")
+
+
+def _arguments(ref: str) -> tuple[str, dict[str, Any]]:
+    """`from_pretrained`'s first argument and the `gguf_file=` it needs."""
+    if ref.endswith(".gguf"):
+        path = Path(ref)
+        return str(path.parent), {"gguf_file": path.name}
+    return ref, {}
+
+
+@contextmanager
+def _loading(ref: str) -> Iterator[None]:
+    """Turn what `from_pretrained` raises for a model that is not there into one clear error."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        if isinstance(error, OSError) and not Path(ref).exists():
+            reason = "not found on this machine or on the hub"
+            if os.environ.get("HF_HUB_OFFLINE"):
+                reason = "not on this machine, and HF_HUB_OFFLINE keeps from asking the hub"
+            raise DistillError(f"model {ref!r}: {reason}", "check the name; a private model needs `hf auth login`") from error
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise DistillError(f"model {ref!r} cannot be loaded: {text[0]}", "see `--debug` for more") from error
+
+
+def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
+    """Load a tokenizer.
+
+    Args:
+        ref: as `resolve_model` returns it.
+
+    Raises:
+        DistillError: there is none, or it is not a fast one (the engine needs the `tokenizers` backend).
+    """
+    with _quiet(), _loading(ref):
+        from transformers import AutoTokenizer
+
+        location, extra = _arguments(ref)
+        tokenizer = AutoTokenizer.from_pretrained(location, **extra)
+    if not getattr(tokenizer, "is_fast", False):
+        raise DistillError(
+            f"model {ref!r}: its tokenizer {type(tokenizer).__name__} has no fast version",
+            "convert it to a tokenizer.json first",
+        )
+    return tokenizer
+
+
+def load_model(ref: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Load a causal language model: safetensors only, no remote code.
+
+    Args:
+        ref: as `resolve_model` returns it.
+        dtype: of the weights; None keeps float32, in which optimizers are exact.
+
+    Raises:
+        DistillError: there is none, or it cannot be read.
+    """
+    with _quiet(), _loading(ref):
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        location, extra = _arguments(ref)
+        if not extra:
+            extra = {"use_safetensors": True}
+        model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype or torch.float32, **extra)
+    if getattr(model.config, "quantization_config", None) is not None and "gguf_file" in extra:
+        # transformers dequantized the weights, but refuses to save while the config still says GGUF.
+        del model.config.quantization_config
+        model.is_quantized = False
+        model.hf_quantizer = None
+    return model
+
+
+def convert_model(source: str | Path, target: Path) -> Path:
+    """Write a model and its tokenizer as a safetensors folder, whole or not at all.
+
+    Args:
+        source: a `.gguf` file, a folder or a hub id.
+        target: the folder to make; kept as it is when it exists already.
+
+    Returns:
+        `target`.
+    """
+    if target.is_dir():
+        return target
+    tokenizer, model = load_tokenizer(str(source)), load_model(str(source))
+    with whole_folder(target) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return target
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to write into, which becomes `target` when the block ends well, and vanishes otherwise."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield made
+        made.chmod(0o777 & ~_umask())
+        for file in made.rglob("*"):
+            _fsync(file)
+        _fsync(made)
+        try:
+            made.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process was as quick: its folder is as good
+                raise
+        _fsync(target.parent)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' loading bars and advice off the terminal; errors still show."""
+    from transformers.utils import logging as hf_logging
+
+    bars = hf_logging.is_progress_bar_enabled()
+    level = hf_logging.get_verbosity()
+    hf_logging.disable_progress_bar()
+    if logging.getLogger().level > logging.DEBUG:
+        hf_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()

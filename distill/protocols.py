@@ -1,0 +1,156 @@
+"""The four seams, as Protocols: what a plugin's teacher, formatter, labeler or trainer must offer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from distill.types import Answer, Encoded, Example, Message, Request, Segment, TrainResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+Collator = Callable[[Sequence[Mapping[str, Any]]], "dict[str, Tensor]"]
+"""Rows `{input_ids, labels}` in; a batch `{input_ids, attention_mask, labels}`, each (rows, longest), out."""
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """Answers one request at a time. The collector calls `ask` for many requests at once."""
+
+    def ask(self, request: Request) -> Answer | Awaitable[Answer]:
+        """Answer the request.
+
+        `async def` runs on the collector's event loop; a plain `def` runs in a worker thread.
+        An optional `close()` (plain or async) is called once, when the collection ends.
+
+        Raises:
+            TeacherError: no answer; its flags say whether to retry and whether to stop the run.
+        """
+        ...
+
+
+@runtime_checkable
+class BatchTeacher(Protocol):
+    """Answers many requests in one call: for models that run in this process.
+
+    Attributes:
+        batch_size: the most requests of one call.
+    """
+
+    batch_size: int
+
+    def ask_batch(self, requests: Sequence[Request]) -> Sequence[Answer | Exception]:
+        """Answer the requests, in their order; called from one worker thread, never twice at a time.
+
+        Returns:
+            One Answer, or the TeacherError that stands for it, a request.
+        """
+        ...
+
+
+@runtime_checkable
+class Formatter(Protocol):
+    """Turns a conversation into text, and says who wrote each piece. It never tokenizes."""
+
+    def special_tokens(self, tokenizer: PreTrainedTokenizerFast) -> Sequence[str]:
+        """Name the tokens the format needs as single control tokens; the engine adds the missing ones."""
+        ...
+
+    def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str | None:
+        """Give the format as a Jinja chat template, which is saved with the student.
+
+        It must render the same text as `segments`: the engine verifies it. None: the format has no such template,
+        and the student speaks it only where this plugin is installed.
+        """
+        ...
+
+    def segments(
+        self,
+        messages: Sequence[Message],
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = False,
+    ) -> list[Segment]:
+        """Render the conversation.
+
+        Args:
+            messages: the conversation.
+            tokenizer: the student's, for the spelling of its special tokens; not to tokenize with.
+            tools: tool definitions in OpenAI's shape.
+            add_generation_prompt: whether to end where the assistant starts to write. For messages up to an
+                assistant message, the result must be a prefix of the segments of the conversation with that message.
+
+        Raises:
+            DataError: this conversation cannot be put in this format (the row is counted and named).
+        """
+        ...
+
+
+@runtime_checkable
+class Labeler(Protocol):
+    """Decides which tokens count in the loss."""
+
+    def label(self, encoded: Encoded) -> list[int]:
+        """Label a conversation.
+
+        Returns:
+            As many labels as `input_ids`, unshifted: the token's own id where it counts, -100 where it does not.
+        """
+        ...
+
+
+@runtime_checkable
+class CollatingLabeler(Labeler, Protocol):
+    """A labeler whose labels are made when a batch is collated; `label` shows what they will be for one row."""
+
+    def collator(self, pad_token_id: int) -> Collator:
+        """Give the collator the trainer shall use instead of the padding one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """All a trainer needs: the model is loaded, the examples are labelled and checked.
+
+    Attributes:
+        model: the student, its embedding table already large enough for the tokenizer.
+        tokenizer: the student's tokenizer.
+        examples: the training rows, in order; every one has at least one trained token.
+        collate: makes a batch of rows `{input_ids, labels}`.
+        output_dir: a folder for the trainer's own files.
+        epochs: passes over the examples.
+        per_device_train_batch_size: sequences a device and forward pass.
+        gradient_accumulation_steps: forward passes an optimizer step.
+        learning_rate: the highest one.
+        seed: for shuffling and dropout.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    examples: Sequence[Example]
+    collate: Collator
+    output_dir: Path
+    epochs: float
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int
+    learning_rate: float
+    seed: int
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """Fine-tunes the student in place."""
+
+    def train(self, job: TrainJob, on_log: Callable[[Mapping[str, float]], None]) -> TrainResult:
+        """Train `job.model` on `job.examples`.
+
+        Args:
+            job: the model, the data and the settings.
+            on_log: to be called after each optimizer step with at least `step`, `loss` and `learning_rate`.
+        """
+        ...

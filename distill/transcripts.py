@@ -1,0 +1,126 @@
+"""Transcripts as JSON rows: the canonical shape, which OpenAI, TRL and axolotl readers take as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from distill.errors import DataError
+from distill.jsonl import read_rows
+from distill.types import ROLES, Message, Source, Transcript
+
+_OTHER_SHAPES = {
+    "conversations": "a ShareGPT row",
+    "instruction": "an Alpaca row",
+    "turns": "a prompt row; collect its answers first, with `distill collect`",
+    "prompt": "a prompt row; collect its answers first, with `distill collect`",
+    "text": "a row of plain text",
+}
+
+
+def read_transcripts(path: str | Path) -> Iterator[Transcript]:
+    """Read a file of transcripts.
+
+    Yields:
+        Transcripts, each with the `source` it was read from; one without an `id` is given its `file:line`.
+
+    Raises:
+        DataError: a row is not a transcript; says file, line and what is wrong.
+    """
+    for source, row in read_rows(path):
+        yield parse_transcript(row, source)
+
+
+def parse_transcript(row: Mapping[str, Any], source: Source) -> Transcript:
+    """Check one row and make a Transcript of it.
+
+    Raises:
+        DataError: it has no list of `messages`, or one of them is malformed.
+    """
+    messages = row.get("messages")
+    if not isinstance(messages, list) or not messages:
+        shape = next((text for key, text in _OTHER_SHAPES.items() if key in row), None)
+        looks = f"; it looks like {shape}" if shape and "messages" not in row else ""
+        raise DataError(f"{source}: no list of `messages`{looks}", 'a transcript is {"messages": [{"role", "content"}, …]}')
+    metadata, tools = row.get("metadata") or {}, row.get("tools") or []
+    if not isinstance(metadata, dict):
+        raise DataError(f"{source}: `metadata` is not an object")
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise DataError(f"{source}: `tools` is not a list of objects")
+    return Transcript(
+        id=str(row.get("id") or source),
+        messages=tuple(parse_message(message, f"{source}: message {n}") for n, message in enumerate(messages)),
+        tools=tuple(tools),
+        metadata=metadata,
+        source=source,
+    )
+
+
+def parse_message(row: Any, where: str) -> Message:
+    """Check one message and make a Message of it. `where` starts the errors.
+
+    Raises:
+        DataError: not an object, an unknown role, or content that is not text.
+    """
+    if not isinstance(row, dict):
+        raise DataError(f"{where} is not an object")
+    role = row.get("role")
+    if role not in ROLES:
+        raise DataError(f"{where} has the unknown role {role!r}", f"the roles are {', '.join(ROLES)}")
+    calls = row.get("tool_calls") or ()
+    if not isinstance(calls, (list, tuple)) or not all(isinstance(call, dict) for call in calls):
+        raise DataError(f"{where}: `tool_calls` is not a list of objects")
+    content = _text(row.get("content"), f"{where}: `content`")
+    refusal = _text(row.get("refusal"), f"{where}: `refusal`")
+    if content is None and not calls and refusal is None:
+        raise DataError(f"{where} has no `content`")
+    return Message(
+        role=role,
+        content=content,
+        reasoning_content=_text(row.get("reasoning_content"), f"{where}: `reasoning_content`"),
+        tool_calls=tuple(calls),
+        tool_call_id=_text(row.get("tool_call_id"), f"{where}: `tool_call_id`"),
+        name=_text(row.get("name"), f"{where}: `name`"),
+        refusal=refusal,
+        train=row.get("weight", 1) != 0 and row.get("train", True) is not False,
+    )
+
+
+def _text(value: Any, where: str) -> str | None:
+    """A string, or OpenAI's list of text parts joined; None stays None."""
+    if isinstance(value, list):
+        if not all(isinstance(part, dict) and part.get("type") == "text" for part in value):
+            raise DataError(f"{where} has parts that are not text", "distill trains on text only")
+        value = "".join(str(part.get("text", "")) for part in value)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise DataError(f"{where} is {type(value).__name__}, not text")
+    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+        raise DataError(f"{where} has half a surrogate pair, which is no text", "replace it, e.g. with U+FFFD")
+    return value
+
+
+def message_to_dict(message: Message) -> dict[str, Any]:
+    """Write a message as JSON: role and content always, the rest where it is set."""
+    row: dict[str, Any] = {"role": message.role, "content": message.content}
+    for key in ("reasoning_content", "tool_call_id", "name", "refusal"):
+        value = getattr(message, key)
+        if value is not None:
+            row[key] = value
+    if message.tool_calls:
+        row["tool_calls"] = [dict(call) for call in message.tool_calls]
+    if not message.train:
+        row["weight"] = 0
+    return row
+
+
+def transcript_to_dict(transcript: Transcript) -> dict[str, Any]:
+    """Write a transcript as its JSONL row; `source` stays out: it says where the row was, not what it is."""
+    return {
+        "id": transcript.id,
+        "messages": [message_to_dict(message) for message in transcript.messages],
+        "tools": [dict(tool) for tool in transcript.tools],
+        "metadata": dict(transcript.metadata),
+    }

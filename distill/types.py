@@ -1,0 +1,184 @@
+"""The values that pass between the rooms: frozen, and free of any framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+IGNORE_INDEX = -100
+"""The label of a token that does not count in the loss (PyTorch's and Hugging Face's value)."""
+
+ROLES = ("system", "user", "assistant", "tool")
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation.
+
+    Attributes:
+        role: who speaks.
+        content: the text; None only where tool calls or a refusal stand in for it.
+        reasoning_content: the thinking a teacher gave before its answer.
+        tool_calls: the calls in OpenAI's shape.
+        tool_call_id: which call a `tool` message answers.
+        name: an author's name, where the API has one.
+        refusal: the text of a refusal.
+        train: whether an assistant message counts in the loss (`weight: 0` or `train: false` in a file clear it).
+    """
+
+    role: Role
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: Sequence[Mapping[str, Any]] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+    refusal: str | None = None
+    train: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a row was read: `str(source)` is `file:line`, as errors print it."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a teacher is asked: `messages` first, then each of `followups` after the answer before it."""
+
+    messages: Sequence[Message]
+    followups: Sequence[Message] = ()
+    tools: Sequence[Mapping[str, Any]] = ()
+    id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """One finished conversation with its metadata: one JSONL line."""
+
+    id: str
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """How a teacher shall answer; part of a transcript's id.
+
+    Attributes:
+        max_tokens: the longest answer, in the teacher's tokens; None leaves it to the teacher.
+        temperature: 0 is greedy; None leaves it to the teacher.
+        seed: the sampling seed; sample number `n` of a prompt is asked with `seed + n`.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a teacher: the conversation so far, ending before the answer."""
+
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]] = ()
+    params: Params = Params()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a teacher said to one request.
+
+    Attributes:
+        message: the assistant message.
+        finish_reason: `stop`, `length` (a cut answer), `tool_calls`, `content_filter` or the server's own word.
+        usage: token counts as the server gave them.
+        model: the model id as answered.
+    """
+
+    message: Message
+    finish_reason: str | None = "stop"
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of the rendered conversation and who wrote it.
+
+    Attributes:
+        text: the piece; joined, the pieces are the whole text.
+        content: True for a message's own text (it never becomes a control token), False for the template's.
+        role: whose message it belongs to; None for template text between messages.
+        turn: index of the message it belongs to in the conversation; -1 for none.
+        end_of_turn: True for the template text by which an assistant message ends, where generation stops.
+    """
+
+    text: str
+    content: bool = False
+    role: Role | None = None
+    turn: int = -1
+    end_of_turn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A conversation in tokens. All lists have one entry a token.
+
+    Attributes:
+        input_ids: the token ids.
+        assistant_mask: 1 where the assistant wrote the token, its end-of-turn marker included; else 0.
+        end_of_turn: 1 where the token belongs to an assistant's end-of-turn marker; else 0.
+        turn: index of the message whose text the token holds; -1 for template text.
+    """
+
+    input_ids: list[int]
+    assistant_mask: list[int]
+    end_of_turn: list[int]
+    turn: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training row: `labels` are unshifted, -100 where a token does not count in the loss."""
+
+    input_ids: list[int]
+    labels: list[int]
+    id: str
+    source: Source | None = None
+
+    @property
+    def trained_tokens(self) -> int:
+        """How many tokens count in the loss. The first token never does: nothing comes before it."""
+        return sum(label != IGNORE_INDEX for label in self.labels[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class CollectRun:
+    """What an observer of `transcript_collected` is told of the collection."""
+
+    out: Path
+    teacher: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a trainer reports: optimizer steps done and the mean training loss."""
+
+    steps: int
+    loss: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
