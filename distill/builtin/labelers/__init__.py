@@ -1,1 +1,24 @@
-"""x"""
+"""Built-in labelers: all tokens, the assistant's only, or as TRL's completion-only collator has it."""
+
+from __future__ import annotations
+
+from distill import LabelerSpec, NoOptions, hookimpl
+from distill.builtin.labelers.completion_only import CompletionOnly, CompletionOnlyOptions
+from distill.builtin.labelers.plain import Copy, Masked
+
+
+@hookimpl
+def register_labelers() -> list[LabelerSpec]:
+    """Offer `copy`, `masked` and `trl`."""
+    return [
+        LabelerSpec("copy", "every token counts, the prompt's too", lambda options, encoder: Copy(), NoOptions),
+        LabelerSpec(
+            "masked", "the assistant's tokens count, end-of-turn marker included", lambda options, encoder: Masked()
+        ),
+        LabelerSpec(
+            "trl",
+            "what follows a response template counts, as with TRL's DataCollatorForCompletionOnlyLM",
+            CompletionOnly,
+            CompletionOnlyOptions,
+        ),
+    ]

@@ -1,0 +1,115 @@
+"""A student's tokenizer and embedding table, made ready for a chat format."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distill.encode import Encoder
+from distill.errors import DataError, PluginError
+from distill.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from distill.protocols import Formatter
+
+
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerFast, formatter: Formatter, name: str) -> Encoder:
+    """Add what the format needs to the tokenizer, in place.
+
+    Its special tokens are added where they are missing; the padding token is made another than the end-of-turn marker
+    (an eos that also pads is masked away by many a collator, and the student never stops); the format's chat template
+    is stored, so that the saved student speaks it everywhere.
+
+    Args:
+        tokenizer: the student's.
+        formatter: the chat format.
+        name: its name, for errors.
+
+    Returns:
+        The encoder for this student and format.
+
+    Raises:
+        PluginError: the formatter's chat template and its segments are not the same text.
+        DistillError: the format ends answers with no control token.
+    """
+    vocabulary = tokenizer.get_added_vocab()
+    missing = [token for token in formatter.special_tokens(tokenizer) if token not in vocabulary]
+    if missing:
+        tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_additional_special_tokens=False)
+    if tokenizer.eos_token is None and missing:
+        tokenizer.eos_token = missing[-1]
+    encoder = Encoder(tokenizer, formatter, name)
+    stop = encoder.stop_token_id()
+    if tokenizer.pad_token_id in (None, stop):
+        tokenizer.pad_token = _padding(tokenizer, stop)
+        encoder = Encoder(tokenizer, formatter, name)  # the padding token may be new
+    tokenizer.chat_template = formatter.chat_template(tokenizer)
+    if tokenizer.chat_template is not None:
+        _check_template(encoder)
+    return encoder
+
+
+def _padding(tokenizer: PreTrainedTokenizerFast, stop: int) -> str:
+    """A token to pad with that is never trained: one the tokenizer has, or a new `<|pad|>`."""
+    candidates = [tokenizer.unk_token, *(token for token in tokenizer.get_added_vocab() if "pad" in token.lower())]
+    for token in candidates:
+        if token is not None and tokenizer.convert_tokens_to_ids(token) != stop:
+            return token
+    return "<|pad|>"
+
+
+def _check_template(encoder: Encoder) -> None:
+    """The template that is saved must give the text that is trained."""
+    ask, say = Message("user", "Question?"), Message("assistant", "Answer.")
+    for messages, prompt in (([ask], True), ([ask, say, ask, say], False)):
+        rows = [{"role": message.role, "content": message.content} for message in messages]
+        segments = (encoder.prompt_segments if prompt else encoder.segments)(messages)
+        trained = "".join(segment.text for segment in segments)
+        saved = encoder.tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=prompt)
+        if saved != trained and not trained.startswith(saved):  # segments may close the last answer themselves
+            raise PluginError(
+                f"formatter {encoder.name!r}: its chat template renders {saved!r}, but its segments give {trained!r}"
+            )
+
+
+def grow_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
+    """Make the embedding table large enough for the tokenizer; never shrink it (BLOOM has spare rows).
+
+    Returns:
+        How many rows were added.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) <= rows:
+        return 0
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=True)
+    return len(tokenizer) - rows
+
+
+def set_special_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, stop: int) -> None:
+    """Put eos and pad into the model's configs: eos is the trained end-of-turn marker, pad is another token."""
+    from transformers import GenerationConfig
+
+    for config in (model.config, model.config.get_text_config()):
+        config.eos_token_id, config.pad_token_id = stop, tokenizer.pad_token_id
+    old = model.generation_config
+    # Answers are compared with the teacher's: greedy, and none of the base's sampling defaults.
+    model.generation_config = GenerationConfig(
+        bos_token_id=old.bos_token_id if old else tokenizer.bos_token_id,
+        eos_token_id=stop,
+        pad_token_id=tokenizer.pad_token_id,
+        do_sample=False,
+        max_new_tokens=512,
+    )
+
+
+def check_conversation(messages: list[Message]) -> None:
+    """Refuse what no student can be asked: nothing, or a conversation that ends with an answer.
+
+    Raises:
+        DataError: says which.
+    """
+    if not messages:
+        raise DataError("the conversation is empty")
+    if messages[-1].role == "assistant":
+        raise DataError("the conversation ends with an answer", "end it with what the user asks")
