@@ -39,9 +39,12 @@ __version__ = "0.1.0"
 _LAZY = {
     "ChatModel": "distill.chat_model",
     "Encoder": "distill.encode",
+    "make_formatter": "distill.formats",
+    "pad_batch": "distill.collate",
     "read_transcripts": "distill.transcripts",
     "message_to_dict": "distill.transcripts",
     "cache_dir": "distill.models",
+    "clean_surrogates": "distill.jsonl",
     "convert_model": "distill.models",
 }
 
@@ -83,10 +86,13 @@ __all__ = [
     "Transcript",
     "UsageError",
     "cache_dir",
+    "clean_surrogates",
     "convert_model",
     "hookimpl",
     "make_plugin_manager",
     "message_to_dict",
+    "make_formatter",
+    "pad_batch",
     "read_transcripts",
     "unknown_name",
 ]

@@ -45,6 +45,7 @@ class TeacherError(DistillError):
         retryable: whether asking again may help (timeouts, 429, 5xx, broken connections).
         retry_after: seconds the server asked to wait, if it said so.
         fatal: whether every further request would fail alike (wrong key, unknown model): the run stops at once.
+        unreachable: whether no connection came about at all (a server that is not running).
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class TeacherError(DistillError):
         retryable: bool = False,
         retry_after: float | None = None,
         fatal: bool = False,
+        unreachable: bool = False,
     ):
         super().__init__(message, hint)
         self.retryable = retryable
         self.retry_after = retry_after
         self.fatal = fatal
+        self.unreachable = unreachable
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], more: str = "") -> UsageError:
@@ -72,7 +75,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str], more: str = "") -> 
         more: a further sentence for the hint.
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    hint += f"known: {', '.join(known)}." if known else "none is known."
+    if len(known) > 25:
+        hint += f"near: {', '.join(near)}." if near else f"there are {len(known)}, none of them like it."
+    else:
+        hint += f"known: {', '.join(known)}." if known else "none is known."
     return UsageError(f"unknown {kind} {name!r}", f"{hint} {more}".strip())

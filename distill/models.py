@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from distill.errors import DistillError, UsageError
 
@@ -71,16 +73,36 @@ def _arguments(ref: str) -> tuple[str, dict[str, Any]]:
     return ref, {}
 
 
+def _settle_hub(ref: str) -> None:
+    """Go offline at once when the hub cannot be reached: huggingface_hub would retry each file for 50 s."""
+    if Path(ref).exists() or os.environ.get("HF_HUB_OFFLINE") or any(
+        os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+    ):
+        return
+    url = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    try:
+        socket.create_connection((url.hostname, url.port or (443 if url.scheme == "https" else 80)), timeout=5).close()
+    except OSError:
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = True
+
+
 @contextmanager
 def _loading(ref: str) -> Iterator[None]:
     """Turn what `from_pretrained` raises for a model that is not there into one clear error."""
+    _settle_hub(ref)
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError) as error:
         if isinstance(error, OSError) and not Path(ref).exists():
+            from huggingface_hub import constants
+
             reason = "not found on this machine or on the hub"
             if os.environ.get("HF_HUB_OFFLINE"):
                 reason = "not on this machine, and HF_HUB_OFFLINE keeps from asking the hub"
+            elif constants.HF_HUB_OFFLINE:
+                reason = "not on this machine, and the hub cannot be reached"
             raise DistillError(f"model {ref!r}: {reason}", "check the name; a private model needs `hf auth login`") from error
         text = str(error).strip().splitlines() or [type(error).__name__]
         raise DistillError(f"model {ref!r} cannot be loaded: {text[0]}", "see `--debug` for more") from error
@@ -95,7 +117,7 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
     Raises:
         DistillError: there is none, or it is not a fast one (the engine needs the `tokenizers` backend).
     """
-    with _quiet(), _loading(ref):
+    with quiet(), _loading(ref):
         from transformers import AutoTokenizer
 
         location, extra = _arguments(ref)
@@ -118,7 +140,7 @@ def load_model(ref: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
     Raises:
         DistillError: there is none, or it cannot be read.
     """
-    with _quiet(), _loading(ref):
+    with quiet(), _loading(ref):
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -147,7 +169,7 @@ def convert_model(source: str | Path, target: Path) -> Path:
     if target.is_dir():
         return target
     tokenizer, model = load_tokenizer(str(source)), load_model(str(source))
-    with whole_folder(target) as folder:
+    with quiet(), whole_folder(target) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return target
@@ -189,8 +211,8 @@ def _umask() -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' loading bars and advice off the terminal; errors still show."""
+def quiet() -> Iterator[None]:
+    """Keep transformers' bars and advice off the terminal; errors still show."""
     from transformers.utils import logging as hf_logging
 
     bars = hf_logging.is_progress_bar_enabled()
@@ -204,3 +226,13 @@ def _quiet() -> Iterator[None]:
         hf_logging.set_verbosity(level)
         if bars:
             hf_logging.enable_progress_bar()
+
+
+def max_positions(ref: str) -> int | None:
+    """The longest input a model takes, in tokens; None where it sets no limit (ALiBi models)."""
+    from transformers import AutoConfig
+
+    with quiet(), _loading(ref):
+        location, extra = _arguments(ref)
+        config = AutoConfig.from_pretrained(location, **extra)
+    return getattr(config.get_text_config(), "max_position_embeddings", None)

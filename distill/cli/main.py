@@ -43,9 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `distill` with the given words; returns the exit code of the design: 0, 1, 2, 130 or 143."""
     argv = list(sys.argv[1:] if argv is None else argv)
     files, debug = _leading_options(argv)
-    logging.basicConfig(format="distill: %(message)s", level=logging.DEBUG if debug else logging.WARNING)
-    # The tool works offline and beside other processes: no telemetry, no warnings about forks.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    _log_to_stderr(debug)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # all cores, and no warning about forks
     previous = signal.signal(signal.SIGTERM, _terminated)
     try:
         manager = make_plugin_manager(files)
@@ -83,6 +82,17 @@ class Terminated(BaseException):
 
 def _terminated(signum: int, frame: FrameType | None) -> None:
     raise Terminated
+
+
+def _log_to_stderr(debug: bool) -> None:
+    """Distill's own warnings, a line each; with `--debug` everything, other libraries' messages included."""
+    if debug:
+        logging.basicConfig(level=logging.DEBUG)
+        return
+    logger = logging.getLogger("distill")
+    logger.handlers = [logging.StreamHandler()]
+    logger.handlers[0].setFormatter(logging.Formatter("distill: %(message)s"))
+    logger.propagate = False
 
 
 def _leading_options(argv: Sequence[str]) -> tuple[list[str], bool]:

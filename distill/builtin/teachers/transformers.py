@@ -1,0 +1,86 @@
+"""A local transformers model as teacher: a folder, a hub id or a `.gguf` file; batched, greedy or sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill import Answer, ChatModel, DataError, Message, Request, TeacherError, UsageError, make_formatter
+
+
+@dataclass(frozen=True, slots=True)
+class TransformersOptions:
+    """Options of a local teacher.
+
+    Attributes:
+        batch_size: conversations answered in one batch.
+        max_tokens: the longest answer where the request does not say.
+        formatter: the chat format to ask in.
+        device: where to run; default: an accelerator if there is one.
+    """
+
+    batch_size: int = 16
+    max_tokens: int = 512
+    formatter: str = "chat-template"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.max_tokens < 1:
+            raise ValueError("batch_size and max_tokens must be at least 1")
+
+
+class TransformersTeacher:
+    """Answers with a model on this machine. The model is loaded with the first batch."""
+
+    def __init__(self, options: TransformersOptions, model: str | None):
+        if not model:
+            raise UsageError("teacher 'transformers' needs a model", "write --teacher transformers:PATH_OR_ID")
+        self.batch_size = options.batch_size
+        self._options = options
+        self._ref = str(Path(model).expanduser()) if Path(model).expanduser().exists() else model
+        self._model: ChatModel | None = None
+
+    def ask_batch(self, requests: Sequence[Request]) -> list[Answer | Exception]:
+        """Answer the requests; those with the same parameters go into one batch."""
+        if self._model is None:
+            name = self._options.formatter
+            self._model = ChatModel.load(self._ref, make_formatter(name), name, self._options.device)
+        groups: dict[object, list[int]] = {}
+        for n, request in enumerate(requests):
+            # Sampled answers depend on the seed, so each seed is its own batch; greedy ones ignore it.
+            seed = request.params.seed if request.params.temperature else None
+            groups.setdefault((request.params.max_tokens, request.params.temperature, seed), []).append(n)
+        answers: list[Answer | Exception] = [TeacherError("not answered")] * len(requests)
+        for group in groups.values():
+            for n, answer in zip(group, self._ask([requests[n] for n in group]), strict=True):
+                answers[n] = answer
+        return answers
+
+    def _ask(self, requests: Sequence[Request]) -> list[Answer | Exception]:
+        params = requests[0].params
+        try:
+            generations = self._model.generate(
+                [request.messages for request in requests],
+                max_tokens=params.max_tokens or self._options.max_tokens,
+                temperature=params.temperature,
+                seed=params.seed,
+                tools=[request.tools for request in requests],
+            )
+        except DataError as error:
+            if len(requests) == 1:
+                return [TeacherError(error.message)]
+            return [answer for request in requests for answer in self._ask([request])]
+        return [
+            Answer(
+                Message("assistant", made.text),
+                made.finish_reason,
+                {"prompt_tokens": made.prompt_tokens, "completion_tokens": made.completion_tokens},
+            )
+            for made in generations
+        ]
+
+
+def build(options: TransformersOptions, model: str | None) -> TransformersTeacher:
+    """Build the teacher."""
+    return TransformersTeacher(options, model)

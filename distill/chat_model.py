@@ -1,0 +1,190 @@
+"""A model on this machine that answers conversations: a student, its base, or a local teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from distill.encode import Encoder
+from distill.models import load_model, load_tokenizer
+from distill.student import grow_embeddings, prepare_tokenizer
+from distill.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from distill.protocols import Formatter
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One answer.
+
+    Attributes:
+        text: without its end-of-turn marker.
+        finish_reason: `stop`, or `length` when the token limit cut it.
+        prompt_tokens: tokens read.
+        completion_tokens: tokens written, the end-of-turn marker included.
+    """
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TraceStep:
+    """What the model would say after a prefix, next to what the text says.
+
+    Attributes:
+        position: index of the text's token.
+        token: the text's token, decoded.
+        token_id: its id.
+        probability: the model's for it.
+        predicted: the token the model finds likeliest there, decoded.
+        predicted_id: its id.
+        predicted_probability: the model's for that.
+        answer: whether the token belongs to the answer, rather than to the prompt.
+    """
+
+    position: int
+    token: str
+    token_id: int
+    probability: float
+    predicted: str
+    predicted_id: int
+    predicted_probability: float
+    answer: bool
+
+
+class ChatModel:
+    """A causal language model with its chat format. Make one with `ChatModel.load`.
+
+    Attributes:
+        model: on its device, in evaluation mode.
+        encoder: its tokenizer and format.
+        stop: the token id at which an answer ends.
+    """
+
+    def __init__(self, model: PreTrainedModel, encoder: Encoder):
+        self.model = model.eval()
+        self.encoder = encoder
+        self.stop = encoder.stop_token_id()
+
+    @classmethod
+    def load(cls, ref: str, formatter: Formatter, name: str = "formatter", device: str | None = None) -> ChatModel:
+        """Load a model to answer with.
+
+        Args:
+            ref: a model folder, a `.gguf` file or a hub id.
+            formatter: the chat format; its special tokens are added where they are missing.
+            name: the format's name, for errors.
+            device: where to; default: an accelerator if there is one.
+        """
+        encoder = prepare_tokenizer(load_tokenizer(ref), formatter, name)
+        model = load_model(ref, dtype=_dtype(device))
+        grow_embeddings(model, encoder.tokenizer)
+        return cls(model.to(device or best_device()), encoder)
+
+    def generate(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_tokens: int = 512,
+        temperature: float | None = None,
+        seed: int | None = None,
+        tools: Sequence[Sequence[Mapping[str, Any]]] | None = None,
+    ) -> list[Generation]:
+        """Answer conversations, in one batch.
+
+        Args:
+            conversations: each ends where the assistant shall write.
+            max_tokens: the longest answer.
+            temperature: None or 0: greedy; else sampled.
+            seed: for sampling.
+            tools: tool definitions, one list a conversation.
+        """
+        import torch
+
+        tools = tools or [()] * len(conversations)
+        prompts = [self.encoder.prompt(messages, tool) for messages, tool in zip(conversations, tools, strict=True)]
+        longest = max(map(len, prompts))
+        pad = self.encoder.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        if seed is not None and temperature:
+            torch.manual_seed(seed)
+        with torch.inference_mode():
+            out = self.model.generate(
+                input_ids=ids.to(self.model.device),
+                attention_mask=mask.to(self.model.device),
+                generation_config=self._config(max_tokens, temperature),
+            )
+        return [
+            self._finish(row[longest:].tolist(), len(prompt)) for row, prompt in zip(out, prompts, strict=True)
+        ]
+
+    def _config(self, max_tokens: int, temperature: float | None) -> Any:
+        from transformers import GenerationConfig
+
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+        pad = self.encoder.tokenizer.pad_token_id
+        return GenerationConfig(max_new_tokens=max_tokens, eos_token_id=self.stop, pad_token_id=pad, **sampling)
+
+    def _finish(self, ids: list[int], prompt_tokens: int) -> Generation:
+        stopped = self.stop in ids
+        answer = ids[: ids.index(self.stop)] if stopped else ids
+        text = self.encoder.tokenizer.decode(answer, skip_special_tokens=True)
+        return Generation(text, "stop" if stopped else "length", prompt_tokens, len(answer) + stopped)
+
+    def trace(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[TraceStep]:
+        """Read a finished conversation token by token: what would the model say after each prefix?
+
+        Args:
+            messages: ends with an answer.
+            tools: tool definitions.
+
+        Returns:
+            One step a token, from the second on.
+        """
+        import torch
+
+        encoded = self.encoder.encode(messages, tools)
+        ids = torch.tensor([encoded.input_ids], device=self.model.device)
+        with torch.inference_mode():
+            probabilities = self.model(ids).logits[0].float().softmax(-1)
+        best = probabilities.max(-1)
+        decode = self.encoder.tokenizer.decode
+        return [
+            TraceStep(
+                position=n,
+                token=decode([token]),
+                token_id=token,
+                probability=probabilities[n - 1, token].item(),
+                predicted=decode([best.indices[n - 1].item()]),
+                predicted_id=best.indices[n - 1].item(),
+                predicted_probability=best.values[n - 1].item(),
+                answer=bool(encoded.assistant_mask[n]),
+            )
+            for n, token in enumerate(encoded.input_ids)
+            if n
+        ]
+
+
+def best_device() -> str:
+    """The accelerator of this machine, or `cpu`."""
+    import torch
+
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return str(found) if found is not None else "cpu"
+
+
+def _dtype(device: str | None) -> Any:
+    """Half precision where it is fast and safe (bf16 on an accelerator), else float32."""
+    import torch
+
+    if (device or best_device()).startswith("cuda") and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32

@@ -1,0 +1,65 @@
+"""Options that several commands share, and how their words become values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable)
+
+
+def json_option(function: F) -> F:
+    """`--json`: machine output."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON on standard output, and nothing else there."
+    )(function)
+
+
+def formatter_options(function: F) -> F:
+    """`--formatter NAME` and `-F key=value`."""
+    function = click.option(
+        "-F",
+        "formatter_options",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="An option of the formatter, e.g. -F response='### Answer:' (`distill plugins NAME` lists them).",
+    )(function)
+    return click.option(
+        "--formatter",
+        metavar="NAME",
+        default="chat-template",
+        show_default=True,
+        help="The chat format: chat-template (the student's own, or ChatML), special-tokens, or a plugin's.",
+    )(function)
+
+
+def labeler_options(function: F) -> F:
+    """`--labeler NAME` and `-L key=value`."""
+    function = click.option(
+        "-L",
+        "labeler_options",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="An option of the labeler, e.g. -L end_of_turn=false with trl.",
+    )(function)
+    return click.option(
+        "--labeler",
+        metavar="NAME",
+        default="masked",
+        show_default=True,
+        help="Which tokens count in the loss: copy (all), masked (the assistant's and its end-of-turn marker), "
+        "trl (as TRL's DataCollatorForCompletionOnlyLM), or a plugin's.",
+    )(function)
+
+
+def student_option(function: F) -> F:
+    """`--student MODEL`."""
+    return click.option(
+        "--student",
+        metavar="MODEL",
+        default="bigscience/bloom-560m",
+        show_default=True,
+        help="The student: a hub id, a model folder, a .gguf file, or a plugin's model (smollm2).",
+    )(function)
