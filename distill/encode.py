@@ -214,6 +214,9 @@ class _TextTokenizer:
         self._tokens = {token.content: token for token in added.values() if token.content}
         self._vocabulary = {text for text, token in self._tokens.items() if not _steers(token)}
         self.control_ids = {id for text, id in self.ids.items() if text not in self._vocabulary}
+        # Text that the vocabulary does not cover becomes unk: that is no way to steer, unless unk is eos or bos too.
+        unknown = {tokenizer.unk_token_id} - {tokenizer.eos_token_id, tokenizer.bos_token_id}
+        self._forbidden = self.control_ids - unknown
         longest_first = sorted(self._tokens, key=len, reverse=True)
         self._any = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         config = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -270,7 +273,7 @@ class _TextTokenizer:
             ids, offsets = encoding.ids, encoding.offsets
             if not first:
                 ids, offsets = ids[1:], [(max(a - 1, 0), max(b - 1, 0)) for a, b in offsets[1:]]
-            if not self.control_ids.isdisjoint(ids):
+            if not self._forbidden.isdisjoint(ids):
                 ids, offsets = self._split_controls(text, first, ids, offsets)
             result[text, first] = ids, offsets
         return result
@@ -279,7 +282,7 @@ class _TextTokenizer:
         self, text: str, first: bool, ids: list[int], offsets: list[tuple[int, int]]
     ) -> tuple[list[int], list[tuple[int, int]]]:
         """A vocabulary may hold a control string as an ordinary entry (Unigram does): encode such text in two halves."""
-        bad = next(n for n, id in enumerate(ids) if id in self.control_ids)
+        bad = next(n for n, id in enumerate(ids) if id in self._forbidden)
         start, end = offsets[bad]
         if end - start < 2:
             raise DataError(f"the text {text[start:end]!r} can only be encoded as a control token")

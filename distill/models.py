@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from distill.plugins import PluginManager
+
+
+log = logging.getLogger("distill")
 
 
 def cache_dir() -> Path:
@@ -147,7 +150,11 @@ def load_model(ref: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
         location, extra = _arguments(ref)
         if not extra:
             extra = {"use_safetensors": True}
-        model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype or torch.float32, **extra)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            location, dtype=dtype or torch.float32, output_loading_info=True, **extra
+        )
+    if random := sorted(info["missing_keys"]):
+        log.warning("model %r lacks %d weights, which start at random: %s, …", ref, len(random), random[0])
     if getattr(model.config, "quantization_config", None) is not None and "gguf_file" in extra:
         # transformers dequantized the weights, but refuses to save while the config still says GGUF.
         del model.config.quantization_config
@@ -184,6 +191,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
         yield made
         made.chmod(0o777 & ~_umask())
         for file in made.rglob("*"):
+            if file.is_file():  # safetensors makes its files for their owner only
+                file.chmod(0o666 & ~_umask())
             _fsync(file)
         _fsync(made)
         try:
@@ -212,16 +221,18 @@ def _umask() -> int:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' bars and advice off the terminal; errors still show."""
+    """Keep transformers' bars and advice off the terminal; with `--debug` they show, and errors are raised anyway."""
     from transformers.utils import logging as hf_logging
 
-    bars = hf_logging.is_progress_bar_enabled()
-    level = hf_logging.get_verbosity()
-    hf_logging.disable_progress_bar()
-    if logging.getLogger().level > logging.DEBUG:
-        hf_logging.set_verbosity_error()
-    try:
+    if logging.getLogger().level <= logging.DEBUG:
         yield
+        return
+    bars, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
+    hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # reading GGUF draws a bar of its own
+            yield
     finally:
         hf_logging.set_verbosity(level)
         if bars:

@@ -126,12 +126,12 @@ def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
         if not (messages[turn].content or "").strip() and not messages[turn].tool_calls:
             raise DataError(f"message {turn}: the answer is empty")
     segments = encoder.segments(messages, tools)
-    if all(_prefix_holds(segments, messages, turn, transcript, encoder) for turn in turns):
+    if all(_as_at_inference(segments, messages, turn, transcript, encoder) for turn in turns):
         return [_Rendered(transcript, segments, frozenset(turns))]
     parts = []
     for turn in turns:
         segments = encoder.segments(messages[: turn + 1], tools)
-        if not _prefix_holds(segments, messages, turn, transcript, encoder):
+        if not _as_at_inference(segments, messages, turn, transcript, encoder):
             raise DataError(
                 f"message {turn}: the format's generation prompt is not how it renders the text before an answer"
             )
@@ -139,17 +139,29 @@ def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
     return parts
 
 
-def _prefix_holds(
+def _as_at_inference(
     segments: Sequence[Segment], messages: Sequence[Message], turn: int, transcript: Transcript, encoder: Encoder
 ) -> bool:
-    """Whether the text before an answer is the prompt that inference would give for it."""
-    before = ""
-    for segment in segments:
-        if segment.turn == turn:
-            break
-        before += segment.text
+    """Whether an answer stands in the rendering as it does at inference: after its prompt, and in the same words.
+
+    Templates that strip the reasoning of earlier turns show an answer otherwise once another turn follows.
+    """
+    start = next((n for n, segment in enumerate(segments) if segment.turn == turn), None)
+    if start is None:
+        return False
     prompt = encoder.prompt_segments(messages[:turn], transcript.tools)
-    return "".join(segment.text for segment in prompt) == before
+    if _text(prompt) != _text(segments[:start]):
+        return False
+    alone = segments if turn == len(messages) - 1 else encoder.segments(messages[: turn + 1], transcript.tools)
+    return _text(_of_turn(segments, turn)) == _text(_of_turn(alone, turn))
+
+
+def _of_turn(segments: Sequence[Segment], turn: int) -> list[Segment]:
+    return [segment for segment in segments if segment.turn == turn]
+
+
+def _text(segments: Sequence[Segment]) -> str:
+    return "".join(segment.text for segment in segments)
 
 
 def _encode(

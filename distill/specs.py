@@ -118,7 +118,7 @@ def make_options(spec: Spec, values: Mapping[str, Any], kind: str) -> Any:
 
     Args:
         spec: whose options.
-        values: key → value; a string is converted to the field's type, another value must already have it.
+        values: key → value; a string is converted to the field's type, another value is taken as it is.
         kind: what the spec is ("teacher", …), for errors.
 
     Raises:
@@ -134,9 +134,16 @@ def make_options(spec: Spec, values: Mapping[str, Any], kind: str) -> Any:
         if key not in fields:
             raise unknown_name(what, key, fields)
         made[key] = _convert(value, hints[key], f"{kind} {spec.name!r}: option {key}")
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in made and field.default is field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UsageError(f"{kind} {spec.name!r} needs the option {missing[0]}", f"add {missing[0]}=…")
     try:
         return spec.options(**made)
-    except (TypeError, ValueError) as error:  # a missing field, or the plugin's own __post_init__ check
+    except (TypeError, ValueError) as error:  # the plugin's own check, in __post_init__
         raise UsageError(f"{kind} {spec.name!r}: {error}") from None
 
 

@@ -36,7 +36,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerFast, formatter: Formatter, 
     vocabulary = tokenizer.get_added_vocab()
     missing = [token for token in formatter.special_tokens(tokenizer) if token not in vocabulary]
     if missing:
-        tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_additional_special_tokens=False)
+        tokenizer.add_tokens(missing, special_tokens=True)
     if tokenizer.eos_token is None and missing:
         tokenizer.eos_token = missing[-1]
     encoder = Encoder(tokenizer, formatter, name)

@@ -1,0 +1,53 @@
+"""What all tests share: no hub, one thread of torch a process is enough, tiny students made once a session."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: it reads it once
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+sys.path.insert(0, str(Path(__file__).parent))
+
+# The article's rows.
+ARTICLE = [
+    [("user", 'How do you say "dog" in Spanish?'), ("assistant", "perro")],
+    [("user", 'How do you say "cat" in Spanish?'), ("assistant", "gato")],
+    [("user", 'How do you say "horse" in Spanish?'), ("assistant", "caballo")],
+    [
+        ("user", 'How do you say "bird" in Spanish?'),
+        ("assistant", "pájaro"),
+        ("user", "And in French?"),
+        ("assistant", "oiseau"),
+    ],
+    [("user", 'How do you say "fish" in Spanish?'), ("assistant", "pez")],
+]
+
+
+@pytest.fixture(scope="session")
+def bloom(tmp_path_factory) -> Path:
+    """A folder with a tiny random BLOOM."""
+    from helpers import save, tiny_bloom
+
+    return save(*tiny_bloom(), tmp_path_factory.mktemp("models") / "bloom")
+
+
+@pytest.fixture
+def article(tmp_path) -> Path:
+    """The article's five chats as a file of transcripts."""
+    path = tmp_path / "article.jsonl"
+    rows = [{"messages": [{"role": role, "content": text} for role, text in chat]} for chat in ARTICLE]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def manager():
+    """The built-in plugins only."""
+    from distill import make_plugin_manager
+
+    return make_plugin_manager(environ={"DISTILL_PLUGINS": ""})
