@@ -122,9 +122,7 @@ class ChatModel:
                 attention_mask=mask.to(self.model.device),
                 generation_config=self._config(max_tokens, temperature),
             )
-        return [
-            self._finish(row[longest:].tolist(), len(prompt)) for row, prompt in zip(out, prompts, strict=True)
-        ]
+        return [self._finish(row[longest:].tolist(), len(prompt)) for row, prompt in zip(out, prompts, strict=True)]
 
     def _config(self, max_tokens: int, temperature: float | None) -> Any:
         from transformers import GenerationConfig

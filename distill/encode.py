@@ -168,9 +168,7 @@ def _stretch(segment: Segment) -> tuple[bool, bool, int]:
     return assistant, segment.end_of_turn, segment.turn if assistant else -1
 
 
-def _piece(
-    text: str, start: int, end: int, contents: list, assistant: bool, end_of_turn: bool, first: bool
-) -> _Piece:
+def _piece(text: str, start: int, end: int, contents: list, assistant: bool, end_of_turn: bool, first: bool) -> _Piece:
     inside = [(a - start, b - start, turn) for a, b, turn in contents if a < end and b > start]
     return _Piece(text[start:end], None, assistant, end_of_turn, first, inside)
 
@@ -224,9 +222,7 @@ class _TextTokenizer:
         self._plain = tokenizers.Tokenizer.from_str(json.dumps(config))
         self._plain.add_special_tokens([tokenizers.AddedToken(_SENTINEL, normalized=False, special=True)])
 
-    def find_controls(
-        self, text: str, template: Sequence[tuple[int, int]]
-    ) -> Iterator[tuple[int, int, AddedToken]]:
+    def find_controls(self, text: str, template: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, AddedToken]]:
         """Find the added tokens in a text: leftmost, then longest, as the tokenizers library does.
 
         Args:
@@ -243,15 +239,18 @@ class _TextTokenizer:
             at = start + len(token.content)
             yield start, at, token
 
-    def _token_at(
-        self, text: str, start: int, longest: str, template: Sequence[tuple[int, int]]
-    ) -> AddedToken | None:
+    def _token_at(self, text: str, start: int, longest: str, template: Sequence[tuple[int, int]]) -> AddedToken | None:
         for length in range(len(longest), 0, -1):
             word, end = longest[:length], start + length
             token = self._tokens.get(word)
             if token is None:
                 continue
-            if token.single_word and re.search(r"\w\Z", text[:start]) or token.single_word and re.match(r"\w", text[end:]):
+            if (
+                token.single_word
+                and re.search(r"\w\Z", text[:start])
+                or token.single_word
+                and re.match(r"\w", text[end:])
+            ):
                 continue
             if word in self._vocabulary or any(a <= start and end <= b for a, b in template):
                 return token

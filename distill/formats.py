@@ -11,7 +11,9 @@ from distill.protocols import Formatter, Labeler
 from distill.specs import make_options
 
 
-def make_formatter(name: str, options: Mapping[str, Any] | None = None, manager: PluginManager | None = None) -> Formatter:
+def make_formatter(
+    name: str, options: Mapping[str, Any] | None = None, manager: PluginManager | None = None
+) -> Formatter:
     """Build the formatter of that name.
 
     Args:

@@ -20,6 +20,25 @@ def dumps(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False)
 
 
+def clean_surrogates(value: Any) -> Any:
+    """Replace each half of a surrogate pair in a JSON value by U+FFFD: it is valid JSON, but no text.
+
+    Args:
+        value: strings, numbers, lists and objects, nested; it is not changed.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return value
+    if isinstance(value, Mapping):
+        return {clean_surrogates(key): clean_surrogates(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean_surrogates(item) for item in value]
+    return value
+
+
 def read_rows(path: str | Path) -> Iterator[tuple[Source, dict[str, Any]]]:
     """Read a JSONL file, object by object; blank lines are passed over.
 
@@ -39,7 +58,7 @@ def parse_rows(lines: IO[bytes], name: str) -> Iterator[tuple[Source, dict[str, 
 
     def counted() -> Iterator[bytes]:  # jsonlines tells the line's number of a bad row only
         nonlocal at
-        for at, line in enumerate(lines, 1):
+        for at, line in enumerate(lines, 1):  # noqa: B007 - it is read outside
             yield line
 
     # loads= is named: without it jsonlines reads with orjson where that is installed, which differs from json.
@@ -89,7 +108,8 @@ class Appender:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._fd)
-            raise DistillError(f"{path}: another process is writing to it", "wait for it, or choose another file") from None
+            hint = "wait for it, or choose another file"
+            raise DistillError(f"{path}: another process is writing to it", hint) from None
         self.quarantined = self._repair_tail()
 
     def __enter__(self) -> Appender:

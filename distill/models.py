@@ -54,7 +54,9 @@ def resolve_model(name: str, manager: PluginManager) -> str:
         return str(path)
     if path.is_file():
         if path.suffix != ".gguf":
-            raise UsageError(f"{name!r} is not a model", "give a model folder, a .gguf file, a hub id or a model's name")
+            raise UsageError(
+                f"{name!r} is not a model", "give a model folder, a .gguf file, a hub id or a model's name"
+            )
         return str(path)
     if name in manager.models:
         return str(manager.models.get(name).path())
@@ -78,8 +80,10 @@ def _arguments(ref: str) -> tuple[str, dict[str, Any]]:
 
 def _settle_hub(ref: str) -> None:
     """Go offline at once when the hub cannot be reached: huggingface_hub would retry each file for 50 s."""
-    if Path(ref).exists() or os.environ.get("HF_HUB_OFFLINE") or any(
-        os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+    if (
+        Path(ref).exists()
+        or os.environ.get("HF_HUB_OFFLINE")
+        or any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
     ):
         return
     url = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
@@ -106,7 +110,9 @@ def _loading(ref: str) -> Iterator[None]:
                 reason = "not on this machine, and HF_HUB_OFFLINE keeps from asking the hub"
             elif constants.HF_HUB_OFFLINE:
                 reason = "not on this machine, and the hub cannot be reached"
-            raise DistillError(f"model {ref!r}: {reason}", "check the name; a private model needs `hf auth login`") from error
+            raise DistillError(
+                f"model {ref!r}: {reason}", "check the name; a private model needs `hf auth login`"
+            ) from error
         text = str(error).strip().splitlines() or [type(error).__name__]
         raise DistillError(f"model {ref!r} cannot be loaded: {text[0]}", "see `--debug` for more") from error
 

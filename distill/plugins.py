@@ -7,13 +7,15 @@ stops only a command that names it. A fresh manager is made for each run: there 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import importlib.util
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -95,7 +97,7 @@ class Registry(Generic[S]):
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
-    def __iter__(self) -> Iterable[S]:
+    def __iter__(self) -> Iterator[S]:
         return (spec for spec, _ in self._entries.values())
 
     def names(self) -> list[str]:
@@ -117,7 +119,12 @@ class Registry(Generic[S]):
         return self._entries[name][1]
 
     def add(self, spec: S, record: PluginRecord) -> None:
+        """Enter a spec of the plugin."""
         self._entries[spec.name] = (spec, record)
+
+    def drop(self, record: PluginRecord) -> None:
+        """Take out all specs of the plugin."""
+        self._entries = {name: entry for name, entry in self._entries.items() if entry[1] is not record}
 
 
 class PluginManager:
@@ -133,7 +140,6 @@ class PluginManager:
         self.pm.add_hookspecs(hookspecs)
         self.records: list[PluginRecord] = []
         self.registries: dict[str, Registry] = {kind: Registry(kind, self) for kind in KINDS}
-        self._commands: dict[str, tuple[click.Command, PluginRecord]] = {}
 
     @property
     def teachers(self) -> Registry[TeacherSpec]:
@@ -173,31 +179,41 @@ class PluginManager:
             record: filled in with what happened.
             importer: gives the plugin object (a module, or any object with hook implementations).
         """
+        namesake = next((other for other in self.records if other.name == record.name and not other.error), None)
         self.records.append(record)
+        if namesake:
+            record.error = f"its name is taken by {namesake.owner}"
+            return
         began = time.perf_counter()
         loaded = set(sys.modules)
-        plugin = None
         try:
             with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to the command's data
                 plugin = importer()
                 self.pm.register(plugin, name=record.name)
                 self.pm.check_pending()
                 specs = self._collect_specs(plugin, record)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a plugin may also call sys.exit() at import
-            if plugin is not None and self.pm.is_registered(plugin):
-                self.pm.unregister(plugin)
-            record.error = one_line(error)
+        except (Exception, SystemExit) as error:  # a plugin may also call sys.exit() at import
+            self._drop(record, error)
         else:
             for kind, spec in specs:
                 self.registries[kind].add(spec, record)
                 record.registers.setdefault(kind, []).append(spec.name)
             record.hooks = [
-                caller.name for caller in self.pm.get_hookcallers(plugin) or () if not caller.name.startswith("register_")
+                caller.name
+                for caller in self.pm.get_hookcallers(plugin) or ()
+                if not caller.name.startswith("register_")
             ]
         record.seconds = time.perf_counter() - began
         record.heavy = sorted(name for name in HEAVY if name in sys.modules and name not in loaded)
+
+    def _drop(self, record: PluginRecord, error: BaseException) -> None:
+        """Note why a plugin failed, and take away all it had registered."""
+        record.error = one_line(error)
+        record.registers, record.hooks = {}, []
+        if self.pm.has_plugin(record.name):  # by its name: another plugin may be the very same module
+            self.pm.unregister(name=record.name)
+        for registry in self.registries.values():
+            registry.drop(record)
 
     def _impls(self, hook: str, record: PluginRecord) -> list[Callable]:
         return [
@@ -216,33 +232,36 @@ class PluginManager:
                 for spec in returned:
                     if not isinstance(spec, wanted):
                         raise PluginError(f"{hook} returned a {type(spec).__name__}, not a {wanted.__name__}")
+                    _check_spec(kind, spec)
                     if spec.name in self.registries[kind]:
-                        raise PluginError(
-                            f"{kind} {spec.name!r} is already registered by {self.registries[kind].owner(spec.name).owner}"
-                        )
+                        owner = self.registries[kind].owner(spec.name).owner
+                        raise PluginError(f"{kind} {spec.name!r} is already registered by {owner}")
                     if any(kind == other and spec.name == taken.name for other, taken in found):
                         raise PluginError(f"{kind} {spec.name!r} is registered twice by this plugin")
                     found.append((kind, spec))
         return found
 
     def add_commands(self, cli: click.Group) -> None:
-        """Let the plugins add commands to the command line; a failing plugin's are left out and recorded."""
+        """Let the plugins add commands to the command line; a failing plugin is recorded and dropped."""
         import click
 
+        owners: dict[str, PluginRecord] = {}
         for record in [record for record in self.records if not record.error]:
             for function in self._impls("register_commands", record):
                 staging = click.Group("staging")
                 try:
-                    function(staging)
+                    with contextlib.redirect_stdout(sys.stderr):
+                        function(staging)
                     for name in staging.commands:
                         if name in cli.commands:
-                            raise PluginError(f"command {name!r} exists already")
-                except KeyboardInterrupt:
-                    raise
-                except BaseException as error:
-                    record.error = one_line(error)
-                    continue
-                cli.commands.update(staging.commands)
+                            owner = owners[name].owner if name in owners else "distill itself"
+                            raise PluginError(f"command {name!r} is already registered by {owner}")
+                except (Exception, SystemExit) as error:
+                    self._drop(record, error)
+                    break
+                for name, command in staging.commands.items():
+                    cli.add_command(command, name)
+                    owners[name] = record
                 if staging.commands:
                     record.registers["command"] = sorted(staging.commands)
 
@@ -250,9 +269,28 @@ class PluginManager:
         """Call an observer hook of every plugin; a failure is logged with the plugin's name."""
         for impl in getattr(self.pm.hook, hook).get_hookimpls():
             try:
-                impl.function(*[values[name] for name in impl.argnames])
-            except Exception as error:
+                with contextlib.redirect_stdout(sys.stderr):
+                    impl.function(*[values[name] for name in impl.argnames])
+            except (Exception, SystemExit) as error:
                 log.warning("plugin %r failed in %s: %s", impl.plugin_name, hook, one_line(error))
+
+
+def _check_spec(kind: str, spec: Any) -> None:
+    """Refuse a spec that would fail later, when somebody names it or lists the plugins."""
+    name = spec.name
+    if not isinstance(name, str) or not name or any(char.isspace() or not char.isprintable() for char in name):
+        raise PluginError(f"{name!r} cannot be the name of a {kind}")
+    if kind == "teacher" and ":" in name:
+        raise PluginError(f"{name!r} cannot be the name of a teacher: a model follows the colon")
+    if not isinstance(spec.summary, str):
+        raise PluginError(f"{kind} {name!r}: its summary is not text")
+    if not callable(spec.path if kind == "model" else spec.build):
+        raise PluginError(f"{kind} {name!r}: its {'path' if kind == 'model' else 'build'} cannot be called")
+    if kind == "model" or spec.options is dict:
+        return
+    if not isinstance(spec.options, type) or not dataclasses.is_dataclass(spec.options):
+        raise PluginError(f"{kind} {name!r}: its options are not a dataclass")
+    typing.get_type_hints(spec.options)  # a type that is imported for type checkers only would fail here
 
 
 def one_line(error: BaseException) -> str:
@@ -263,9 +301,7 @@ def one_line(error: BaseException) -> str:
     return text if isinstance(error, PluginError) and text else f"{kind}: {text}" if text else kind
 
 
-def make_plugin_manager(
-    files: Sequence[str | Path] = (), environ: Mapping[str, str] | None = None
-) -> PluginManager:
+def make_plugin_manager(files: Sequence[str | Path] = (), environ: Mapping[str, str] | None = None) -> PluginManager:
     """Find and load all plugins: built-ins, then entry points by name, then files.
 
     Args:
@@ -283,11 +319,8 @@ def make_plugin_manager(
         manager.load(record, lambda name=name: importlib.import_module(name))
         if record.error:
             raise PluginError(f"built-in plugin {name} failed: {record.error}")
-    for entry in _entry_points(environ):
-        record = PluginRecord(entry.name, "entry point")
-        if entry.dist is not None:
-            record.distribution, record.version = entry.dist.name, entry.dist.version
-        manager.load(record, entry.load)
+    for entry, distribution, version in _entry_points(environ):
+        manager.load(PluginRecord(entry.name, "entry point", distribution, version), entry.load)
     for file in files:
         manager.load(PluginRecord(str(file), "file"), lambda file=file: _import_file(Path(file)))
     return manager
@@ -299,11 +332,33 @@ def _names(environ: Mapping[str, str], key: str) -> set[str] | None:
     return {name.strip() for name in environ[key].split(",") if name.strip()}
 
 
-def _entry_points(environ: Mapping[str, str]) -> list[importlib.metadata.EntryPoint]:
+def _entry_points(
+    environ: Mapping[str, str],
+) -> list[tuple[importlib.metadata.EntryPoint, str | None, str | None]]:
+    """The entry points to load, by name, each with its distribution's name and version."""
     only, without = _names(environ, "DISTILL_PLUGINS"), _names(environ, "DISTILL_DISABLE") or set()
-    found = {(entry.name, entry.value): entry for entry in importlib.metadata.entry_points(group=GROUP)}
-    entries = [entry for _, entry in sorted(found.items())]
-    return [entry for entry in entries if (only is None or entry.name in only) and entry.name not in without]
+    found = {}
+    # Not `entry_points(group=…)`: it raises for all when the metadata of one package is damaged.
+    for distribution in importlib.metadata.distributions():
+        try:
+            entries = distribution.entry_points.select(group=GROUP)
+        except Exception as error:
+            log.debug("entry points that cannot be read: %s", one_line(error))
+            continue
+        for entry in entries:
+            name, version = _identity(distribution)
+            found.setdefault((entry.name, name or ""), (entry, name, version))  # the first on sys.path counts
+    for name in sorted(((only or set()) | without) - {name for name, _ in found}):
+        log.warning("DISTILL_PLUGINS or DISTILL_DISABLE names the plugin %r, which is not installed", name)
+    return [found[key] for key in sorted(found) if (only is None or key[0] in only) and key[0] not in without]
+
+
+def _identity(distribution: importlib.metadata.Distribution) -> tuple[str | None, str | None]:
+    """A distribution's name and version; None where its METADATA is damaged or gone."""
+    try:
+        return distribution.metadata["Name"], distribution.version
+    except Exception:
+        return None, None
 
 
 def _import_file(path: Path) -> ModuleType:

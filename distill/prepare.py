@@ -164,9 +164,7 @@ def _text(segments: Sequence[Segment]) -> str:
     return "".join(segment.text for segment in segments)
 
 
-def _encode(
-    rendered: Sequence[_Rendered], encoder: Encoder, prepared: Prepared
-) -> Iterator[tuple[_Rendered, Encoded]]:
+def _encode(rendered: Sequence[_Rendered], encoder: Encoder, prepared: Prepared) -> Iterator[tuple[_Rendered, Encoded]]:
     """Encode in one batch; one by one where the batch fails, to find the row."""
     try:
         yield from zip(rendered, encoder.encode_segments([part.segments for part in rendered]), strict=True)
@@ -216,9 +214,7 @@ def _check_labels(labels: list[int], encoded: Encoded, name: str, transcript: Tr
             raise PluginError(f"{where}: label {label!r} is neither the token's id {token} nor {IGNORE_INDEX}")
 
 
-def _fit(
-    prepared: Prepared, lengths: list[tuple[int, Transcript]], max_length: int | None, overlong: Overlong
-) -> None:
+def _fit(prepared: Prepared, lengths: list[tuple[int, Transcript]], max_length: int | None, overlong: Overlong) -> None:
     """Apply the maximal length to the examples."""
     if max_length is None or all(length <= max_length for length, _ in lengths):
         return

@@ -143,10 +143,13 @@ def _train(settings: TrainSettings, manager: PluginManager, note: Note, on_log: 
     if (settings.out / "model").is_dir():
         done = json.loads(manifest.read_text(encoding="utf-8"))
         same = done["data"][0]["sha256"] == hashlib.sha256(settings.data[0].read_bytes()).hexdigest() and all(
-            done["settings"][name]["value"] == getattr(settings, name) for name in ("student", "epochs", "learning_rate")
+            done["settings"][name]["value"] == getattr(settings, name)
+            for name in ("student", "epochs", "learning_rate")
         )
         if not same:
-            raise UsageError(f"{settings.out} holds another run", f"remove {settings.out.parent}, or choose another --out")
+            raise UsageError(
+                f"{settings.out} holds another run", f"remove {settings.out.parent}, or choose another --out"
+            )
         note("  the trained student is there already")
         return None
     return train(settings, manager, note=lambda text: note(f"  {text}"), on_log=on_log)

@@ -47,7 +47,18 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerFast, formatter: Formatter, 
     tokenizer.chat_template = formatter.chat_template(tokenizer)
     if tokenizer.chat_template is not None:
         _check_template(encoder)
+        _end_with(stop, encoder)
     return encoder
+
+
+def _end_with(stop: int, encoder: Encoder) -> None:
+    """Make the end-of-turn marker the tokenizer's eos too, for tools that look there; not if its template uses eos."""
+    tokenizer, eos = encoder.tokenizer, encoder.tokenizer.eos_token
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(stop)
+    try:
+        _check_template(encoder)
+    except PluginError:
+        tokenizer.eos_token = eos
 
 
 def _padding(tokenizer: PreTrainedTokenizerFast, stop: int) -> str:
@@ -92,10 +103,10 @@ def set_special_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, 
 
     for config in (model.config, model.config.get_text_config()):
         config.eos_token_id, config.pad_token_id = stop, tokenizer.pad_token_id
-    old = model.generation_config
+        config.bos_token_id = config.bos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     # Answers are compared with the teacher's: greedy, and none of the base's sampling defaults.
     model.generation_config = GenerationConfig(
-        bos_token_id=old.bos_token_id if old else tokenizer.bos_token_id,
+        bos_token_id=model.config.get_text_config().bos_token_id,
         eos_token_id=stop,
         pad_token_id=tokenizer.pad_token_id,
         do_sample=False,

@@ -42,7 +42,9 @@ def parse_transcript(row: Mapping[str, Any], source: Source) -> Transcript:
     if not isinstance(messages, list) or not messages:
         shape = next((text for key, text in _OTHER_SHAPES.items() if key in row), None)
         looks = f"; it looks like {shape}" if shape and "messages" not in row else ""
-        raise DataError(f"{source}: no list of `messages`{looks}", 'a transcript is {"messages": [{"role", "content"}, …]}')
+        raise DataError(
+            f"{source}: no list of `messages`{looks}", 'a transcript is {"messages": [{"role", "content"}, …]}'
+        )
     metadata, tools = row.get("metadata") or {}, row.get("tools") or []
     if not isinstance(metadata, dict):
         raise DataError(f"{source}: `metadata` is not an object")

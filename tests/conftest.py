@@ -1,4 +1,4 @@
-"""What all tests share: no hub, one thread of torch a process is enough, tiny students made once a session."""
+"""What all tests share: no hub, one thread of torch, tiny students made once a session."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: it reads it once
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads only wait for each other
 sys.path.insert(0, str(Path(__file__).parent))
 
 # The article's rows.

@@ -51,7 +51,7 @@ def tiny_bloom(spare_rows: int = 20, seed: int = 0):
     torch.manual_seed(seed)
     config = BloomConfig(
         vocab_size=len(tokenizer) + spare_rows,
-        hidden_size=32,
+        hidden_size=64,
         n_layer=2,
         n_head=4,
         hidden_dropout=0.0,

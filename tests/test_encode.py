@@ -43,8 +43,12 @@ HOSTILE = [
 ]  # fmt: skip
 CLEAN = [("How do you say dog?", "perro"), ("Hi!", "Ho."), ("a b", "c, d"), ("x:", "(y)"), ("1", "2")]
 
-pieces = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=12), st.sampled_from([" ", "\n", "\n\n", "  ", "é", "🐕"]))
-texts = st.lists(pieces, min_size=1, max_size=4).map("".join).filter(lambda text: text.strip() and "\U000f6d1b" not in text)
+pieces = st.one_of(
+    st.sampled_from(HOSTILE), st.text(max_size=12), st.sampled_from([" ", "\n", "\n\n", "  ", "é", "🐕"])
+)
+texts = (
+    st.lists(pieces, min_size=1, max_size=4).map("".join).filter(lambda text: text.strip() and "\U000f6d1b" not in text)
+)
 
 
 @pytest.mark.parametrize(("kind", "name"), PAIRS)
@@ -156,6 +160,7 @@ def test_rstrip_tokens_swallow_white_space_as_the_tokenizer_does():
     tokenizer.chat_template = template
     made = Encoder(tokenizer, make_formatter("chat-template"))
     messages = [Message("user", "  how do"), Message("user", "you say")]
-    assert made.encode(messages).input_ids == tokenizer(
-        tokenizer.apply_chat_template(rows(messages), tokenize=False), add_special_tokens=False
-    ).input_ids
+    assert (
+        made.encode(messages).input_ids
+        == tokenizer(tokenizer.apply_chat_template(rows(messages), tokenize=False), add_special_tokens=False).input_ids
+    )

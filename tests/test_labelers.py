@@ -36,7 +36,7 @@ def trained(encoder, labels) -> str:
 def test_collator_equals_trls(case):
     case = CASES[case]
     collate = CompletionOnlyCollator(
-        case["response_template"], case["instruction_template"], case["pad_token_id"], mask_pad_token=True
+        case["response_template"], case["instruction_template"], case["pad_token_id"], as_trl=True
     )
     batch = collate([{"input_ids": row} for row in case["rows"]])
     for key in ("input_ids", "attention_mask", "labels"):
@@ -76,11 +76,14 @@ def test_copy_copies(manager):
 @pytest.mark.parametrize("kind", ["bloom", "chatml", "llama3", "gemma", "bare"])
 def test_trl_trains_the_end_of_turn_by_default(manager, kind, format_name):
     made = encoder(format_name, ZOO[kind]())
-    encoded = made.encode(TURNS)
-    masked = make_labeler("masked", {}, manager, made).label(encoded)
-    labels = make_labeler("trl", {}, manager, made).label(encoded)
-    last = max(n for n, mark in enumerate(encoded.end_of_turn) if mark)
-    assert labels[: last + 1] == masked[: last + 1]  # what follows the last marker is template text
+    for turns in (TURNS, TURNS[:2], [Message("system", "Be brief."), *TURNS]):
+        if kind == "gemma" and turns[0].role == "system":
+            continue
+        encoded = made.encode(turns)
+        masked = make_labeler("masked", {}, manager, made).label(encoded)
+        labels = make_labeler("trl", {}, manager, made).label(encoded)
+        last = max(n for n, mark in enumerate(encoded.end_of_turn) if mark)
+        assert labels[: last + 1] == masked[: last + 1]  # what follows the last marker is template text
 
 
 @pytest.mark.parametrize("kind", ["bloom", "chatml"])
@@ -97,7 +100,9 @@ def test_trl_can_do_as_the_article_did(manager, kind):
 
 def test_trl_takes_templates_by_option(manager):
     made = encoder("special-tokens")
-    labeler = make_labeler("trl", {"response_template": "<s>", "instruction_template": "\\n\\n### Human:"}, manager, made)
+    labeler = make_labeler(
+        "trl", {"response_template": "<s>", "instruction_template": "\\n\\n### Human:"}, manager, made
+    )
     assert trained(made, labeler.label(made.encode(TURNS))) == "pájaro</s>oiseau</s>"
 
 

@@ -33,7 +33,9 @@ def test_every_row_is_accounted_for(encoder, manager, labeler):
         transcript("q", line=2),
         transcript("q", " \n", line=3),
         transcript("q", "cut", line=4, finish_reason="length"),
-        Transcript("t5", (Message("user", "q"), Message("assistant", "a", train=False)), source=Source("data.jsonl", 5)),
+        Transcript(
+            "t5", (Message("user", "q"), Message("assistant", "a", train=False)), source=Source("data.jsonl", 5)
+        ),
         Transcript("t6", (Message("user", "q"), Message("tool", "r"), Message("assistant", "a"))),
         transcript("q", "a", "q2", "a2", line=7),
     ]
@@ -52,7 +54,12 @@ def test_every_row_is_accounted_for(encoder, manager, labeler):
 def test_weight_0_is_honoured_per_message(encoder, manager, labeler):
     row = Transcript(
         "t",
-        (Message("user", "q"), Message("assistant", "no", train=False), Message("user", "r"), Message("assistant", "yes")),
+        (
+            Message("user", "q"),
+            Message("assistant", "no", train=False),
+            Message("user", "r"),
+            Message("assistant", "yes"),
+        ),
     )
     example = prepare([row], encoder, make_labeler(labeler, {}, manager, encoder)).examples[0]
     trained = encoder.tokenizer.decode([label for label in example.labels if label != IGNORE_INDEX])
@@ -86,9 +93,7 @@ def test_overlong_rows_are_an_error_that_names_the_longest_and_the_way_out(encod
 
 def test_history_that_the_template_rewrites_splits_the_row(manager):
     encoder = prepare_tokenizer(ZOO["qwen3"](), make_formatter("chat-template"), "chat-template")
-    prepared = prepare(
-        [transcript("q", "first", "r", "second")], encoder, make_labeler("masked", {}, manager, encoder)
-    )
+    prepared = prepare([transcript("q", "first", "r", "second")], encoder, make_labeler("masked", {}, manager, encoder))
     assert (prepared.rows, prepared.split, len(prepared.examples)) == (1, 1, 2)
     texts = [
         encoder.tokenizer.decode([label for label in example.labels if label != IGNORE_INDEX])

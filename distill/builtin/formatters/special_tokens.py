@@ -1,6 +1,6 @@
 r"""The article's format: text markers before each message, bos before and eos after each answer.
 
-    \n\n### Human:QUESTION\n\n### Assistant:<s>ANSWER</s>\n\n### Human:…
+\n\n### Human:QUESTION\n\n### Assistant:<s>ANSWER</s>\n\n### Human:…
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """Labels by searching for templates, as TRL's DataCollatorForCompletionOnlyLM did (gone from TRL since 0.20).
 
 Behaviour copied from TRL 0.19.1, `trl/trainer/utils.py`: what stands between a response template and the next
-instruction template counts. Two things are done better by default:
+instruction template counts. Three things are done better by default:
 
 * Usual use of that class takes eos as the instruction template, so that every eos is masked and the student never
   learns to stop. Here the instruction template is what follows the end-of-turn marker. `end_of_turn=false` brings
   the old labels back.
 * It masks every token that equals the padding token. Here only padding is masked: a student whose pad is its eos
   keeps its eos.
+* It ignores a row without an instruction template. Here a row starts with a question also where, as in ChatML, the
+  first one has no end-of-turn marker before it.
 """
 
 from __future__ import annotations
@@ -81,7 +83,9 @@ class CompletionOnly:
             if trained and turn >= 0 and not wrote:
                 raise DataError(f"the instruction template was not found before message {turn}, which would be trained")
             if not trained and wrote and not (end and self.masked):
-                raise DataError(f"the response template was not found before message {turn}, which would not be trained")
+                raise DataError(
+                    f"the response template was not found before message {turn}, which would not be trained"
+                )
         return labels
 
     def collator(self, pad_token_id: int) -> Collator:
@@ -119,7 +123,9 @@ def _find(ids: Sequence[int], template: Sequence[int]) -> list[int]:
     size = len(template)
     if not size:
         return []
-    return [n for n in range(len(ids) - size + 1) if ids[n] == template[0] and list(ids[n : n + size]) == list(template)]
+    return [
+        n for n in range(len(ids) - size + 1) if ids[n] == template[0] and list(ids[n : n + size]) == list(template)
+    ]
 
 
 def completion_only_labels(
@@ -127,6 +133,7 @@ def completion_only_labels(
     response: Sequence[int],
     instruction: Sequence[int] | None,
     masked: Sequence[int] = (),
+    as_trl: bool = False,
 ) -> list[int]:
     """Label one row as TRL 0.19.1's class does, padding apart.
 
@@ -135,6 +142,7 @@ def completion_only_labels(
         response: the response template's token ids.
         instruction: the instruction template's; None: only what follows the last response template counts.
         masked: token ids to mask wherever they stand in this order.
+        as_trl: ignore a row without an instruction template.
 
     Returns:
         As many labels as `input_ids`: unshifted, -100 where a token does not count.
@@ -145,9 +153,9 @@ def completion_only_labels(
         end = starts[-1] if starts else len(labels)
         return [IGNORE_INDEX] * end + labels[end:]
     questions = _find(input_ids, instruction)
-    if not starts or not questions:
+    if not starts or (as_trl and not questions):
         return [IGNORE_INDEX] * len(labels)
-    if questions[0] > starts[0]:
+    if not questions or questions[0] > starts[0]:
         questions = [0, *questions]
     for n, (question, answer) in enumerate(zip(questions, starts, strict=False)):
         first = question if n else 0
@@ -165,7 +173,8 @@ class CompletionOnlyCollator:
     Args:
         response, instruction, masked: token ids (see `completion_only_labels`).
         pad_token_id: what to pad with.
-        mask_pad_token: also mask every token of a row that equals the padding token, as TRL's class does.
+        as_trl: do what TRL's class does in all: mask every token that equals the padding token too, and ignore a row
+            without an instruction template.
     """
 
     def __init__(
@@ -174,13 +183,13 @@ class CompletionOnlyCollator:
         instruction: Sequence[int] | None,
         pad_token_id: int,
         masked: Sequence[int] = (),
-        mask_pad_token: bool = False,
+        as_trl: bool = False,
     ):
         self.response = list(response)
         self.instruction = None if instruction is None else list(instruction)
         self.masked = list(masked)
         self.pad_token_id = pad_token_id
-        self.mask_pad_token = mask_pad_token
+        self.as_trl = as_trl
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Make a batch; where a row brings `labels`, what they mask stays masked (`weight: 0`, a cut)."""
@@ -189,9 +198,9 @@ class CompletionOnlyCollator:
         labelled = []
         for row in rows:
             ids = list(row["input_ids"])
-            labels = completion_only_labels(ids, self.response, self.instruction, self.masked)
+            labels = completion_only_labels(ids, self.response, self.instruction, self.masked, self.as_trl)
             for n, allowed in enumerate(row.get("labels") or ids):
-                if allowed == IGNORE_INDEX or (self.mask_pad_token and ids[n] == self.pad_token_id):
+                if allowed == IGNORE_INDEX or (self.as_trl and ids[n] == self.pad_token_id):
                     labels[n] = IGNORE_INDEX
             labelled.append({"input_ids": ids, "labels": labels})
         return pad_batch(labelled, self.pad_token_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill import Answer, ChatModel, DataError, Message, Request, TeacherError, UsageError, make_formatter
@@ -21,8 +21,9 @@ class TransformersOptions:
     """
 
     batch_size: int = 16
-    max_tokens: int = 512
-    formatter: str = "chat-template"
+    # `params`: they change the answers, so they are part of a row's id.
+    max_tokens: int = field(default=512, metadata={"params": True})
+    formatter: str = field(default="chat-template", metadata={"params": True})
     device: str | None = None
 
     def __post_init__(self) -> None:

@@ -1,0 +1,110 @@
+"""One prompt becoming one transcript: request, answer, next request, …"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from distill.errors import TeacherError
+from distill.types import Answer, Message, Params, Prompt, Request
+
+
+class Conversation:
+    """What has been said so far, and what is to be asked next.
+
+    Args:
+        id: the row's id.
+        prompt: what to ask.
+        sample: which of several answers to the same prompt.
+        params: how to ask; sample `n` is asked with `seed + n`.
+
+    Attributes:
+        answers: the teacher's messages so far.
+        usage: the token counts of all turns, added up.
+        finish_reason: of the last answer.
+        model: the model id as last answered.
+        attempts: how often the next request has failed already.
+        progress: how many answers the whole run had when it last failed.
+        done: whether nothing is left to ask.
+    """
+
+    def __init__(self, id: str, prompt: Prompt, sample: int, params: Params):
+        self.id = id
+        self.prompt = prompt
+        self.sample = sample
+        self.params = params if params.seed is None else replace(params, seed=params.seed + sample)
+        self.messages: list[Message] = list(prompt.messages)
+        self.answers: list[Message] = []
+        self.usage: dict[str, Any] = {}
+        self.finish_reason: str | None = None
+        self.model: str | None = None
+        self.attempts = 0
+        self.progress = 0
+        self.done = False
+
+    @property
+    def cut(self) -> bool:
+        """Whether the last answer ran into the token limit."""
+        return self.finish_reason == "length"
+
+    @property
+    def turns_left(self) -> int:
+        """How many user turns have not been asked."""
+        return len(self.prompt.followups) + 1 - len(self.answers)
+
+    def request(self) -> Request:
+        """The next thing to ask."""
+        told = {"sample": self.sample, "turn": len(self.answers)}
+        return Request(tuple(self.messages), self.prompt.tools, self.params, told)
+
+    def take(self, answer: Answer) -> None:
+        """Take the answer to `request()`. A cut answer or one with tool calls ends the conversation.
+
+        Raises:
+            TeacherError: it is no answer to learn from: empty, a refusal, or filtered.
+        """
+        message = answer.message
+        self.attempts = 0
+        self.usage = add_usage(self.usage, answer.usage)
+        self.finish_reason, self.model = answer.finish_reason, answer.model
+        self.answers.append(message)
+        self.messages.append(message)
+        problem = _problem(answer)
+        if problem:
+            raise TeacherError(problem)
+        asked = len(self.answers) - 1
+        self.done = self.cut or bool(message.tool_calls) or asked == len(self.prompt.followups)
+        if not self.done:
+            self.messages.append(self.prompt.followups[asked])
+
+
+def _problem(answer: Answer) -> str | None:
+    message = answer.message
+    if message.refusal:
+        return f"the teacher refused: {message.refusal[:200]}"
+    if answer.finish_reason == "content_filter":
+        return "the answer was stopped by a content filter"
+    if message.tool_calls or (message.content or "").strip():
+        return None
+    if answer.finish_reason == "length":
+        return "the answer is empty: the token limit cut it before it began (raise --max-tokens)"
+    return "the answer is empty"
+
+
+def add_usage(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Add token counts up, nested ones too; what is no count is taken from `other`."""
+    total = dict(one)
+    for key, value in other.items():
+        before = total.get(key)
+        if isinstance(value, Mapping):
+            total[key] = add_usage(before if isinstance(before, Mapping) else {}, value)
+        elif _is_count(value) and _is_count(before):
+            total[key] = before + value
+        elif value is not None or key not in total:
+            total[key] = value
+    return total
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

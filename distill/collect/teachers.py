@@ -1,0 +1,88 @@
+"""From `--teacher NAME[:MODEL]` to something that can be asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distill.errors import DistillError, PluginError, UsageError, unknown_name
+from distill.plugins import PluginManager, one_line
+from distill.protocols import BatchTeacher, Teacher
+from distill.specs import TeacherSpec, make_options
+
+_MODEL_TEACHER = "transformers"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTeacher:
+    """A teacher the user named, not built yet.
+
+    Attributes:
+        name: what the user wrote: it goes into each row and its id.
+        owner: the plugin it comes from, as errors name it.
+        options: its options object.
+        build: builds it (may load a model); raises DistillError.
+    """
+
+    name: str
+    owner: str
+    options: Any
+    build: Callable[[], Teacher | BatchTeacher]
+
+
+def make_teacher(
+    manager: PluginManager,
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    base_url: str | None = None,
+    timeout: float | None = None,
+) -> NamedTeacher:
+    """Look a teacher up and check its options; it is built later, by its `build`.
+
+    Args:
+        manager: the plugins.
+        name: `NAME` or `NAME:MODEL`; MODEL may hold colons. The name of a registered model means
+            `transformers:NAME`, and so may MODEL be one for a teacher that loads models.
+        options: `-T key=value`.
+        base_url: the server; for a teacher with an option `base_url`.
+        timeout: seconds a request may take; for a teacher with an option `timeout`.
+
+    Raises:
+        UsageError: an unknown name or option, or an option the teacher does not have.
+    """
+    kind, _, model = name.partition(":")
+    if kind not in manager.teachers and name in manager.models:
+        kind, model = _MODEL_TEACHER, name
+    if kind not in manager.teachers:
+        more = f"{manager.failures()} A local model is written {_MODEL_TEACHER}:PATH_OR_NAME."
+        raise unknown_name("teacher", kind, [*manager.teachers.names(), *manager.models.names()], more.strip())
+    spec = manager.teachers.get(kind)
+    values = dict(options or {})
+    for key, value in (("base_url", base_url), ("timeout", timeout)):
+        if value is not None:
+            _add_option(spec, values, key, value)
+    made = make_options(spec, values, "teacher")
+    owner = manager.teachers.owner(kind).owner
+
+    def build() -> Teacher | BatchTeacher:
+        known = spec.loads_models and model in manager.models
+        try:
+            return spec.build(made, str(manager.models.get(model).path()) if known else model or None)
+        except DistillError:
+            raise
+        except Exception as error:
+            raise PluginError(f"{owner} cannot build the teacher {kind!r}: {one_line(error)}") from error
+
+    return NamedTeacher(name, owner, made, build)
+
+
+def _add_option(spec: TeacherSpec, values: dict[str, Any], key: str, value: Any) -> None:
+    flag = "--" + key.replace("_", "-")
+    if key not in {field.name for field in dataclasses.fields(spec.options)}:
+        raise UsageError(f"teacher {spec.name!r} has no {flag}", "leave it out; it is for teachers on a server")
+    if key in values:
+        raise UsageError(f"{flag} and -T {key}=… are both given", "leave one of them out")
+    values[key] = value

