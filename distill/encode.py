@@ -245,11 +245,8 @@ class _TextTokenizer:
             token = self._tokens.get(word)
             if token is None:
                 continue
-            if (
-                token.single_word
-                and re.search(r"\w\Z", text[:start])
-                or token.single_word
-                and re.match(r"\w", text[end:])
+            if (token.single_word and re.search(r"\w\Z", text[:start])) or (
+                token.single_word and re.match(r"\w", text[end:])
             ):
                 continue
             if word in self._vocabulary or any(a <= start and end <= b for a, b in template):
@@ -280,7 +277,7 @@ class _TextTokenizer:
     def _split_controls(
         self, text: str, first: bool, ids: list[int], offsets: list[tuple[int, int]]
     ) -> tuple[list[int], list[tuple[int, int]]]:
-        """A vocabulary may hold a control string as an ordinary entry (Unigram does): encode such text in two halves."""
+        """A vocabulary may hold a control string as an ordinary entry (Unigram does): encode it in two halves."""
         bad = next(n for n, id in enumerate(ids) if id in self._forbidden)
         start, end = offsets[bad]
         if end - start < 2:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, TeacherSpec, TrainerSpec
-from distill.types import CollectRun, Transcript, TrainResult
+from distill.types import CollectRun, TrainResult, Transcript
 
 if TYPE_CHECKING:
     import click

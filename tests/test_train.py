@@ -96,7 +96,7 @@ def test_the_table_is_grown_when_needed_and_never_shrunk(manager, article, tmp_p
 
 def test_a_student_with_one_special_token_for_everything(manager, article, tmp_path):
     """GPT-2's way: bos, eos and unk are one, and there is no pad."""
-    tokenizer = byte_bpe({name: "<|endoftext|>" for name in ("bos_token", "eos_token", "unk_token")})
+    tokenizer = byte_bpe(dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"))
     student = save(tiny_llama(tokenizer), tokenizer, tmp_path / "student")
     run(manager, student, article, tmp_path / "run")
     saved = AutoTokenizer.from_pretrained(tmp_path / "run/model")

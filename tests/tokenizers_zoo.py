@@ -18,7 +18,7 @@ LLAMA3 = (
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
 GEMMA = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     "{% for m in messages %}{% set role = 'model' if m['role'] == 'assistant' else m['role'] %}"
     "{{ '<start_of_turn>' + role + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
@@ -145,7 +145,7 @@ def _late_end():
 
 def _bare():
     """GPT-2's way: one token for everything, no template."""
-    return byte_bpe({name: "<|endoftext|>" for name in ("bos_token", "eos_token", "unk_token")})
+    return byte_bpe(dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"))
 
 
 ZOO: dict[str, Callable] = {

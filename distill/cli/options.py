@@ -24,7 +24,7 @@ def formatter_options(function: F) -> F:
         "formatter_options",
         metavar="KEY=VALUE",
         multiple=True,
-        help="An option of the formatter, e.g. -F response='### Answer:' (`distill plugins NAME` lists them).",
+        help="An option of the formatter, e.g. -F response='### Answer:' (`distill plugins --options` lists them).",
     )(function)
     return click.option(
         "--formatter",

@@ -27,7 +27,13 @@ _SHOWN = 5
     show_default=True,
     help="The folder to work in; what is in it already is reused.",
 )
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True)
+@click.option(
+    "--epochs",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="Passes over the transcripts.",
+)
 @json_option
 @click.pass_obj
 def command(manager: PluginManager, out: Path, epochs: float, as_json: bool) -> None:

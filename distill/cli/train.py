@@ -35,7 +35,13 @@ from distill.specs import parse_pairs
     multiple=True,
     help="An option of the trainer: any TrainingArguments (hf) or SFTConfig (trl) field, e.g. -T warmup_steps=10.",
 )
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True)
+@click.option(
+    "--epochs",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Passes over the data.",
+)
 @click.option(
     "--batch-size",
     "per_device_train_batch_size",
@@ -52,7 +58,7 @@ from distill.specs import parse_pairs
     show_default=True,
     help="Forward passes an optimizer step.",
 )
-@click.option("--learning-rate", type=click.FloatRange(min=0), default=5e-5, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(min=0), default=5e-5, show_default=True, help="The highest one.")
 @click.option(
     "--max-length",
     type=click.IntRange(min=2),

