@@ -68,7 +68,7 @@ def quickstart(
     *,
     student: str = "smollm2",
     teacher: str = "babel",
-    epochs: float = 2.0,
+    epochs: float = 1.0,
     note: Note = lambda text: None,
     on_log: Callable[[Mapping[str, float]], None] = lambda row: None,
 ) -> QuickstartResult:
@@ -103,10 +103,17 @@ def quickstart(
     note(f"asking {student} the {len(asked)} held-out prompts, before training")
     base = _answers(out / "base.json", student, asked, manager)
     run = out / "run"
-    settings = TrainSettings(student, (transcripts,), run, epochs=epochs, learning_rate=1e-4)
+    settings = TrainSettings(
+        student,
+        (transcripts,),
+        run,
+        epochs=epochs,
+        learning_rate=1e-4,
+        trainer_options={"lr_scheduler_type": "constant"},
+    )
     note(
         f"$ distill train {transcripts} --student {student} --labeler masked --epochs {epochs:g} "
-        f"--learning-rate 1e-4 --out {run}"
+        f"--learning-rate 1e-4 -T lr_scheduler_type=constant --out {run}"
     )
     _train(settings, manager, note, on_log)
     note(f"asking the student the {len(asked)} held-out prompts")

@@ -14,20 +14,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads only wait for each other
 sys.path.insert(0, str(Path(__file__).parent))
 
-# The article's rows.
-ARTICLE = [
-    [("user", 'How do you say "dog" in Spanish?'), ("assistant", "perro")],
-    [("user", 'How do you say "cat" in Spanish?'), ("assistant", "gato")],
-    [("user", 'How do you say "horse" in Spanish?'), ("assistant", "caballo")],
-    [
-        ("user", 'How do you say "bird" in Spanish?'),
-        ("assistant", "pájaro"),
-        ("user", "And in French?"),
-        ("assistant", "oiseau"),
-    ],
-    [("user", 'How do you say "fish" in Spanish?'), ("assistant", "pez")],
-]
-
 
 @pytest.fixture(scope="session")
 def bloom(tmp_path_factory) -> Path:
@@ -40,6 +26,8 @@ def bloom(tmp_path_factory) -> Path:
 @pytest.fixture
 def article(tmp_path) -> Path:
     """The article's five chats as a file of transcripts."""
+    from helpers import ARTICLE
+
     path = tmp_path / "article.jsonl"
     rows = [{"messages": [{"role": role, "content": text} for role, text in chat]} for chat in ARTICLE]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -17,7 +17,7 @@ QUESTION = 'How do you say "dog" in Spanish?'
 @pytest.fixture(scope="module", params=["special-tokens", "chat-template"])
 def student(request, bloom, tmp_path_factory, manager):
     """A tiny BLOOM that has learned the article's chats by heart."""
-    from conftest import ARTICLE
+    from helpers import ARTICLE
 
     folder = tmp_path_factory.mktemp("generate")
     data = folder / "article.jsonl"

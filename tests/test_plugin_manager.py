@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import types
 from pathlib import Path
 
@@ -225,15 +226,15 @@ def test_a_signal_during_loading_is_not_the_plugins_failure(manager, signal):
 
 
 def test_heavy_imports_are_told(manager, monkeypatch):
-    monkeypatch.delitem(__import__("sys").modules, "peft", raising=False)
+    monkeypatch.delitem(sys.modules, "peft", raising=False)
 
     def importer():
-        __import__("sys").modules["peft"] = types.ModuleType("peft")
+        sys.modules["peft"] = types.ModuleType("peft")
         return module()
 
     record = PluginRecord("mine", "file")
     manager.load(record, importer)
-    monkeypatch.delitem(__import__("sys").modules, "peft")
+    sys.modules.pop("peft")  # not by monkeypatch: it would bring the fake back
     assert record.heavy == ["peft"]
     assert record.seconds > 0
 

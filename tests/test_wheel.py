@@ -18,10 +18,9 @@ def installed(tmp_path_factory) -> Path:
     """distill itself, installed from its wheel into a folder of its own."""
     target = tmp_path_factory.mktemp("wheel")
     source = tmp_path_factory.mktemp("source") / "distill"
-    files = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "distill", "pyproject.toml", "README.md"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split("\0")  # fmt: skip
+    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
+    words += ["distill", "pyproject.toml", "README.md"]
+    files = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     for file in filter(None, files):
         if (ROOT / file).is_file():
             (source / file).parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ _SHOWN = 5
 @click.option(
     "--epochs",
     type=click.FloatRange(min=0, min_open=True),
-    default=2.0,
+    default=1.0,
     show_default=True,
     help="Passes over the transcripts.",
 )
@@ -66,7 +66,7 @@ def _show(result: QuickstartResult) -> None:
     for row in rows:
         click.echo("  ".join(_cut(printable(text), width) for text, width in zip(row, (44, 24, 16, 16), strict=True)))
     click.echo("\nNext:")
-    click.echo(f"    distill generate {result.run} 'What is the Spanish name of Japan? Answer with the name only.'")
+    click.echo(f"    distill generate {result.run} 'How do you say \"Japan\" in Spanish? Answer with the name only.'")
 
 
 def _cut(text: str, width: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ def _show(row: ShownRow) -> None:
         click.secho(f"{head}  skipped: {printable(row.reason)}\n", fg="yellow")
         return
     click.secho(f"{head}  {row.trained} of {len(row.token_ids)} tokens trained", bold=True)
-    colours = click.get_text_stream("stdout").isatty()
+    colours = sys.stdout.isatty()
     before = False
     for token, label, special in zip(row.tokens, row.labels, row.special, strict=True):
         trained = label != IGNORE_INDEX

@@ -20,7 +20,8 @@ import distill
 # Codes that CLDR names but that are no country or territory.
 PSEUDO = {"EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"}
 
-PROMPT = "What is the {language} name of {country}? Answer with the name only."
+# The quotes keep a name's tokens as they are at the start of an answer; a student copies them more easily so.
+PROMPT = 'How do you say "{country}" in {language}? Answer with the name only.'
 
 QUESTIONS = [
     re.compile(pattern + r"\s*\?(?: answer with the name only\.?)?", re.IGNORECASE)

@@ -99,7 +99,7 @@ def test_every_prompt_is_answered_as_cldr_does(teacher, language):
 
 def test_prompts_are_of_real_countries():
     rows = prompts("es")
-    assert {"id": "es-DE", "prompt": "What is the Spanish name of Germany? Answer with the name only.",
+    assert {"id": "es-DE", "prompt": 'How do you say "Germany" in Spanish? Answer with the name only.',
             "metadata": {"territory": "DE", "language": "es"}} in rows  # fmt: skip
     codes = [row["metadata"]["territory"] for row in rows]
     assert codes == sorted(set(codes))
