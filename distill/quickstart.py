@@ -97,7 +97,7 @@ def quickstart(
     transcripts, held_out = out / "transcripts.jsonl", out / "held-out.jsonl"
     for prompts, answers in ((train_prompts, transcripts), (held_prompts, held_out)):
         note(f"$ distill collect {prompts} --teacher {teacher} --out {answers}")
-        summary = collect(prompts, teacher, answers, manager=manager)
+        summary = collect(prompts, teacher, answers, manager=manager, concurrency=1)  # in order: the same run each time
         note(f"  {summary.rows} answers written, {summary.cached} were there already")
     asked = list(read_transcripts(held_out))
     note(f"asking {student} the {len(asked)} held-out prompts, before training")

@@ -49,7 +49,8 @@ class TransformersTeacher:
             self._model = ChatModel.load(self._ref, make_formatter(name), name, self._options.device)
         groups: dict[object, list[int]] = {}
         for n, request in enumerate(requests):
-            # Sampled answers depend on the seed, so each seed is its own batch; greedy ones ignore it.
+            # Sampled answers depend on the seed, so each seed is its own batch; greedy ones ignore it. A batch draws
+            # its rows from one generator: the same batch gives the same answers, another one may not.
             seed = request.params.seed if request.params.temperature else None
             groups.setdefault((request.params.max_tokens, request.params.temperature, seed), []).append(n)
         answers: list[Answer | Exception] = [TeacherError("not answered")] * len(requests)
