@@ -139,12 +139,12 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def load_model(ref: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
+def load_model(ref: str, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
     """Load a causal language model: safetensors only, no remote code.
 
     Args:
         ref: as `resolve_model` returns it.
-        dtype: of the weights; None keeps float32, in which optimizers are exact.
+        dtype: of the weights, "auto" as they were saved; None is float32, in which optimizers are exact.
 
     Raises:
         DistillError: there is none, or it cannot be read.

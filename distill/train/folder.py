@@ -23,7 +23,7 @@ from distill.prepare import Prepared
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from distill.train.run import TrainReport, TrainSettings
+    from distill.train.settings import TrainReport, TrainSettings
 
 _VERSIONS = ("distill-chat", "torch", "transformers", "trl", "datasets", "accelerate", "tokenizers")
 

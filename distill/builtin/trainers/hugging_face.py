@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from distill import DistillError, TrainJob, TrainResult, UsageError, unknown_name
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 OnLog = Callable[[Mapping[str, float]], None]
 
@@ -45,15 +42,7 @@ class HuggingFaceTrainer:
 
     def train(self, job: TrainJob, on_log: OnLog) -> TrainResult:
         """Train `job.model`; see `distill.Trainer`."""
-        arguments = make_arguments(TrainingArguments, job, self.options)
-        trainer = Trainer(
-            model=job.model,
-            args=arguments,
-            train_dataset=as_dataset(job),
-            data_collator=job.collate,
-            processing_class=job.tokenizer,
-        )
-        return run(trainer, on_log)
+        return fit(Trainer, make_arguments(TrainingArguments, job, self.options), job, on_log)
 
 
 def check_fields(options: Mapping[str, Any], arguments: type, trainer: str) -> None:
@@ -100,20 +89,21 @@ def _checkpointing(arguments: type) -> str:
     return "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
 
 
-def as_dataset(job: TrainJob) -> Dataset:
-    """The examples as a datasets.Dataset with the columns `input_ids` and `labels`."""
+def fit(trainer_class: type[Trainer], arguments: TrainingArguments, job: TrainJob, on_log: OnLog) -> TrainResult:
+    """Train with a Trainer class; each log line goes to `on_log`, and nothing to standard output."""
     from datasets import Dataset
 
-    return Dataset.from_dict(
-        {
-            "input_ids": [example.input_ids for example in job.examples],
-            "labels": [example.labels for example in job.examples],
-        }
+    columns = {
+        "input_ids": [example.input_ids for example in job.examples],
+        "labels": [example.labels for example in job.examples],
+    }
+    trainer = trainer_class(
+        model=job.model,
+        args=arguments,
+        train_dataset=Dataset.from_dict(columns),
+        data_collator=job.collate,
+        processing_class=job.tokenizer,
     )
-
-
-def run(trainer: Trainer, on_log: OnLog) -> TrainResult:
-    """Train, with each log line going to `on_log` and nothing to standard output."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Log(on_log))

@@ -8,7 +8,7 @@ from typing import Any
 from trl import SFTConfig, SFTTrainer
 
 from distill import TrainJob, TrainResult
-from distill.builtin.trainers.hugging_face import OnLog, as_dataset, check_fields, make_arguments, run
+from distill.builtin.trainers.hugging_face import OnLog, check_fields, fit, make_arguments
 
 
 class TRLTrainer:
@@ -34,11 +34,4 @@ class TRLTrainer:
             max_length=None,  # SFTConfig's default of 1024 cuts answers away without a word
             dataset_kwargs={"skip_prepare_dataset": True},
         )
-        trainer = SFTTrainer(
-            model=job.model,
-            args=arguments,
-            train_dataset=as_dataset(job),
-            data_collator=job.collate,
-            processing_class=job.tokenizer,
-        )
-        return run(trainer, on_log)
+        return fit(SFTTrainer, arguments, job, on_log)

@@ -1,0 +1,77 @@
+"""What a training is told, and what it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill.prepare import Overlong
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """What to train, on what, and how.
+
+    Attributes:
+        student: a model folder, `.gguf` file, hub id or registered name.
+        data: transcript files.
+        out: the run folder to make.
+        formatter, labeler, trainer: plugin names, each with its options.
+        epochs: passes over the data.
+        per_device_train_batch_size: sequences a device and forward pass.
+        gradient_accumulation_steps: forward passes an optimizer step.
+        learning_rate: the highest one.
+        max_length: the most tokens of an example; None: what the model can take.
+        overlong: what to do with longer ones.
+        seed: for shuffling and dropout.
+    """
+
+    student: str
+    data: tuple[Path, ...]
+    out: Path
+    formatter: str = "chat-template"
+    formatter_options: Mapping[str, Any] = field(default_factory=dict)
+    labeler: str = "masked"
+    labeler_options: Mapping[str, Any] = field(default_factory=dict)
+    trainer: str = "hf"
+    trainer_options: Mapping[str, Any] = field(default_factory=dict)
+    epochs: float = 3.0
+    per_device_train_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 5e-5
+    max_length: int | None = None
+    overlong: Overlong = "error"
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What came of it. `rows` is `trained_rows` and `skipped_rows` together.
+
+    Attributes:
+        out: the run folder.
+        rows, trained_rows, skipped_rows: transcripts that came in, and what became of them.
+        split_rows: trained rows that were split into an example an answer.
+        truncated: examples cut to the maximal length.
+        examples, tokens, trained_tokens: what the trainer was given.
+        steps: optimizer steps, done or (in a dry run) to do.
+        loss: mean training loss; None in a dry run.
+        seconds: of training.
+        reasons: reason → how many rows were skipped for it.
+    """
+
+    out: str
+    rows: int
+    trained_rows: int
+    skipped_rows: int
+    split_rows: int
+    truncated: int
+    examples: int
+    tokens: int
+    trained_tokens: int
+    steps: int
+    loss: float | None = None
+    seconds: float | None = None
+    reasons: Mapping[str, int] = field(default_factory=dict)
