@@ -1,6 +1,6 @@
 """Train the same five chats with each labeler, and print what came of it as a table.
 
-python compare.py --student smollm2 --epochs 6
+python compare.py --student smollm2 --epochs 25 --learning-rate 1e-4
 """
 
 from __future__ import annotations
