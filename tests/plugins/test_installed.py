@@ -104,7 +104,7 @@ def test_from_babels_prompts_to_zephyrs_tokens(tmp_path, student):
     for row in map(json.loads, done.stdout.splitlines()):
         text = "".join(row["tokens"])
         trained = [token for token, label in zip(row["token_ids"], row["labels"], strict=True) if label != -100]
-        assert text.startswith("<|user|>\nWhat is the Spanish name of ") and text.endswith("</s>\n")
+        assert text.startswith("<|user|>\nHow do you say ") and text.endswith("</s>\n")
         assert 0 < len(trained) == row["trained"] < len(row["token_ids"])
         assert row["tokens"][row["token_ids"].index(trained[-1])] == "</s>"
         assert text.count("</s>") == 2
