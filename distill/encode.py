@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import DataError, DistillError, PluginError
+from distill.plugins import one_line
 from distill.types import Encoded, Message, Segment
 
 if TYPE_CHECKING:
@@ -110,9 +111,14 @@ class Encoder:
         return controls[-1]
 
     def _checked(self, messages: Sequence[Message], tools: Sequence, add_generation_prompt: bool) -> list[Segment]:
-        segments = self.formatter.segments(
-            messages, self.tokenizer, tools=tools or None, add_generation_prompt=add_generation_prompt
-        )
+        try:
+            segments = self.formatter.segments(
+                messages, self.tokenizer, tools=tools or None, add_generation_prompt=add_generation_prompt
+            )
+        except DistillError:
+            raise
+        except Exception as error:
+            raise PluginError(f"formatter {self.name!r} failed: {one_line(error)}") from error
         if not isinstance(segments, (list, tuple)) or not all(isinstance(segment, Segment) for segment in segments):
             raise PluginError(f"formatter {self.name!r} returned something that is not a list of Segments")
         for segment in segments:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from distill.encode import Encoder
 from distill.errors import DataError, DistillError, PluginError
+from distill.plugins import one_line
 from distill.protocols import Labeler
 from distill.types import IGNORE_INDEX, Encoded, Example, Message, Segment, Transcript
 
@@ -94,6 +95,8 @@ def prepare(
             except DataError as error:
                 _skip(prepared, transcript, error.message)
                 continue
+            except PluginError as error:
+                raise PluginError(f"{transcript.source or transcript.id}: {error.message}") from error
             prepared.split += len(parts) > 1
             rendered += parts
         for part, encoded in _encode(rendered, encoder, prepared):
@@ -191,6 +194,11 @@ def _label(
     except DataError as error:
         _skip(prepared, transcript, f"labeler {name!r}: {error.message}")
         return
+    except DistillError:
+        raise
+    except Exception as error:
+        where = transcript.source or transcript.id
+        raise PluginError(f"labeler {name!r} failed on {where}: {one_line(error)}") from error
     _check_labels(labels, encoded, name, transcript)
     answers = {turn for turn, message in enumerate(transcript.messages) if message.role == "assistant"}
     labels = [

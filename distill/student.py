@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distill.encode import Encoder
-from distill.errors import DataError, PluginError
+from distill.errors import PluginError
 from distill.types import Message
 
 if TYPE_CHECKING:
@@ -112,15 +112,3 @@ def set_special_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, 
         do_sample=False,
         max_new_tokens=512,
     )
-
-
-def check_conversation(messages: list[Message]) -> None:
-    """Refuse what no student can be asked: nothing, or a conversation that ends with an answer.
-
-    Raises:
-        DataError: says which.
-    """
-    if not messages:
-        raise DataError("the conversation is empty")
-    if messages[-1].role == "assistant":
-        raise DataError("the conversation ends with an answer", "end it with what the user asks")

@@ -89,3 +89,42 @@ def test_text_of_a_student_cannot_reach_the_terminal_raw():
     from distill.cli.terminal import printable
 
     assert printable("a\x1b[31mb\u202e\x07") == "a\\x1b[31mb\\u202e\\x07"
+
+
+PLUGIN = """
+import distill
+
+class Wordy:
+    def special_tokens(self, tokenizer):
+        return ["<|over|>"]
+
+    def chat_template(self, tokenizer):
+        return None  # such a format cannot be written in Jinja
+
+    def segments(self, messages, tokenizer, *, tools=None, add_generation_prompt=False):
+        segments = []
+        for turn, message in enumerate(messages):
+            segments.append(distill.Segment(f"{message.role} says: "))
+            segments.append(distill.Segment(message.content, True, message.role, turn))
+            end = distill.Segment("<|over|>", False, "assistant", turn, True)
+            segments.append(end if message.role == "assistant" else distill.Segment("|"))
+        return segments + [distill.Segment("assistant says: ")] * add_generation_prompt
+
+@distill.hookimpl
+def register_formatters():
+    return [distill.FormatterSpec("wordy", "in words", lambda options: Wordy())]
+"""
+
+
+def test_a_format_without_a_jinja_template_is_asked_as_it_was_trained(bloom, article, tmp_path, capsys):
+    plugin, run = tmp_path / "wordy.py", tmp_path / "run"
+    plugin.write_text(PLUGIN)
+    load = ["--plugin", str(plugin)]
+    assert main([*load, "train", str(article), "--student", str(bloom), "--formatter", "wordy", "--out", str(run)]) == 0
+    assert not (run / "model" / "chat_template.jinja").exists()
+    capsys.readouterr()
+    assert main([*load, "generate", str(run), "hi", "--trace", "--answer", "ho", "--json"]) == 0
+    said = "".join(step["token"] for step in json.loads(capsys.readouterr().out)["trace"])
+    assert said.endswith("says: hi|assistant says: ho<|over|>")
+    assert main(["generate", str(run), "hi"]) == 2
+    assert "unknown formatter 'wordy'" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tokenizers_zoo import ZOO
 
 from distill import IGNORE_INDEX, DistillError, Message, PluginError, Source, Transcript, make_formatter
+from distill.encode import Encoder
 from distill.formats import make_labeler
 from distill.prepare import prepare
 from distill.student import prepare_tokenizer
@@ -116,12 +117,13 @@ class Bad:
         (lambda ids: ids[:-1], "not one label a token"),
         (lambda ids: [10**6] * len(ids), "neither the token's id"),
         (lambda ids: None, "not one label a token"),
+        (lambda ids: 1 / 0, "ZeroDivisionError"),
     ],
 )
 def test_a_labeler_that_breaks_its_contract_is_blamed(encoder, labels, complaint):
     with pytest.raises(PluginError, match=complaint) as caught:
         prepare([transcript("q", "a", line=3)], encoder, Bad(labels), labeler_name="bad")
-    assert "labeler 'bad' on data.jsonl:3" in caught.value.message
+    assert "labeler 'bad'" in caught.value.message and "on data.jsonl:3" in caught.value.message
 
 
 def test_a_labeler_that_masks_all_skips_the_row(encoder):
@@ -137,3 +139,13 @@ def test_rows_in_are_rows_out(encoder, manager, chats):
         prepared = prepare(rows, encoder, make_labeler(labeler, {}, manager, encoder), max_length=40, overlong="drop")
         assert prepared.rows == len(rows) == prepared.trained_rows + len(prepared.skipped)
         assert {example.id for example in prepared.examples}.isdisjoint(row.id for row in prepared.skipped)
+
+
+def test_a_formatter_that_fails_is_blamed_with_its_row(encoder, manager):
+    class Broken:
+        def segments(self, messages, tokenizer, **kwargs):
+            raise KeyError("role")
+
+    broken = Encoder(encoder.tokenizer, Broken(), "broken")
+    with pytest.raises(PluginError, match=r"data.jsonl:3: formatter 'broken' failed: KeyError"):
+        prepare([transcript("q", "a", line=3)], broken, Bad(list))

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from distill.cli.options import formatter_options, json_option
+from distill.cli.options import json_option
 from distill.cli.terminal import print_json, printable
 from distill.errors import UsageError
 from distill.plugins import PluginManager
@@ -23,7 +23,12 @@ from distill.types import Message
     "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest answer."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="For sampling.")
-@formatter_options
+@click.option(
+    "--formatter",
+    metavar="NAME",
+    help="The chat format to ask in.  [default: the one that is saved with the model, or ChatML]",
+)
+@click.option("-F", "formatter_options", metavar="KEY=VALUE", multiple=True, help="An option of the formatter.")
 @click.option(
     "--trace",
     is_flag=True,
@@ -40,7 +45,7 @@ def command(
     max_tokens: int,
     temperature: float,
     seed: int,
-    formatter: str,
+    formatter: str | None,
     formatter_options: tuple[str, ...],
     trace: bool,
     answer: str | None,
@@ -59,11 +64,12 @@ def command(
     if not all(prompt.strip() for prompt in prompts):
         raise UsageError("a prompt is empty")
     from distill.chat_model import ChatModel
-    from distill.formats import make_formatter
+    from distill.formats import make_formatter, saved_format
     from distill.models import resolve_model
 
-    made = make_formatter(formatter, parse_pairs(formatter_options, "-F"), manager)
-    chat = ChatModel.load(resolve_model(model, manager), made, formatter)
+    name, options = (formatter, {}) if formatter else saved_format(model)
+    made = make_formatter(name, {**options, **parse_pairs(formatter_options, "-F")}, manager)
+    chat = ChatModel.load(resolve_model(model, manager), made, name)
     before = (Message("system", system),) if system else ()
     for prompt in prompts:
         messages = (*before, Message("user", prompt))
