@@ -31,7 +31,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.to
 	touch $@
 
 constraints: $(VENV)/.ready  ## Pin what is installed now
-	$(BIN)/pip freeze --all --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+	$(BIN)/pip freeze --all --exclude-editable | sed 's/+cpu$$//' | grep -v ' @ ' > constraints.txt
 
 clean:
 	rm -rf $(VENV) build dist quickstart
