@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distill.protocols import CollatingLabeler, Collator, Labeler
 from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -41,3 +42,10 @@ class PaddingCollator:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Make a batch."""
         return pad_batch(rows, self.pad_token_id)
+
+
+def collator_for(labeler: Labeler, pad_token_id: int) -> Collator:
+    """The collator that a labeler's rows are trained, and shown, with: its own, or the padding one."""
+    if isinstance(labeler, CollatingLabeler):
+        return labeler.collator(pad_token_id)
+    return PaddingCollator(pad_token_id)

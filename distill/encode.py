@@ -168,6 +168,11 @@ class Encoder:
                 first, swallow = False, False
 
 
+def text_of(segments: Sequence[Segment]) -> str:
+    """The text that segments make together."""
+    return "".join(segment.text for segment in segments)
+
+
 def _stretch(segment: Segment) -> tuple[bool, bool, int]:
     """Segments with the same key are encoded jointly: what an assistant wrote in a turn, its end marker, the rest."""
     assistant = segment.role == "assistant"

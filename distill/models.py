@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
-import tempfile
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from distill.errors import DistillError, UsageError
+from distill.files import whole_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -186,43 +185,6 @@ def convert_model(source: str | Path, target: Path) -> Path:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return target
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """Give a folder to write into, which becomes `target` when the block ends well, and vanishes otherwise."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        yield made
-        made.chmod(0o777 & ~_umask())
-        for file in made.rglob("*"):
-            if file.is_file():  # safetensors makes its files for their owner only
-                file.chmod(0o666 & ~_umask())
-            _fsync(file)
-        _fsync(made)
-        try:
-            made.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was as quick: its folder is as good
-                raise
-        _fsync(target.parent)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal
 
-from distill.encode import Encoder
+from distill.encode import Encoder, text_of
 from distill.errors import DataError, DistillError, PluginError
 from distill.plugins import one_line
 from distill.protocols import Labeler
@@ -84,7 +84,6 @@ def prepare(
         PluginError: the formatter or the labeler broke its contract.
     """
     prepared = Prepared()
-    lengths: list[tuple[int, Transcript]] = []
     rows = iter(transcripts)
     while chunk := list(islice(rows, _CHUNK)):
         prepared.rows += len(chunk)
@@ -100,14 +99,14 @@ def prepare(
             prepared.split += len(parts) > 1
             rendered += parts
         for part, encoded in _encode(rendered, encoder, prepared):
-            _label(part, encoded, labeler, labeler_name, encoder, prepared, lengths)
-    _fit(prepared, lengths, max_length, overlong)
+            _label(part, encoded, labeler, labeler_name, prepared)
+    _fit(prepared, max_length, overlong)
     _settle(prepared)
     return prepared
 
 
-def _skip(prepared: Prepared, transcript: Transcript, reason: str) -> None:
-    prepared.skipped.append(Skipped(transcript.id, str(transcript.source or "?"), reason))
+def _skip(prepared: Prepared, row: Transcript | Example, reason: str) -> None:
+    prepared.skipped.append(Skipped(row.id, str(row.source or "?"), reason))
 
 
 def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
@@ -153,18 +152,14 @@ def _as_at_inference(
     if start is None:
         return False
     prompt = encoder.prompt_segments(messages[:turn], transcript.tools)
-    if _text(prompt) != _text(segments[:start]):
+    if text_of(prompt) != text_of(segments[:start]):
         return False
     alone = segments if turn == len(messages) - 1 else encoder.segments(messages[: turn + 1], transcript.tools)
-    return _text(_of_turn(segments, turn)) == _text(_of_turn(alone, turn))
+    return text_of(_of_turn(segments, turn)) == text_of(_of_turn(alone, turn))
 
 
 def _of_turn(segments: Sequence[Segment], turn: int) -> list[Segment]:
     return [segment for segment in segments if segment.turn == turn]
-
-
-def _text(segments: Sequence[Segment]) -> str:
-    return "".join(segment.text for segment in segments)
 
 
 def _encode(rendered: Sequence[_Rendered], encoder: Encoder, prepared: Prepared) -> Iterator[tuple[_Rendered, Encoded]]:
@@ -179,15 +174,7 @@ def _encode(rendered: Sequence[_Rendered], encoder: Encoder, prepared: Prepared)
                 _skip(prepared, part.transcript, error.message)
 
 
-def _label(
-    part: _Rendered,
-    encoded: Encoded,
-    labeler: Labeler,
-    name: str,
-    encoder: Encoder,
-    prepared: Prepared,
-    lengths: list[tuple[int, Transcript]],
-) -> None:
+def _label(part: _Rendered, encoded: Encoded, labeler: Labeler, name: str, prepared: Prepared) -> None:
     transcript = part.transcript
     try:
         labels = labeler.label(encoded)
@@ -209,7 +196,6 @@ def _label(
     if not example.trained_tokens:
         _skip(prepared, transcript, f"labeler {name!r} leaves no token to train")
         return
-    lengths.append((len(encoded.input_ids), transcript))
     prepared.examples.append(example)
 
 
@@ -222,36 +208,37 @@ def _check_labels(labels: list[int], encoded: Encoded, name: str, transcript: Tr
             raise PluginError(f"{where}: label {label!r} is neither the token's id {token} nor {IGNORE_INDEX}")
 
 
-def _fit(prepared: Prepared, lengths: list[tuple[int, Transcript]], max_length: int | None, overlong: Overlong) -> None:
+def _fit(prepared: Prepared, max_length: int | None, overlong: Overlong) -> None:
     """Apply the maximal length to the examples."""
-    if max_length is None or all(length <= max_length for length, _ in lengths):
+    lengths = [len(example.input_ids) for example in prepared.examples]
+    if max_length is None or all(length <= max_length for length in lengths):
         return
     if overlong == "error":
-        raise _too_long(lengths, max_length)
+        raise _too_long(prepared.examples, max_length)
     kept = []
-    for example, (length, transcript) in zip(prepared.examples, lengths, strict=True):
+    for example, length in zip(prepared.examples, lengths, strict=True):
         if length <= max_length:
             kept.append(example)
             continue
-        cut = Example(example.input_ids[:max_length], example.labels[:max_length], example.id, example.source)
+        cut = replace(example, input_ids=example.input_ids[:max_length], labels=example.labels[:max_length])
         if overlong == "drop":
-            _skip(prepared, transcript, f"{length} tokens, more than --max-length {max_length}")
+            _skip(prepared, example, f"{length} tokens, more than --max-length {max_length}")
         elif not cut.trained_tokens:
-            _skip(prepared, transcript, f"no trained token within --max-length {max_length}")
+            _skip(prepared, example, f"no trained token within --max-length {max_length}")
         else:
             prepared.truncated += 1
             kept.append(cut)
     prepared.examples[:] = kept
 
 
-def _too_long(lengths: list[tuple[int, Transcript]], max_length: int) -> DistillError:
-    longest = sorted(lengths, key=lambda entry: -entry[0])[:3]
-    counts = sorted(length for length, _ in lengths)
+def _too_long(examples: Sequence[Example], max_length: int) -> DistillError:
+    longest = sorted(examples, key=lambda example: -len(example.input_ids))[:3]
+    counts = sorted(len(example.input_ids) for example in examples)
     over = sum(length > max_length for length in counts)
     keep = ", ".join(
         f"{counts[min(len(counts) - 1, -(-len(counts) * share // 100) - 1)]} keeps {share} %" for share in (95, 99, 100)
     )
-    named = ", ".join(f"{transcript.source or transcript.id} ({length} tokens)" for length, transcript in longest)
+    named = ", ".join(f"{example.source or example.id} ({len(example.input_ids)} tokens)" for example in longest)
     return DistillError(
         f"{over} of {len(counts)} rows are longer than {max_length} tokens; the longest: {named}",
         f"--max-length: {keep}; or --overlong drop, or --overlong truncate",

@@ -7,7 +7,6 @@ with the teacher's, letter by letter.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +18,12 @@ from typing import Any
 from distill.chat_model import ChatModel
 from distill.collect import collect
 from distill.errors import UsageError
+from distill.files import sha256_of
 from distill.formats import make_formatter
 from distill.jsonl import dumps
 from distill.models import resolve_model
 from distill.plugins import PluginManager
-from distill.train import TrainReport, TrainSettings, train
+from distill.train import TrainSettings, train
 from distill.transcripts import read_transcripts
 from distill.types import Message, Transcript
 
@@ -144,12 +144,12 @@ def _write_prompts(out: Path) -> tuple[Path, Path]:
     return parts[0][0], parts[1][0]
 
 
-def _train(settings: TrainSettings, manager: PluginManager, note: Note, on_log: Callable) -> TrainReport | None:
+def _train(settings: TrainSettings, manager: PluginManager, note: Note, on_log: Callable) -> None:
     """Train, unless the run is there: of the same transcripts with the same settings."""
     manifest = settings.out / "run.json"
     if (settings.out / "model").is_dir():
         done = json.loads(manifest.read_text(encoding="utf-8"))
-        same = done["data"][0]["sha256"] == hashlib.sha256(settings.data[0].read_bytes()).hexdigest() and all(
+        same = done["data"][0]["sha256"] == sha256_of(settings.data[0]) and all(
             done["settings"][name]["value"] == getattr(settings, name)
             for name in ("student", "epochs", "learning_rate")
         )
@@ -158,8 +158,8 @@ def _train(settings: TrainSettings, manager: PluginManager, note: Note, on_log: 
                 f"{settings.out} holds another run", f"remove {settings.out.parent}, or choose another --out"
             )
         note("  the trained student is there already")
-        return None
-    return train(settings, manager, note=lambda text: note(f"  {text}"), on_log=on_log)
+        return
+    train(settings, manager, note=lambda text: note(f"  {text}"), on_log=on_log)
 
 
 def _answers(path: Path, model: str, asked: Sequence[Transcript], manager: PluginManager) -> list[str]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from distill.collate import PaddingCollator
+from distill.collate import collator_for
 from distill.encode import Encoder
 from distill.prepare import prepare
-from distill.protocols import CollatingLabeler, Labeler
-from distill.types import IGNORE_INDEX, Transcript
+from distill.protocols import Labeler
+from distill.types import Transcript, count_trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,7 @@ def show(
         name: the labeler's, for errors.
         count: how many rows; None: all.
     """
-    pad = encoder.tokenizer.pad_token_id
-    collate = labeler.collator(pad) if isinstance(labeler, CollatingLabeler) else PaddingCollator(pad)
+    collate = collator_for(labeler, encoder.tokenizer.pad_token_id)
     for number, transcript in enumerate(islice(transcripts, count), 1):
         prepared = prepare([transcript], encoder, labeler, labeler_name=name)
         for skipped in prepared.skipped:
@@ -76,5 +75,5 @@ def _row(number: int, id: str, batch: Mapping[str, Any], encoder: Encoder) -> Sh
         tokens=[encoder.tokenizer.decode([token]) for token in token_ids],
         labels=labels,
         special=[token in encoder.control_ids for token in token_ids],
-        trained=sum(label != IGNORE_INDEX for label in labels[1:]),
+        trained=count_trained(labels),
     )

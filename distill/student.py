@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distill.encode import Encoder
+from distill.encode import Encoder, text_of
 from distill.errors import PluginError
 from distill.types import Message
 
@@ -42,8 +42,10 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerFast, formatter: Formatter, 
     encoder = Encoder(tokenizer, formatter, name)
     stop = encoder.stop_token_id()
     if tokenizer.pad_token_id in (None, stop):
+        known = len(tokenizer)
         tokenizer.pad_token = _padding(tokenizer, stop)
-        encoder = Encoder(tokenizer, formatter, name)  # the padding token may be new
+        if len(tokenizer) > known:
+            encoder = Encoder(tokenizer, formatter, name)
     tokenizer.chat_template = formatter.chat_template(tokenizer)
     if tokenizer.chat_template is not None:
         _check_template(encoder)
@@ -76,7 +78,7 @@ def _check_template(encoder: Encoder) -> None:
     for messages, prompt in (([ask], True), ([ask, say, ask, say], False)):
         rows = [{"role": message.role, "content": message.content} for message in messages]
         segments = (encoder.prompt_segments if prompt else encoder.segments)(messages)
-        trained = "".join(segment.text for segment in segments)
+        trained = text_of(segments)
         saved = encoder.tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=prompt)
         if saved != trained and not trained.startswith(saved):  # segments may close the last answer themselves
             raise PluginError(

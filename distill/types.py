@@ -163,8 +163,13 @@ class Example:
 
     @property
     def trained_tokens(self) -> int:
-        """How many tokens count in the loss. The first token never does: nothing comes before it."""
-        return sum(label != IGNORE_INDEX for label in self.labels[1:])
+        """How many tokens count in the loss."""
+        return count_trained(self.labels)
+
+
+def count_trained(labels: Sequence[int]) -> int:
+    """How many tokens of a row count in the loss. The first token never does: nothing comes before it."""
+    return sum(label != IGNORE_INDEX for label in labels[1:])
 
 
 @dataclass(frozen=True, slots=True)

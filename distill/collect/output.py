@@ -8,13 +8,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from distill.collect.conversation import Conversation, add_usage
 from distill.collect.prompts import prompt_to_dict
 from distill.errors import DataError, DistillError, PluginError, UsageError
+from distill.files import utc_now, whole_file
 from distill.jsonl import Appender, dumps, read_rows
 from distill.plugins import PluginManager, one_line
 from distill.transcripts import message_to_dict, parse_transcript, transcript_to_dict
@@ -164,7 +164,7 @@ class Output:
             "model": conversation.model,
             "finish_reason": conversation.finish_reason,
             "usage": conversation.usage,
-            "created": _now(),
+            "created": utc_now(),
             "params": dict(self.params),
             "sample": conversation.sample,
         }
@@ -193,7 +193,7 @@ class Output:
             "sample": conversation.sample,
             "teacher": self.run.teacher,
             "params": dict(self.params),
-            "created": _now(),
+            "created": utc_now(),
             "finish_reason": conversation.finish_reason,
             "answers": [message_to_dict(message) for message in conversation.answers],
         }
@@ -218,18 +218,13 @@ class Output:
 def _rewrite(path: Path, done: set[str]) -> None:
     latest = {row.get("id"): source.line for source, row in read_rows(path)}
     keep = {line for id, line in latest.items() if id not in done}
-    beside = Path(f"{path}.new")
-    with open(beside, "w", encoding="utf-8", newline="\n") as file:
+    if not keep:
+        path.unlink()
+        return
+    with whole_file(path) as file:
         for source, row in read_rows(path):
             if source.line in keep:
                 file.write(dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    if keep:
-        os.replace(beside, path)
-    else:
-        beside.unlink()
-        path.unlink()
 
 
 def _writable(row: dict[str, Any]) -> dict[str, Any]:
@@ -239,7 +234,3 @@ def _writable(row: dict[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError):
         return {**row, "answers": [], "finish_reason": None}
     return row
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

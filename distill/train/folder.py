@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import UsageError
+from distill.files import sha256_of, utc_now, whole_file, whole_folder
 from distill.jsonl import dumps
-from distill.models import quiet, whole_folder
+from distill.models import quiet
 from distill.plugins import PluginManager
 from distill.prepare import Prepared
 
@@ -61,7 +59,7 @@ class RunFolder:
         self._write("skipped.jsonl", "".join(dumps(asdict(row)) + "\n" for row in prepared.skipped))
         self._manifest = {
             "state": "training",
-            "started": _now(),
+            "started": utc_now(),
             "command": sys.argv[1:],
             "settings": {
                 name: {"value": _plain(getattr(settings, name)), "origin": origins.get(name, "default")}
@@ -71,7 +69,7 @@ class RunFolder:
                 kind: _owner(manager, kind, getattr(settings, kind)) for kind in ("formatter", "labeler", "trainer")
             },
             "versions": _versions(),
-            "data": [{"file": str(path), "sha256": _sha256(path)} for path in settings.data],
+            "data": [{"file": str(path), "sha256": sha256_of(path)} for path in settings.data],
             "report": asdict(report),
         }
         self._write_manifest()
@@ -104,24 +102,15 @@ class RunFolder:
             tokenizer.save_pretrained(made)
             (made / "README.md").write_text(card, encoding="utf-8")
         self._write("README.md", card)
-        self._manifest.update(state="finished", finished=_now(), report=asdict(report))
+        self._manifest.update(state="finished", finished=utc_now(), report=asdict(report))
         self._write_manifest()
 
     def _write_manifest(self) -> None:
         self._write("run.json", json.dumps(self._manifest, indent=2, ensure_ascii=False) + "\n")
 
     def _write(self, name: str, text: str) -> None:
-        """Write a file beside its place and move it there: it is whole or not there."""
-        beside = self.path / f".{name}.tmp"
-        with open(beside, "w", encoding="utf-8") as file:
+        with whole_file(self.path / name) as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self.path / name)
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _plain(value: Any) -> Any:
@@ -143,14 +132,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _card(settings: TrainSettings, report: TrainReport) -> str:

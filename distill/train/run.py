@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.collate import PaddingCollator
+from distill.collate import collator_for
 from distill.encode import Encoder
 from distill.errors import DataError, DistillError, PluginError
 from distill.formats import make_formatter, make_labeler
 from distill.models import load_model, load_tokenizer, max_positions, resolve_model
 from distill.plugins import PluginManager
 from distill.prepare import Prepared, prepare
-from distill.protocols import CollatingLabeler, Labeler, TrainJob
+from distill.protocols import Labeler, TrainJob
 from distill.specs import make_options
 from distill.student import grow_embeddings, prepare_tokenizer, set_special_ids
 from distill.train.folder import RunFolder
@@ -88,7 +90,7 @@ def train(
     note("saving the student")
     _check_weights(job.model)
     set_special_ids(job.model, encoder.tokenizer, encoder.stop_token_id())
-    report = _report(settings, prepared, result, seconds)
+    report = replace(report, steps=result.steps, loss=result.loss, seconds=seconds)
     folder.finish(job.model, encoder.tokenizer, settings, report)
     manager.notify("training_finished", run=settings.out, result=result)
     return report
@@ -112,13 +114,12 @@ def _job(
     set_seed(settings.seed)  # new embedding rows are random
     model = load_model(ref)
     grow_embeddings(model, encoder.tokenizer)
-    pad = encoder.tokenizer.pad_token_id
     set_special_ids(model, encoder.tokenizer, encoder.stop_token_id())
     return TrainJob(
         model=model,
         tokenizer=encoder.tokenizer,
         examples=prepared.examples,
-        collate=labeler.collator(pad) if isinstance(labeler, CollatingLabeler) else PaddingCollator(pad),
+        collate=collator_for(labeler, encoder.tokenizer.pad_token_id),
         output_dir=folder.path / "checkpoints",
         epochs=settings.epochs,
         per_device_train_batch_size=settings.per_device_train_batch_size,
@@ -138,14 +139,10 @@ def _check_weights(model: PreTrainedModel) -> None:
             )
 
 
-def _report(
-    settings: TrainSettings, prepared: Prepared, result: TrainResult | None = None, seconds: float | None = None
-) -> TrainReport:
+def _report(settings: TrainSettings, prepared: Prepared) -> TrainReport:
+    """What will be trained, with the steps it takes."""
     batches = -(-len(prepared.examples) // settings.per_device_train_batch_size)
     steps = round(-(-batches // settings.gradient_accumulation_steps) * settings.epochs)
-    reasons: dict[str, int] = {}
-    for skipped in prepared.skipped:
-        reasons[skipped.reason] = reasons.get(skipped.reason, 0) + 1
     return TrainReport(
         out=str(settings.out),
         rows=prepared.rows,
@@ -156,10 +153,8 @@ def _report(
         examples=len(prepared.examples),
         tokens=sum(len(example.input_ids) for example in prepared.examples),
         trained_tokens=sum(example.trained_tokens for example in prepared.examples),
-        steps=result.steps if result else steps,
-        loss=result.loss if result else None,
-        seconds=seconds,
-        reasons=reasons,
+        steps=steps,
+        reasons=dict(Counter(skipped.reason for skipped in prepared.skipped)),
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from pathlib import Path
 
 import click
@@ -58,9 +57,7 @@ def compare(student: str, trainer: str, epochs: int, learning_rate: float) -> No
                 learning_rate=learning_rate,
                 per_device_train_batch_size=5,
             )
-            began = time.monotonic()
             report = train(settings, manager)
-            seconds = report.seconds or time.monotonic() - began
             losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
             chat = ChatModel.load(resolve_model(str(out), manager), make_formatter("chat-template", manager=manager))
             answers = chat.generate([messages for messages, _ in asked], max_tokens=16)
@@ -69,7 +66,7 @@ def compare(student: str, trainer: str, epochs: int, learning_rate: float) -> No
         name = labeler + "".join(f", {key}={value}" for key, value in options.items())
         print(
             f"| `{name}` | {report.trained_tokens} of {report.tokens} | {losses[0]:.2f} → {losses[-1]:.2f} "
-            f"| {right} of {len(asked)} | {stopped} of {len(asked)} | {seconds / report.steps:.2f} |",
+            f"| {right} of {len(asked)} | {stopped} of {len(asked)} | {report.seconds / report.steps:.2f} |",
             flush=True,
         )
 

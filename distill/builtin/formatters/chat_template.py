@@ -180,7 +180,7 @@ class ChatTemplate:
                 end = self._end_of_turn(text, tokenizer)
                 if end:
                     segments.append(Segment(text[:end], False, "assistant", before.turn, end_of_turn=True))
-                elif after is None and (marker := self._marker(messages, tokenizer)):
+                elif after is None and (marker := self._marker(tokenizer)):
                     # The template writes the end marker only when another turn follows.
                     segments.append(Segment(marker, False, "assistant", before.turn, end_of_turn=True))
                 text = text[end:]
@@ -213,7 +213,7 @@ class ChatTemplate:
         ends = [text.index(word) + len(word) for word in tokenizer.get_added_vocab() if word.strip() and word in text]
         return min(ends, default=0)
 
-    def _marker(self, messages: Sequence[Message], tokenizer: PreTrainedTokenizerFast) -> str:
+    def _marker(self, tokenizer: PreTrainedTokenizerFast) -> str:
         """The end marker as this template writes it when a user's turn follows; empty where it never does."""
         ask, say = Message("user", "a"), Message("assistant", "b")
         try:

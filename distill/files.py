@@ -1,0 +1,78 @@
+"""Files and folders that appear whole or not at all, their hashes, and the time as it is written into them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO
+
+
+def utc_now() -> str:
+    """The time in UTC, to the second, as rows and manifests hold it."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[IO[str]]:
+    """Give a text file to write into, which replaces `target` when the block ends well."""
+    beside = target.with_name(f".{target.name}.tmp")
+    try:
+        with open(beside, "w", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to write into, which becomes `target` when the block ends well, and vanishes otherwise."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield made
+        made.chmod(0o777 & ~_umask())
+        for file in made.rglob("*"):
+            if file.is_file():  # safetensors makes its files for their owner only
+                file.chmod(0o666 & ~_umask())
+            _fsync(file)
+        _fsync(made)
+        try:
+            made.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process was as quick: its folder is as good
+                raise
+        _fsync(target.parent)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
