@@ -12,7 +12,9 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -187,7 +189,7 @@ class PluginManager:
         began = time.perf_counter()
         loaded = set(sys.modules)
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to the command's data
+            with _fenced():
                 plugin = importer()
                 self.pm.register(plugin, name=record.name)
                 self.pm.check_pending()
@@ -250,7 +252,7 @@ class PluginManager:
             for function in self._impls("register_commands", record):
                 staging = click.Group("staging")
                 try:
-                    with contextlib.redirect_stdout(sys.stderr):
+                    with _fenced():
                         function(staging)
                     for name in staging.commands:
                         if name in cli.commands:
@@ -269,10 +271,25 @@ class PluginManager:
         """Call an observer hook of every plugin; a failure is logged with the plugin's name."""
         for impl in getattr(self.pm.hook, hook).get_hookimpls():
             try:
-                with contextlib.redirect_stdout(sys.stderr):
+                with _fenced():
                     impl.function(*[values[name] for name in impl.argnames])
             except (Exception, SystemExit) as error:
                 log.warning("plugin %r failed in %s: %s", impl.plugin_name, hook, one_line(error))
+
+
+@contextlib.contextmanager
+def _fenced() -> Iterator[None]:
+    """Run a plugin's code: standard output belongs to the command's data, and Ctrl-C to the user."""
+    guarded = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in guarded}
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        for number, handler in handlers.items():
+            changed = handler is not None and signal.getsignal(number) is not handler
+            if changed and threading.current_thread() is threading.main_thread():
+                signal.signal(number, handler)
 
 
 def _check_spec(kind: str, spec: Any) -> None:
