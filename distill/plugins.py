@@ -141,6 +141,7 @@ class PluginManager:
         self.pm = pluggy.PluginManager(GROUP)
         self.pm.add_hookspecs(hookspecs)
         self.records: list[PluginRecord] = []
+        self._warned: set[tuple[str, str]] = set()  # (plugin, observer hook) whose failure has been told
         self.registries: dict[str, Registry] = {kind: Registry(kind, self) for kind in KINDS}
 
     @property
@@ -268,13 +269,15 @@ class PluginManager:
                     record.registers["command"] = sorted(staging.commands)
 
     def notify(self, hook: str, **values: Any) -> None:
-        """Call an observer hook of every plugin; a failure is logged with the plugin's name."""
+        """Call an observer hook of every plugin; a failure is logged with the plugin's name, as a warning once."""
         for impl in getattr(self.pm.hook, hook).get_hookimpls():
             try:
                 with _fenced():
                     impl.function(*[values[name] for name in impl.argnames])
             except (Exception, SystemExit) as error:
-                log.warning("plugin %r failed in %s: %s", impl.plugin_name, hook, one_line(error))
+                level = logging.DEBUG if (impl.plugin_name, hook) in self._warned else logging.WARNING
+                self._warned.add((impl.plugin_name, hook))
+                log.log(level, "plugin %r failed in %s: %s", impl.plugin_name, hook, one_line(error))
 
 
 @contextlib.contextmanager

@@ -13,14 +13,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-PLUGINS = Path(__file__).parent.parent / "plugins"
+ROOT = Path(__file__).parent.parent
+PLUGINS = ROOT / "plugins"
 
 
 def environment(path: Sequence[Path] = (), **variables: str) -> dict[str, str]:
     """The environment of a process that finds the packages installed in the folders of `path`, and no hub."""
     ours = ("DISTILL_", "OPENAI_", "PYTHONPATH")
     environ = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    return environ | {"PYTHONPATH": os.pathsep.join(map(str, path)), "HF_HUB_OFFLINE": "1"} | variables
+    where = os.pathsep.join(map(str, [*path, ROOT]))  # the checkout under test, whichever one is installed
+    return environ | {"PYTHONPATH": where, "HF_HUB_OFFLINE": "1"} | variables
 
 
 def distill(

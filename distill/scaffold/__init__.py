@@ -22,6 +22,8 @@ Kind = Literal["formatter", "labeler", "teacher", "trainer"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
 
+LONGEST = 25  # characters of a name; with more, the lines of the templates grow too long
+
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -44,8 +46,8 @@ def new_plugin(name: str, kind: Kind, parent: str | Path = ".", manager: PluginM
     name = name.removeprefix("distill-")
     if kind not in KINDS:
         raise unknown_name("kind of plugin", kind, KINDS)
-    if not _NAME.fullmatch(name) or len(name) > 40:
-        hint = "take lower-case letters, digits and single hyphens, a letter first, 40 at most"
+    if not _NAME.fullmatch(name) or len(name) > LONGEST:
+        hint = f"take lower-case letters, digits and single hyphens, a letter first, {LONGEST} at most"
         raise UsageError(f"{name!r} cannot be the name of a plugin", hint)
     if manager is not None:
         _check_free(name, kind, manager)

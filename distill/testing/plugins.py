@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from distill import hookspecs
@@ -17,6 +17,7 @@ from distill.testing.formatters import formatter_checks
 from distill.testing.labelers import labeler_checks
 from distill.testing.teachers import teacher_checks
 from distill.testing.trainers import trainer_checks
+from distill.types import CollectRun, TrainResult, Transcript
 
 
 def load_plugin(plugin: Any, name: str = "plugin") -> PluginManager:
@@ -56,18 +57,18 @@ class HookRecorder:
 
     def __init__(self, manager: PluginManager | None = None):
         self.calls: list[Call] = []
-        for name, function in vars(hookspecs).items():
-            if hasattr(function, "distill_spec") and not name.startswith("register_"):
-                setattr(self, name, hookspecs.hookimpl(self._recording(name, inspect.signature(function))))
         if manager is not None:
             manager.load(PluginRecord("hook recorder", "file"), lambda: self)
 
-    def _recording(self, name: str, signature: inspect.Signature) -> Callable[..., None]:
-        def record(*values: Any) -> None:
-            self.calls.append(Call(name, dict(zip(signature.parameters, values, strict=True))))
+    @hookspecs.hookimpl
+    def transcript_collected(self, transcript: Transcript, run: CollectRun) -> None:
+        """Write the call down."""
+        self.calls.append(Call("transcript_collected", {"transcript": transcript, "run": run}))
 
-        record.__signature__ = signature  # pluggy reads the names of the arguments from it
-        return record
+    @hookspecs.hookimpl
+    def training_finished(self, run: Path, result: TrainResult) -> None:
+        """Write the call down."""
+        self.calls.append(Call("training_finished", {"run": run, "result": result}))
 
     def of(self, hook: str) -> list[Mapping[str, Any]]:
         """The arguments of each call of a hook."""

@@ -127,6 +127,8 @@ class _Suite:
         assert has, f"{type(trainer).__name__} has no method train; see `distill.Trainer`"
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as out:
             job = tiny_job(Path(folder) / "checkpoints", masked=masked)
+            with torch.no_grad():
+                job.model.get_output_embeddings().weight.mul_(20)  # sure of itself, so that each token's loss differs
             expected = _loss(job)
             old = {name: weight.detach().clone() for name, weight in job.model.named_parameters()}
             log: list[Mapping[str, float]] = []
@@ -165,7 +167,7 @@ class _Suite:
             if not run.changed:
                 return
             first = run.log[0]["loss"]
-            assert math.isclose(first, run.before, rel_tol=2e-3), (
+            assert math.isclose(first, run.before, rel_tol=5e-3), (
                 f"labels {what}: the first loss is {first:.4f}, but the mean over the labels that are not "
                 f"{IGNORE_INDEX} is {run.before:.4f}; make batches with job.collate, and take the labels as they are"
             )

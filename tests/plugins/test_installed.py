@@ -14,8 +14,14 @@ from plugin_packages import PLUGINS, distill, environment, install_all
 PACKAGES = sorted(folder.name for folder in PLUGINS.glob("*/"))
 
 REGISTERS = {
+    "distill-alpaca": {"formatter": ["alpaca"]},
     "distill-babel": {"teacher": ["babel"], "command": ["babel-prompts"]},
+    "distill-final-answer": {"labeler": ["final-answer"]},
+    "distill-ledger": {"command": ["ledger"]},
+    "distill-ollama": {"teacher": ["ollama"]},
+    "distill-pretokenized": {"trainer": ["pretokenized"]},
     "distill-smollm2": {"model": ["smollm2"]},
+    "distill-vicuna": {"formatter": ["vicuna"]},
     "distill-zephyr": {"formatter": ["zephyr"]},
 }
 
@@ -72,11 +78,12 @@ def test_listed_for_people_as_the_readmes_show_it():
         assert listing and listing in shown
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_its_own_tests_pass_on_the_installed_package(package, tmp_path):
-    shutil.copytree(PLUGINS / package / "tests", tmp_path / "tests")
+def test_their_own_tests_pass_on_the_installed_packages(tmp_path):
+    for package in PACKAGES:  # one process for all: each would import torch anew
+        shutil.copytree(PLUGINS / package / "tests", tmp_path / package)
+    words = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", f"--rootdir={tmp_path}", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", "tests"],
+        [sys.executable, "-m", "pytest", *words],
         env=environment([install_all()]),
         cwd=tmp_path,
         capture_output=True,
@@ -147,3 +154,52 @@ def test_smollm2_is_converted_once_and_answers(tmp_path):
         assert (again.stdout, "converting" in again.stderr) == (first.stdout, False)
     finally:
         shutil.rmtree(cache, ignore_errors=True)  # half a gigabyte
+
+
+@pytest.fixture(scope="module")
+def whole_student(tmp_path_factory):
+    """A tiny student with weights."""
+    from distill.testing import TOKENIZERS, save_student, tiny_llama
+
+    tokenizer = TOKENIZERS["chatml"]()
+    return save_student(tiny_llama(tokenizer), tokenizer, tmp_path_factory.mktemp("models") / "llama")
+
+
+def test_a_gallery_in_one_run(tmp_path, whole_student):
+    """Answers of babel in Vicuna's format, the last ones labelled, written for another framework, in the ledger."""
+    prompts, transcripts, ledger = tmp_path / "prompts.jsonl", tmp_path / "transcripts.jsonl", tmp_path / "l.sqlite3"
+    run("babel-prompts", "--language", "es", "--limit", "3", "--out", prompts)
+    run("collect", prompts, "--teacher", "babel", "--out", transcripts, DISTILL_LEDGER=str(ledger))
+    words = ["--formatter", "vicuna", "--labeler", "final-answer", "--trainer", "pretokenized", "--json"]
+    done = run(
+        "train", transcripts, "--student", whole_student, *words, "--out", tmp_path / "run", DISTILL_LEDGER=str(ledger)
+    )
+    report = json.loads(done.stdout)
+    assert (report["trained_rows"], report["steps"], report["loss"]) == (3, 0, None)
+    assert "| steps, mean loss | 0, none |" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    tokenized = rows_of(tmp_path / "run" / "checkpoints" / "tokenized.jsonl")
+    assert [sum(label != -100 for label in row["labels"]) for row in tokenized]
+    assert (tmp_path / "run" / "model" / "chat_template.jinja").is_file()
+    found = json.loads(run("ledger", "--json", DISTILL_LEDGER=str(ledger)).stdout)
+    assert [(row["teacher"], row["answers"]) for row in found["answers"]] == [("babel", 3)]
+    assert [row["steps"] for row in found["trainings"]] == [0]
+
+
+def test_a_local_teacher_asks_in_the_format_of_a_plugin(tmp_path, whole_student):
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "out.jsonl"
+    prompts.write_text("hello\n")
+    words = ["collect", prompts, "--teacher", f"transformers:{whole_student}", "--max-tokens", "4", "--out", out]
+    file = tmp_path / "shout.py"
+    file.write_text(
+        "import distill, distill_alpaca\n"
+        "@distill.hookimpl\n"
+        "def register_formatters():\n"
+        "    build = lambda options: distill_alpaca.Alpaca(distill_alpaca.AlpacaOptions('SHOUT'))\n"
+        "    return [distill.FormatterSpec('shout', '', build=build)]\n"
+    )
+    done = distill("--plugin", file, *words, "-T", "formatter=shout", "--json", path=[install_all()])
+    summary = json.loads(done.stdout)
+    assert summary["rows"] + summary["failed"] == 1  # a random model may say nothing
+    assert "formatter" not in done.stderr, done.stderr
+    done = run(*words[:-1], tmp_path / "other.jsonl", "-T", "formatter=shuot", code=2)
+    assert "unknown formatter 'shuot'" in done.stderr
