@@ -194,6 +194,7 @@ class PluginManager:
                 plugin = importer()
                 self.pm.register(plugin, name=record.name)
                 self.pm.check_pending()
+                self._refuse_wrappers(record)
                 specs = self._collect_specs(plugin, record)
         except (Exception, SystemExit) as error:  # a plugin may also call sys.exit() at import
             self._drop(record, error)
@@ -201,11 +202,8 @@ class PluginManager:
             for kind, spec in specs:
                 self.registries[kind].add(spec, record)
                 record.registers.setdefault(kind, []).append(spec.name)
-            record.hooks = [
-                caller.name
-                for caller in self.pm.get_hookcallers(plugin) or ()
-                if not caller.name.startswith("register_")
-            ]
+            callers = self.pm.get_hookcallers(plugin) or ()
+            record.hooks = [caller.name for caller in callers if not caller.name.startswith("register_")]
         record.seconds = time.perf_counter() - began
         record.heavy = sorted(name for name in HEAVY if name in sys.modules and name not in loaded)
 
@@ -217,6 +215,13 @@ class PluginManager:
             self.pm.unregister(name=record.name)
         for registry in self.registries.values():
             registry.drop(record)
+
+    def _refuse_wrappers(self, record: PluginRecord) -> None:
+        """A wrapper around other plugins' hooks would be called as if it were a hook itself, and do nothing."""
+        callers = self.pm.get_hookcallers(self.pm.get_plugin(record.name)) or ()
+        for impl in (impl for caller in callers for impl in caller.get_hookimpls()):
+            if impl.plugin_name == record.name and (impl.wrapper or impl.hookwrapper):
+                raise PluginError(f"its {impl.function.__name__} is a wrapper, which distill's hooks do not have")
 
     def _impls(self, hook: str, record: PluginRecord) -> list[Callable]:
         return [
@@ -270,7 +275,7 @@ class PluginManager:
 
     def notify(self, hook: str, **values: Any) -> None:
         """Call an observer hook of every plugin; a failure is logged with the plugin's name, as a warning once."""
-        for impl in getattr(self.pm.hook, hook).get_hookimpls():
+        for impl in reversed(getattr(self.pm.hook, hook).get_hookimpls()):  # as pluggy does: the latest first
             try:
                 with _fenced():
                     impl.function(*[values[name] for name in impl.argnames])
@@ -283,8 +288,7 @@ class PluginManager:
 @contextlib.contextmanager
 def _fenced() -> Iterator[None]:
     """Run a plugin's code: standard output belongs to the command's data, and Ctrl-C to the user."""
-    guarded = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    handlers = {number: signal.getsignal(number) for number in guarded}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
