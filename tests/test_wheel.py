@@ -11,6 +11,7 @@ import pytest
 from plugin_packages import distill, pip_install
 
 ROOT = Path(__file__).parent.parent
+SCAFFOLD = [f.relative_to(ROOT / "distill").as_posix() for f in (ROOT / "distill/scaffold").rglob("*-tpl")]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def installed(tmp_path_factory) -> Path:
 
 
 def test_the_wheel_is_whole(installed):
-    for file in ("builtin/formatters/chatml.jinja", "data/quickstart.jsonl", "py.typed", "cli/main.py"):
+    for file in ("builtin/formatters/chatml.jinja", "data/quickstart.jsonl", "py.typed", "cli/main.py", *SCAFFOLD):
         assert (installed / "distill" / file).is_file(), file
     assert not (installed / "tests").exists()
     info = next(installed.glob("distill_chat-*.dist-info"))

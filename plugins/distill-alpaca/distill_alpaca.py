@@ -51,8 +51,8 @@ class Alpaca:
     def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str:
         """The same format as a Jinja chat template, preamble and eos spelled out."""
         words = {"PREAMBLE": self.preamble, "eos_token": _end(tokenizer)}
-        head = "".join(f"{{% set {name} = {json.dumps(word, ensure_ascii=False)} %}}" for name, word in words.items())
-        return head + TEMPLATE
+        words = {name: json.dumps(word, ensure_ascii=False) for name, word in words.items()}
+        return "".join(f"{{% set {name} = {word} %}}" for name, word in words.items()) + TEMPLATE
 
     def segments(
         self,

@@ -32,7 +32,8 @@ class FinalAnswer:
     def label(self, encoded: distill.Encoded) -> list[int]:
         """Label the tokens of the last answer; see `distill.Labeler`."""
         wrote = [n for n, mark in enumerate(encoded.assistant_mask) if mark]
-        answer = [n for n in wrote if encoded.turn[n] == encoded.turn[wrote[-1]]]
+        last = max((encoded.turn[n] for n in wrote), default=-1)
+        answer = [n for n in wrote if encoded.turn[n] == last]
         kept = set(answer[self._reasoning([encoded.input_ids[n] for n in answer]) :])
         return [token if n in kept else distill.IGNORE_INDEX for n, token in enumerate(encoded.input_ids)]
 

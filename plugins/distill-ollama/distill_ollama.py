@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ class Ollama:
             )
         self._options, self._model = options, model
         self._url = server(options.base_url or os.environ.get("OLLAMA_HOST") or HOST) + "/api/chat"
+        self._where = re.sub("//[^/@]*@", "//", self._url)  # errors show no user and password
         self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, request: distill.Request) -> distill.Answer:
@@ -64,7 +66,7 @@ class Ollama:
             async with self._session.post(self._url, json=self._body(request), allow_redirects=False) as response:
                 body = await response.read()
         except aiohttp.ClientConnectorError as error:
-            what = f"cannot reach {self._url}: {error.os_error.strerror or 'no connection'}"
+            what = f"cannot reach {self._where}: {error.os_error.strerror or 'no connection'}"
             raise distill.TeacherError(what, "run `ollama serve`", retryable=True, unreachable=True) from None
         except asyncio.TimeoutError:
             what = f"no whole answer within {self._options.timeout:g} s"
@@ -104,7 +106,7 @@ class Ollama:
     def _refused(self, response: aiohttp.ClientResponse, payload: Mapping[str, Any]) -> distill.TeacherError:
         status, reason = response.status, payload.get("error")
         said = " ".join(reason.split())[:300] if isinstance(reason, str) else ""
-        what = f"HTTP {status} from {self._url}" + (f": {said}" if said else "")
+        what = f"HTTP {status} from {self._where}" + (f": {said}" if said else "")
         if status == 429 or status >= 500:
             wait = response.headers.get("Retry-After", "")
             return distill.TeacherError(what, retryable=True, retry_after=float(wait) if wait.isdecimal() else None)

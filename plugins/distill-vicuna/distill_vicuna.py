@@ -39,10 +39,8 @@ class Vicuna:
     def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str:
         """The same format as a Jinja chat template, system text and eos spelled out."""
         words = {"SYSTEM": SYSTEM, "eos_token": _end(tokenizer)}
-        return (
-            "".join(f"{{% set {name} = {json.dumps(word, ensure_ascii=False)} %}}" for name, word in words.items())
-            + TEMPLATE
-        )
+        words = {name: json.dumps(word, ensure_ascii=False) for name, word in words.items()}
+        return "".join(f"{{% set {name} = {word} %}}" for name, word in words.items()) + TEMPLATE
 
     def segments(
         self,

@@ -7,7 +7,7 @@ import pytest
 from distill_final_answer import FinalAnswer, FinalAnswerOptions
 
 import distill
-from distill import DataError, Message, UsageError
+from distill import DataError, Message
 from distill.testing import TOKENIZERS, check_labeler, load_plugin
 
 
@@ -65,7 +65,10 @@ def test_the_last_message_may_be_the_users(encoder):
     assert trained(encoder, "Dog?", "perro", "And cat?") == "perro" + encoder.tokenizer.eos_token
 
 
+def test_a_conversation_without_an_answer(encoder):
+    assert trained(encoder, "Dog?") == ""
+
+
 def test_an_empty_marker_is_refused():
     with pytest.raises(ValueError, match="must not be empty"):
         FinalAnswerOptions(opening="")
-    assert issubclass(UsageError, distill.DistillError)  # what the command line makes of it

@@ -106,6 +106,20 @@ def test_a_model_that_is_not_there():
     assert caught.value.fatal and caught.value.hint == "`ollama pull qwen3:0.6b`, or check --base-url"
 
 
+def test_errors_show_no_password():
+    async def once(url):
+        teacher = Ollama(OllamaOptions(base_url=url.replace("//", "//me:secret@")), "m")
+        try:
+            return await teacher.ask(QUESTION)
+        finally:
+            await teacher.close()
+
+    with FaultyServer([Reply({"error": "busy"}, 503)]) as running, pytest.raises(TeacherError) as caught:
+        asyncio.run(once(running.origin))
+    assert caught.value.message == f"HTTP 503 from {running.origin}/api/chat: busy"
+    assert running.asked[0].headers["authorization"].startswith("Basic ")
+
+
 def test_an_answer_that_is_not_done_is_asked_for_again():
     with pytest.raises(TeacherError, match="no whole answer") as caught:
         ask(answer(done=False))
