@@ -133,8 +133,8 @@ class _Suite:
             old = {name: weight.detach().clone() for name, weight in job.model.named_parameters()}
             log: list[Mapping[str, float]] = []
             result = trainer.train(job, log.append)
-            new = dict(job.model.named_parameters())
-            same = old.keys() == new.keys() and all(torch.equal(old[name], new[name].detach()) for name in old)
+            new = {name: weight.detach().cpu() for name, weight in job.model.named_parameters()}
+            same = old.keys() == new.keys() and all(torch.equal(old[name], new[name]) for name in old)
             finite = all(bool(weight.isfinite().all()) for weight in new.values())
         return _Run(expected, not same, finite, result, log, out.getvalue())
 
