@@ -98,10 +98,13 @@ def new(manager: PluginManager, name: str, kind: str, parent: Path) -> None:
 @click.option(
     "-T", "-F", "-L", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of NAME, as its command takes it."
 )
+@click.option("--kind", type=click.Choice(NEW_KINDS), help="What NAME is, where several kinds have the name.")
 @click.option("--ask", metavar="TEXT", help="Ask a teacher this, for 16 tokens at most; it may cost money.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a check.")
 @click.pass_obj
-def check(manager: PluginManager, name: str, pairs: tuple[str, ...], ask: str | None, as_json: bool) -> int:
+def check(
+    manager: PluginManager, name: str, pairs: tuple[str, ...], kind: str | None, ask: str | None, as_json: bool
+) -> int:
     """Hold NAME to its contract: a teacher's, formatter's, labeler's or trainer's name, or a whole plugin's.
 
     Each promise is a line: kept ✓, broken ✗ with what, in which conversation, and what to do, or ! for what breaks
@@ -116,7 +119,7 @@ def check(manager: PluginManager, name: str, pairs: tuple[str, ...], ask: str | 
 
     counts = {"passed": 0, "failed": 0, "noted": 0}
     with quiet():
-        checked = check_named(manager, name, parse_pairs(pairs, "-T, -F or -L"), ask=ask)
+        checked = check_named(manager, name, parse_pairs(pairs, "-T, -F or -L"), kind=kind, ask=ask)
     for one in checked:
         if not as_json:
             click.secho(f"{one.kind} {one.name}", bold=True, nl=False)

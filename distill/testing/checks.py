@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from distill.errors import DistillError
+from distill.errors import DistillError, UsageError
 from distill.plugins import one_line
 
 
@@ -37,7 +37,11 @@ class Outcome:
 
 
 def run_checks(checks: Iterable[Check]) -> Iterator[Outcome]:
-    """Run checks, each whatever became of those before it."""
+    """Run checks, each whatever became of those before it.
+
+    Raises:
+        UsageError: the plugin refuses the options it was built with.
+    """
     for check in checks:
         try:
             check.run()
@@ -45,6 +49,8 @@ def run_checks(checks: Iterable[Check]) -> Iterator[Outcome]:
             yield Outcome(check.name, "noted", str(remark))
         except AssertionError as error:
             yield Outcome(check.name, "failed", str(error))
+        except UsageError:  # whoever named the plugin gave it the wrong options
+            raise
         except DistillError as error:
             yield Outcome(check.name, "failed", f"{error.message}; {error.hint}" if error.hint else error.message)
         except (Exception, SystemExit) as error:

@@ -9,10 +9,10 @@ from typing import Any
 
 from distill import hookspecs
 from distill.collect import make_teacher
-from distill.errors import UsageError, unknown_name
-from distill.plugins import KINDS, PluginManager, PluginRecord, make_plugin_manager
+from distill.errors import DistillError, UsageError, unknown_name
+from distill.plugins import PluginManager, PluginRecord, make_plugin_manager, one_line
 from distill.specs import make_options
-from distill.testing.checks import Check, Outcome, run_checks
+from distill.testing.checks import Check, Outcome, broken, run_checks
 from distill.testing.formatters import formatter_checks
 from distill.testing.labelers import labeler_checks
 from distill.testing.teachers import teacher_checks
@@ -93,7 +93,12 @@ class Checked:
 
 
 def check_named(
-    manager: PluginManager, name: str, options: Mapping[str, Any] | None = None, *, ask: str | None = None
+    manager: PluginManager,
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    kind: str | None = None,
+    ask: str | None = None,
 ) -> Iterator[Checked]:
     """Run the conformance suites on what the user named.
 
@@ -101,31 +106,41 @@ def check_named(
         manager: the plugins.
         name: of a teacher (`NAME:MODEL`), formatter, labeler or trainer; or of a plugin or its package, for all of it.
         options: for the name's `build`.
+        kind: what it is, where several kinds have the name.
         ask: what to ask a teacher, for 16 tokens at most; it may cost money. None: nothing.
 
     Raises:
         UsageError: there is nothing of that name, or the options do not fit.
     """
-    kinds = [kind for kind in KINDS if kind != "model" and name.partition(":")[0] in manager.registries[kind]]
-    records = [record for record in manager.records if name in (record.name, record.distribution)]
+    wanted = [kind] if kind else list(_SUITES)
+    kinds = [one for one in wanted if name.partition(":")[0] in manager.registries[one]]
+    records = [record for record in manager.records if name in (record.name, record.distribution) and not kind]
     if not kinds and not records:
-        known = {spec for kind in KINDS if kind != "model" for spec in manager.registries[kind].names()}
-        known |= {record.name for record in manager.records}
-        raise unknown_name("plugin, or name of one,", name, known, manager.failures())
-    for kind in kinds:
-        yield _checked(manager, kind, name, options or {}, ask)
+        known = {spec for one in wanted for spec in manager.registries[one].names()}
+        known |= set() if kind else {record.name for record in manager.records}
+        raise unknown_name(kind or "plugin, or name of one,", name, known, manager.failures())
+    if options and len(kinds) != 1:
+        what = " and ".join(f"a {one}" for one in kinds) or "a whole plugin"
+        raise UsageError(f"{name!r} is {what}: whose options are these?", "say --kind, or the name of one of its parts")
+    for one in kinds:
+        yield _checked(manager, one, name, options or {}, ask)
     for record in records if not kinds else []:
-        if options:
-            raise UsageError("options belong to one name of the plugin", f"check it by that name, not as {name!r}")
         yield Checked("plugin", record.name, record.owner, run_checks(_plugin_checks(record)))
-        for kind, names in record.registers.items():
-            for one in names if kind in _SUITES else []:
-                yield _checked(manager, kind, one, {}, ask)
+        for one, names in record.registers.items():
+            for part in names if one in _SUITES else []:
+                yield _checked(manager, one, part, {}, ask)
 
 
 def _checked(manager: PluginManager, kind: str, name: str, options: Mapping[str, Any], ask: str | None) -> Checked:
     owner = manager.registries[kind].owner(name.partition(":")[0]).owner
-    return Checked(kind, name, owner, run_checks(_SUITES[kind](manager, name, options, ask)))
+    try:
+        checks = _SUITES[kind](manager, name, options, ask)
+    except DistillError:
+        raise
+    except Exception as error:
+        reason = f"its build raised {one_line(error)}"
+        checks = [Check("it can be built", lambda: broken(reason))]
+    return Checked(kind, name, owner, run_checks(checks))
 
 
 def _plugin_checks(record: PluginRecord) -> list[Check]:

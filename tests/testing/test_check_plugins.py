@@ -161,7 +161,10 @@ def test_a_teacher_is_asked_nothing_unless_told_to(broken, capsys):
     [
         (["check", "nothing"], 2, "unknown plugin, or name of one, 'nothing'"),
         (["check", "special-tokens", "-F", "respnse=x"], 2, "unknown option of formatter 'special-tokens': 'respnse'"),
-        (["check", "labelers", "-L", "a=b"], 2, "options belong to one name of the plugin"),
+        (["check", "labelers", "-L", "a=b"], 2, "'labelers' is a whole plugin: whose options are these?"),
+        (["check", "trl", "-T", "warmup_steps=3"], 2, "'trl' is a labeler and a trainer: whose options are these?"),
+        (["check", "hf", "-T", "warmup_stepz=3"], 2, "unknown option of trainer 'hf': 'warmup_stepz'"),
+        (["check", "masked", "--kind", "trainer"], 2, "unknown trainer 'masked'"),
         (["check", "openai"], 2, "teacher 'openai' needs a model"),
         (["--json", "check", "masked"], 2, "options of `plugins check` stand after its name"),
     ],
@@ -169,6 +172,26 @@ def test_a_teacher_is_asked_nothing_unless_told_to(broken, capsys):
 def test_mistakes_in_the_command(words, code, says, capsys):
     assert main(["plugins", *words]) == code
     assert says in capsys.readouterr().err
+
+
+def test_one_kind_of_a_name_that_two_have(capsys):
+    assert main(["plugins", "check", "trl", "--kind", "labeler", "-L", "end_of_turn=false"]) == 0
+    out = capsys.readouterr().out
+    assert "labeler trl" in out and "trainer trl" not in out
+    assert "  ! the end-of-turn marker of a trained answer is trained\n" in out
+
+
+def test_a_plugin_that_cannot_be_built(tmp_path, capsys):
+    file = tmp_path / "broken.py"
+    file.write_text(
+        "import distill\n"
+        "@distill.hookimpl\n"
+        "def register_formatters():\n"
+        "    return [distill.FormatterSpec('odd', '', build=lambda options: 1 / 0)]\n"
+    )
+    assert main(["--plugin", str(file), "plugins", "check", "odd"]) == 1
+    out = capsys.readouterr().out
+    assert "✗ it can be built\n      its build raised ZeroDivisionError: division by zero\n" in out
 
 
 def test_a_plugin_that_is_not_loaded_is_told_why(tmp_path, capsys):
