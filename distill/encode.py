@@ -13,8 +13,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import DataError, DistillError, PluginError
@@ -22,7 +22,7 @@ from distill.plugins import one_line
 from distill.types import Encoded, Message, Segment
 
 if TYPE_CHECKING:
-    from tokenizers import AddedToken
+    from tokenizers import AddedToken, Encoding
     from transformers import PreTrainedTokenizerFast
 
     from distill.protocols import Formatter
@@ -34,16 +34,20 @@ Conversation = tuple[Sequence[Message], Sequence[Mapping[str, Any]]]
 """Messages and tool definitions."""
 
 
-@dataclass(slots=True)
+_Span = tuple[int, int, int, bool]
+"""A stretch of text with an owner: start, end, turn, whether it is reasoning."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Piece:
-    """What becomes tokens in one go: a control token (`id`), or ordinary `text` with the content inside it."""
+    """What becomes tokens in one go: a control token (`id`), or ordinary `text` with the messages' text inside it."""
 
     text: str
-    id: int | None = None
-    assistant: bool = False
-    end_of_turn: bool = False
-    first: bool = False
-    contents: list[tuple[int, int, int]] = field(default_factory=list)  # (start, end, turn) in `text`
+    id: int | None
+    assistant: bool
+    end_of_turn: bool
+    first: bool
+    spans: Sequence[_Span]
 
 
 class Encoder:
@@ -137,40 +141,33 @@ class Encoder:
     def _plan(self, segments: Iterable[Segment]) -> Iterator[_Piece]:
         """Cut a conversation into control tokens and runs of ordinary text."""
         first, swallow = True, False
-        for key, stretch in itertools.groupby(segments, _stretch):
-            assistant, end_of_turn = key[0], key[1]
-            text, template, contents = "", [], []
+        for (assistant, end_of_turn, _), stretch in itertools.groupby(segments, _stretch):
+            text, template, spans = "", [], []
             for segment in stretch:
-                if segment.content:
-                    contents.append((len(text), len(text) + len(segment.text), segment.turn))
-                else:
-                    template.append((len(text), len(text) + len(segment.text)))
-                    if segment.turn >= 0:
-                        contents.append((len(text), len(text) + len(segment.text), segment.turn))
-                text += segment.text
+                start, text = len(text), text + segment.text
+                if not segment.content:
+                    template.append((start, len(text)))
+                if segment.content or segment.turn >= 0:
+                    spans.append((start, len(text), segment.turn, segment.reasoning))
             at = len(text) - len(text.lstrip()) if swallow and not assistant else 0
             for start, end, token in self._text.find_controls(text, template):
                 if start < at:  # white space that the control token before it swallowed
                     continue
-                end_strip, start_strip = end, start
-                if token.rstrip:
-                    end_strip = len(text) - len(text[end:].lstrip())
-                if token.lstrip:
-                    start_strip = max(at, len(text[:start].rstrip()))
+                end_strip = len(text) - len(text[end:].lstrip()) if token.rstrip else end
+                start_strip = max(at, len(text[:start].rstrip())) if token.lstrip else start
                 if start_strip > at:
-                    yield _piece(text, at, start_strip, contents, assistant, end_of_turn, first)
-                    first = False
-                turn = next((turn for a, b, turn in contents if a < end and start < b), -1)
-                yield _Piece("", self._text.ids[token.content], assistant, end_of_turn, False, [(0, 0, turn)])
+                    yield _piece(text, at, start_strip, spans, assistant, end_of_turn, first)
+                inside = [span for span in spans if span[0] < end and start < span[1]]
+                yield _Piece("", self._text.ids[token.content], assistant, end_of_turn, False, inside)
                 first, at, swallow = False, end_strip, token.rstrip and end_strip == len(text)
             if at < len(text):
-                yield _piece(text, at, len(text), contents, assistant, end_of_turn, first)
+                yield _piece(text, at, len(text), spans, assistant, end_of_turn, first)
                 first, swallow = False, False
 
 
 def text_of(segments: Sequence[Segment]) -> str:
     """The text that segments make together."""
-    return "".join(segment.text for segment in segments)
+    return "".join([segment.text for segment in segments])
 
 
 def _stretch(segment: Segment) -> tuple[bool, bool, int]:
@@ -179,31 +176,55 @@ def _stretch(segment: Segment) -> tuple[bool, bool, int]:
     return assistant, segment.end_of_turn, segment.turn if assistant else -1
 
 
-def _piece(text: str, start: int, end: int, contents: list, assistant: bool, end_of_turn: bool, first: bool) -> _Piece:
-    inside = [(a - start, b - start, turn) for a, b, turn in contents if a < end and b > start]
+def _piece(
+    text: str, start: int, end: int, spans: Sequence[_Span], assistant: bool, end_of_turn: bool, first: bool
+) -> _Piece:
+    inside = [(a - start, b - start, turn, thought) for a, b, turn, thought in spans if a < end and b > start]
     return _Piece(text[start:end], None, assistant, end_of_turn, first, inside)
 
 
-def _assemble(plan: Sequence[_Piece], encodings: Mapping[tuple[str, bool], tuple[list, list]]) -> Encoded:
-    encoded = Encoded([], [], [], [])
+def _assemble(plan: Sequence[_Piece], encodings: Mapping[tuple[str, bool], _Tokens]) -> Encoded:
+    encoded = Encoded([], [], [], [], [])
     for piece in plan:
+        spans = piece.spans
         if piece.id is not None:
-            ids, turns = [piece.id], [piece.contents[0][2]]
+            ids = [piece.id]
         else:
-            ids, offsets = encodings[piece.text, piece.first]
-            turns = [_turn_at(piece.contents, start, end) for start, end in offsets]
+            tokens = encodings[piece.text, piece.first]
+            ids = tokens.ids
+        if not spans:
+            turns, reasoning = [-1] * len(ids), [0] * len(ids)
+        elif piece.id is not None or (spans[0][0] <= 0 and spans[0][1] >= len(piece.text)):
+            turns, reasoning = [spans[0][2]] * len(ids), [int(spans[0][3])] * len(ids)
+        else:
+            turns, reasoning = _owners(spans, tokens.offsets())
         encoded.input_ids.extend(ids)
         encoded.assistant_mask.extend([int(piece.assistant)] * len(ids))
         encoded.end_of_turn.extend([int(piece.end_of_turn)] * len(ids))
         encoded.turn.extend(turns)
+        encoded.reasoning.extend(reasoning)
     return encoded
 
 
-def _turn_at(contents: Sequence[tuple[int, int, int]], start: int, end: int) -> int:
-    for a, b, turn in contents:
-        if a < max(end, start + 1) and start < b:
-            return turn
-    return -1
+def _owners(spans: Sequence[_Span], offsets: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """Whose each token is: the first span it touches. Tokens and spans both run from left to right."""
+    turns, reasoning, at, last = [], [], 0, len(spans) - 1
+    for start, end in offsets:
+        while at < last and spans[at][1] <= start:
+            at += 1
+        a, b, turn, thought = spans[at]
+        inside = start < b and a < max(end, start + 1)
+        turns.append(turn if inside else -1)
+        reasoning.append(int(inside and thought))
+    return turns, reasoning
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """An encoded text: token ids, and, where somebody asks, the characters (start, end) that each token stands for."""
+
+    ids: list[int]
+    offsets: Callable[[], list[tuple[int, int]]]
 
 
 class _TextTokenizer:
@@ -264,39 +285,37 @@ class _TextTokenizer:
                 return token
         return None
 
-    def encode_batch(
-        self, texts: Sequence[tuple[str, bool]]
-    ) -> dict[tuple[str, bool], tuple[list[int], list[tuple[int, int]]]]:
-        """Encode texts, each with whether it starts the input.
-
-        Returns:
-            For each: token ids, and the characters (start, end) each token stands for.
-        """
+    def encode_batch(self, texts: Sequence[tuple[str, bool]]) -> dict[tuple[str, bool], _Tokens]:
+        """Encode texts, each with whether it starts the input."""
         prefixed = [text if first else _SENTINEL + text for text, first in texts]
         result = {}
-        for (text, first), encoding in zip(
-            texts, self._plain.encode_batch(prefixed, add_special_tokens=False), strict=True
-        ):
-            ids, offsets = encoding.ids, encoding.offsets
-            if not first:
-                ids, offsets = ids[1:], [(max(a - 1, 0), max(b - 1, 0)) for a, b in offsets[1:]]
-            if not self._forbidden.isdisjoint(ids):
-                ids, offsets = self._split_controls(text, first, ids, offsets)
-            result[text, first] = ids, offsets
+        for key, encoding in zip(texts, self._plain.encode_batch(prefixed, add_special_tokens=False), strict=True):
+            made = _read(encoding, 0 if key[1] else 1)
+            result[key] = made if self._forbidden.isdisjoint(made.ids) else self._split_controls(key, made)
         return result
 
-    def _split_controls(
-        self, text: str, first: bool, ids: list[int], offsets: list[tuple[int, int]]
-    ) -> tuple[list[int], list[tuple[int, int]]]:
+    def _split_controls(self, key: tuple[str, bool], tokens: _Tokens) -> _Tokens:
         """A vocabulary may hold a control string as an ordinary entry (Unigram does): encode it in two halves."""
-        bad = next(n for n, id in enumerate(ids) if id in self._forbidden)
-        start, end = offsets[bad]
+        text, first = key
+        bad = next(n for n, id in enumerate(tokens.ids) if id in self._forbidden)
+        start, end = tokens.offsets()[bad]
         if end - start < 2:
             raise DataError(f"the text {text[start:end]!r} can only be encoded as a control token")
         left, right = (text[: start + 1], first), (text[start + 1 :], False)
         halves = self.encode_batch([left, right])
-        shifted = [(a + start + 1, b + start + 1) for a, b in halves[right][1]]
-        return halves[left][0] + halves[right][0], halves[left][1] + shifted
+
+        def offsets() -> list[tuple[int, int]]:
+            shifted = [(a + start + 1, b + start + 1) for a, b in halves[right].offsets()]
+            return halves[left].offsets() + shifted
+
+        return _Tokens(halves[left].ids + halves[right].ids, offsets)
+
+
+def _read(encoding: Encoding, skip: int) -> _Tokens:
+    """Take an encoding apart, without the sentinel before it."""
+    if not skip:
+        return _Tokens(encoding.ids, lambda: encoding.offsets)
+    return _Tokens(encoding.ids[1:], lambda: [(max(a - 1, 0), max(b - 1, 0)) for a, b in encoding.offsets[1:]])
 
 
 def _steers(token: AddedToken) -> bool:
