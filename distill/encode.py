@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import DataError, DistillError, PluginError
 from distill.plugins import one_line
+from distill.tools import refuse_control_tokens
 from distill.types import Encoded, Message, Segment
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class Encoder:
         return controls[-1]
 
     def _checked(self, messages: Sequence[Message], tools: Sequence, add_generation_prompt: bool) -> list[Segment]:
+        refuse_control_tokens(tools, self._text.ids, self.control_ids)
         try:
             segments = self.formatter.segments(
                 messages, self.tokenizer, tools=tools or None, add_generation_prompt=add_generation_prompt

@@ -22,6 +22,7 @@ from distill.student import grow_embeddings, prepare_tokenizer, set_special_ids
 from distill.train.folder import RunFolder
 from distill.train.settings import TrainReport, TrainSettings
 from distill.transcripts import read_transcripts
+from distill.turns import choose_turns
 from distill.types import TrainResult, Transcript
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def train(
     encoder = prepare_tokenizer(load_tokenizer(ref), formatter, settings.formatter)
     labeler = make_labeler(settings.labeler, settings.labeler_options, manager, encoder)
     prepared = prepare(
-        _read(settings.data),
+        choose_turns(_read(settings.data), settings.turns),
         encoder,
         labeler,
         labeler_name=settings.labeler,
