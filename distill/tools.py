@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distill.errors import DataError
 
 
-def refuse_control_tokens(
-    tools: Sequence[Mapping[str, Any]], ids: Mapping[str, int], control_ids: frozenset[int]
-) -> None:
+def refuse_control_tokens(tools: Sequence[Mapping[str, Any]], holds_control: Callable[[str], bool]) -> None:
     """Refuse definitions in which a control token is spelled out: the tokenizer would read it as one.
 
     Args:
         tools: the definitions.
-        ids: every added token's id.
-        control_ids: the ids that steer the model.
+        holds_control: whether a text holds the spelling of a control token.
 
     Raises:
-        DataError: names the definition and the token.
+        DataError: names the definition and the text.
     """
-    words = [word.strip() for word, id in ids.items() if id in control_ids] if tools else []
     for number, tool in enumerate(tools):
         for text in _strings(tool):
-            word = next((word for word in words if word in text), None)
-            if word is not None:
-                raise DataError(f"tool definition {number} holds {word!r}, a control token of this student")
+            if holds_control(text):
+                raise DataError(f"tool definition {number} spells out a control token of this student: {text[:60]!r}")
             if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
                 raise DataError(f"tool definition {number} has half a surrogate pair, which is no text")
 

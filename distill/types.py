@@ -173,7 +173,8 @@ class Example:
 
 def count_trained(labels: Sequence[int]) -> int:
     """How many tokens of a row count in the loss. The first token never does: nothing comes before it."""
-    return sum(label != IGNORE_INDEX for label in labels[1:])
+    first = bool(len(labels)) and labels[0] != IGNORE_INDEX
+    return len(labels) - labels.count(IGNORE_INDEX) - first
 
 
 @dataclass(frozen=True, slots=True)

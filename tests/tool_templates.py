@@ -24,7 +24,8 @@ QWEN25 = r"""
     {%- if m.content %}{{ '\n' + m.content }}{% endif %}
     {%- for call in m.tool_calls %}
       {%- set call = call.function if call.function is defined else call %}
-      {{- '\n<tool_call>\n{"name": "' + call.name + '", "arguments": ' + (call.arguments | tojson) + '}\n</tool_call>' }}
+      {{- '\n<tool_call>\n{"name": "' + call.name + '", "arguments": ' }}
+      {{- (call.arguments | tojson) + '}\n</tool_call>' }}
     {%- endfor %}
     {{- '<|im_end|>\n' }}
   {%- elif m.role == 'tool' %}
@@ -121,7 +122,7 @@ LLAMA31 = r"""
   {%- if m.role not in ('tool', 'ipython') and not m.tool_calls %}
     {{- '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content | trim + '<|eot_id|>' }}
   {%- elif m.tool_calls %}
-    {%- if m.tool_calls | length != 1 %}{{ raise_exception('This model only supports single tool-calls at once!') }}{% endif %}
+    {%- if m.tool_calls | length != 1 %}{{ raise_exception('only single tool-calls at once!') }}{% endif %}
     {%- set call = m.tool_calls[0].function %}
     {{- '<|start_header_id|>assistant<|end_header_id|>\n\n{"name": "' + call.name + '", "parameters": ' }}
     {{- (call.arguments | tojson) + '}<|eot_id|>' }}

@@ -75,7 +75,7 @@ def train(
         overlong=settings.overlong,
     )
     report = _report(settings, prepared)
-    if not prepared.examples:
+    if not len(prepared.examples):
         raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill show`")
     if dry_run:
         return report
@@ -152,8 +152,8 @@ def _report(settings: TrainSettings, prepared: Prepared) -> TrainReport:
         split_rows=prepared.split,
         truncated=prepared.truncated,
         examples=len(prepared.examples),
-        tokens=sum(len(example.input_ids) for example in prepared.examples),
-        trained_tokens=sum(example.trained_tokens for example in prepared.examples),
+        tokens=int(prepared.examples.lengths.sum()),
+        trained_tokens=int(prepared.examples.trained.sum()),
         steps=steps,
         reasons=dict(Counter(skipped.reason for skipped in prepared.skipped)),
     )

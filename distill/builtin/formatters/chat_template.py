@@ -9,8 +9,8 @@ character. Where they do not, the row is refused: never a guess.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from importlib import resources
@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill import DataError, Message, Segment, UsageError
+from distill.builtin.formatters.opacity import only_copies
 from distill.builtin.formatters.owners import Owners
 from distill.builtin.formatters.placeholders import (
     Blanks,
     Row,
     as_row,
+    cut_thought,
     find_texts,
     split_at_placeholders,
     with_thoughts_apart,
@@ -94,6 +96,19 @@ class ChatTemplate:
         """ChatML's two markers, where the shipped template is used."""
         return ["<|im_start|>", "<|im_end|>"] if self.chat_template(tokenizer) == chatml() else []
 
+    def shape(
+        self,
+        messages: Sequence[Message],
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Hashable | None:
+        """The conversation's shape, where the template does not look into texts; see `distill.ShapedFormatter`."""
+        if any(message.tool_calls for message in messages) or not only_copies(self.chat_template(tokenizer)):
+            return None
+        marks = [(m.role, m.reasoning_content is None, m.refusal is None, m.name, m.tool_call_id) for m in messages]
+        return tuple(marks), repr(tools) if tools else ""
+
     def segments(
         self,
         messages: Sequence[Message],
@@ -129,8 +144,18 @@ class ChatTemplate:
         _check_complete(layout, blanks)
         if layout.segments is None:  # who wrote what depends on the conversation's shape alone
             layout.segments = self._owners_for(template).segments(layout.parts, blanks)
-        fill = iter(texts)
-        return [replace(part, text=next(fill)) if part.content else part for part in layout.segments]
+        fill = zip([blanks.leaves[number].kind for number in layout.parts[1::2]], texts, strict=True)
+        segments: list[Segment] = []
+        for part in layout.segments:
+            if not part.content:
+                segments.append(part)
+                continue
+            kind, text = next(fill)
+            if "</think>" in text and kind == "content" and part.role == "assistant":
+                segments += cut_thought(text, part.turn)
+            else:
+                segments.append(Segment(text, True, part.role, part.turn, False, part.reasoning))
+        return segments
 
     def _readings(
         self, rows: list[Row], rendered: str, template: _Template, add_generation_prompt: bool

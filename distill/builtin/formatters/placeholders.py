@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from distill import DataError, Message, message_to_dict
+from distill import DataError, Message, Segment, message_to_dict
 
 # Letters and digits only: survives trimming, escaping and JSON in any template.
 _PLACEHOLDER = re.compile(r"distillQ7x(\d+)x7Q")
@@ -97,6 +97,14 @@ def _split_thought(content: str, turn: int, calls: Any) -> tuple[str, str] | Non
     if not match[2].strip() and not calls:
         raise DataError(f"message {turn}: the answer is empty after its reasoning")
     return match[1].strip("\n"), match[2].lstrip("\n")
+
+
+def cut_thought(content: str, turn: int) -> list[Segment]:
+    """An answer's text whose template leaves its `<think>…</think>` where it stands: the thinking, then the rest."""
+    match = _THOUGHT.fullmatch(content)
+    thought = match.start(2) if match else 0
+    pieces = (content[:thought], True), (content[thought:], False)
+    return [Segment(text, True, "assistant", turn, reasoning=reasoning) for text, reasoning in pieces if text]
 
 
 class Blanks:
