@@ -231,7 +231,8 @@ class _Template:
             )[0]
         except Exception as error:
             said = str(error) or type(error).__name__
-            raise DataError(f"the chat template refuses the conversation: {said}") from None
+            what = "the conversation" if rows else "a conversation that the assistant begins"
+            raise DataError(f"the chat template refuses {what}: {said}") from None
 
 
 def _check_complete(layout: _Layout, blanks: Blanks) -> None:
