@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 
 import pytest
@@ -102,7 +103,9 @@ def message(draw):
 any_order = st.lists(message(), min_size=1, max_size=6).filter(lambda m: any(one.role == "assistant" for one in m))
 asked = st.tuples(texts, message().filter(lambda m: m.role == "assistant")).map(lambda t: [Message("user", t[0]), t[1]])
 result = texts.map(lambda text: [Message("tool", text, tool_call_id="abcdefghi")])
-in_order = st.lists(st.one_of(asked, asked, result), min_size=1, max_size=4).map(lambda parts: sum(parts, []))
+in_order = st.lists(st.one_of(asked, asked, result), min_size=1, max_size=4).map(
+    lambda parts: list(itertools.chain(*parts))
+)
 
 
 @pytest.mark.parametrize(("kind", "name"), PAIRS)
