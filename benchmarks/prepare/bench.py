@@ -113,6 +113,12 @@ def run_bare(path: Path, student: str) -> tuple[float, int, int]:
 CONTESTANTS = {"distill": run_distill, "TRL": run_trl, "bare": run_bare}
 
 
+def cpu_seconds() -> float:
+    """What this process and its ended children have computed so far."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def memory_of(pid: int) -> int:
     """The memory of a process and its children in bytes; what they share counts once (Linux: Pss)."""
     try:
@@ -157,8 +163,10 @@ def main() -> None:
     parser.add_argument("--student", help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.one:
+        before = cpu_seconds()
         seconds, rows, trained = CONTESTANTS[words.one](words.file, words.student)
-        print(json.dumps({"rate": rows / seconds, "rows": rows, "trained": trained}))
+        cpu = (cpu_seconds() - before) / rows * 1e6
+        print(json.dumps({"rate": rows / seconds, "rows": rows, "trained": trained, "cpu": cpu}))
         return
     student = resolve_model("smollm2", make_plugin_manager())
     with tempfile.TemporaryDirectory() as folder:
@@ -169,12 +177,12 @@ def main() -> None:
             for name in CONTESTANTS:
                 found[name].append(measure(name, path, student))
                 print(f"round {number + 1}: {name} {found[name][-1]['rate']:.0f} rows/s", file=sys.stderr)
-    print(f"{'':10}{'rows/s':>9}{'distill is':>12}{'peak GB':>9}{'rows':>8}{'trained tokens':>16}")
+    print(f"{'':10}{'rows/s':>9}{'distill is':>12}{'CPU µs a row':>14}{'peak GB':>9}{'rows':>8}{'trained tokens':>16}")
     for name, runs in found.items():
         ratios = [ours["rate"] / other["rate"] for ours, other in zip(found["distill"], runs, strict=True)]
-        rate, memory = (statistics.median(run[key] for run in runs) for key in ("rate", "memory"))
+        rate, cpu, memory = (statistics.median(run[key] for run in runs) for key in ("rate", "cpu", "memory"))
         tail = f"{runs[0]['rows']:>8.0f}{runs[0]['trained']:>16.0f}"
-        print(f"{name:10}{rate:>9.0f}{statistics.median(ratios):>10.2f} ×{memory:>9.2f}{tail}")
+        print(f"{name:10}{rate:>9.0f}{statistics.median(ratios):>10.2f} ×{cpu:>14.0f}{memory:>9.2f}{tail}")
 
 
 if __name__ == "__main__":
