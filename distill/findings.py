@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from distill.errors import DataError
+from distill.errors import DataError, unknown_name
 
 Severity = Literal["error", "warning", "note"]
 
@@ -106,21 +106,26 @@ CODES: dict[str, Code] = {
         "the chat template shows earlier answers differently: the row is trained as one example an answer",
         "nothing to do; the report counts rows and examples apart",
     ),
-    # What is wrong with rows that are not trained, or look strange (`distill.check`).
+    # Rows that are not trained (`distill.prepare`).
     "skipped": Code("warning", "a row is not trained", "see the reason; mend the row or leave it out"),
-    "nothing-to-train": Code("error", "no row can be trained", "see the reasons of the skipped rows"),
-    "overlong": Code(
-        "error",
-        "a row is longer than the student can take",
-        "--max-length, or --overlong drop, or --overlong truncate",
+    "no-answer": Code("warning", "a conversation has no answer; it is not trained", "collect its answers first"),
+    "weight-0": Code(
+        "note", "every answer of a row has weight 0; it is not trained", "nothing to do, if it is meant so"
     ),
     "empty-answer": Code("warning", "an answer is empty; the row is not trained", "collect it again, or leave it out"),
-    "refused-answer": Code("warning", "an answer is a refusal", "leave it out, unless the student shall refuse too"),
+    "refused-answer": Code(
+        "warning", "an answer is a refusal; the row is not trained", "ask otherwise, or leave it out"
+    ),
     "cut-answer": Code(
         "warning",
         "an answer was cut at the teacher's token limit; the row is not trained",
         "collect it again with a higher --max-tokens",
     ),
+    "overlong": Code(
+        "error", "a row is longer than the student can take", "--max-length, or --overlong drop, or --overlong truncate"
+    ),
+    # The data themselves (`distill.check`).
+    "nothing-to-train": Code("error", "no row can be trained", "see the reasons of the skipped rows"),
     "role-order": Code("warning", "the roles do not take turns", "make sure that the row is meant so"),
     "ends-on-user": Code("note", "the conversation ends without an answer", "its last message is not trained"),
     "duplicate": Code("warning", "the conversation is in the data already", "leave it out: it counts twice"),
@@ -146,6 +151,10 @@ class Finding:
     def severity(self) -> Severity:
         """How bad it is."""
         return CODES[self.code].severity
+
+    def __str__(self) -> str:
+        where, detail = self.rows[0]
+        return f"{self.count} × {self.code}: {CODES[self.code].meaning} ({where}{': ' if detail else ''}{detail})"
 
     def as_dict(self) -> dict[str, Any]:
         """The finding as `check --json` prints it."""
@@ -191,6 +200,17 @@ class Findings:
     def errors(self, allow: Collection[str] = ()) -> list[Finding]:
         """The findings that keep training from starting."""
         return [finding for finding in self if finding.severity == "error" and finding.code not in allow]
+
+    @staticmethod
+    def check_codes(codes: Collection[str]) -> None:
+        """Refuse codes that do not exist.
+
+        Raises:
+            UsageError: names the nearest one.
+        """
+        for code in codes:
+            if code not in CODES:
+                raise unknown_name("finding", code, CODES)
 
     def raise_errors(self, allow: Collection[str] = ()) -> None:
         """Refuse what the proof found wrong.

@@ -25,11 +25,20 @@ CHUNK = 500  # transcripts prepared at a time
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A row that is not trained, and why."""
+    """A row that is not trained, and why: in words, and as a code of `distill.findings`."""
 
     id: str
     source: str
     reason: str
+    code: str = "skipped"
+
+
+class _Unfit(DataError):
+    """A row that cannot be trained for a reason with a code of its own."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(slots=True)
@@ -126,7 +135,7 @@ def prepare_chunk(transcripts: Sequence[Transcript], encoder: Encoder, labeler: 
         try:
             parts = _render(transcript, encoder)
         except DataError as error:
-            _skip(chunk.skipped, transcript, error.message)
+            _skip(chunk.skipped, transcript, error.message, getattr(error, "code", "skipped"))
             continue
         except PluginError as error:
             raise PluginError(f"{transcript.source or transcript.id}: {error.message}") from error
@@ -141,8 +150,8 @@ def prepare_chunk(transcripts: Sequence[Transcript], encoder: Encoder, labeler: 
     return chunk
 
 
-def _skip(skipped: list[Skipped], row: Transcript | Example, reason: str) -> None:
-    skipped.append(Skipped(row.id, str(row.source or "?"), reason))
+def _skip(skipped: list[Skipped], row: Transcript | Example, reason: str, code: str = "skipped") -> None:
+    skipped.append(Skipped(row.id, str(row.source or "?"), reason, code))
 
 
 def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
@@ -153,16 +162,19 @@ def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
     """
     messages, tools = transcript.messages, transcript.tools
     if transcript.metadata.get("finish_reason") == "length":
-        raise DataError("the answer was cut at the teacher's length limit")
+        raise _Unfit("cut-answer", "the answer was cut at the teacher's length limit")
     answers = [turn for turn, message in enumerate(messages) if message.role == "assistant"]
     if not answers:
-        raise DataError("no assistant message")
+        raise _Unfit("no-answer", "no assistant message")
     turns = [turn for turn in answers if messages[turn].train]
     if not turns:
-        raise DataError("every assistant message has weight 0")
+        raise _Unfit("weight-0", "every assistant message has weight 0")
     for turn in turns:
-        if not (messages[turn].content or "").strip() and not messages[turn].tool_calls:
-            raise DataError(f"message {turn}: the answer is empty")
+        if (messages[turn].content or "").strip() or messages[turn].tool_calls:
+            continue
+        if messages[turn].refusal:
+            raise _Unfit("refused-answer", f"message {turn}: the answer is a refusal")
+        raise _Unfit("empty-answer", f"message {turn}: the answer is empty")
     segments = encoder.segments(messages, tools)
     if _all_as_at_inference(segments, turns, transcript, encoder):
         return [_Rendered(transcript, segments, frozenset(turns))]
@@ -290,7 +302,7 @@ def fit(prepared: Prepared, max_length: int | None, overlong: Overlong) -> None:
         reason = f"no trained token within --max-length {max_length}"
         if overlong == "drop":
             reason = f"{lengths[row]} tokens, more than --max-length {max_length}"
-        _skip(dropped, prepared.examples[row], reason)
+        _skip(dropped, prepared.examples[row], reason, "overlong")
     prepared.examples = (cut if overlong == "truncate" else prepared.examples).select(kept.nonzero()[0])
     if prepared.split and dropped:  # a part of a row may be trained still
         trained = {(example.id, str(example.source or "?")) for example in prepared.examples}

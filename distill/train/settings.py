@@ -28,6 +28,7 @@ class TrainSettings:
         max_length: the most tokens of an example; None: what the model can take.
         overlong: what to do with longer ones.
         seed: for shuffling and dropout.
+        allow: errors of the label proof that are accepted (codes of `distill.findings`).
     """
 
     student: str
@@ -47,6 +48,7 @@ class TrainSettings:
     max_length: int | None = None
     overlong: Overlong = "error"
     seed: int = 0
+    allow: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
