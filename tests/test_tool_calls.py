@@ -241,8 +241,7 @@ def test_reasoning_inside_the_content_is_reasoning(said):
     # A template that takes it as text: nothing is split off but what shall not be trained.
     assert trained("qwen2.5", messages, ()) == [f"{said}<|im_end|>" * 2]
     assert trained("qwen2.5", messages, (), options=(("reasoning", "false"),)) == ["".join(ends)]
-    assert "".join(trained("qwen2.5", messages, (), reasoning="false")).replace("\n", "") == "".join(ends)
-    assert ("<think>" in encoder("qwen2.5").tokenizer.get_added_vocab()) is False
+    assert trained("qwen2.5", messages, (), reasoning="false") == ["".join(ends)]
 
 
 @pytest.mark.parametrize("said", ["<think>R</think>a</think>b", "x <think>R</think>a"])

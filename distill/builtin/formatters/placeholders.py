@@ -102,7 +102,7 @@ def _split_thought(content: str, turn: int, calls: Any) -> tuple[str, str] | Non
 def cut_thought(content: str, turn: int) -> list[Segment]:
     """An answer's text whose template leaves its `<think>…</think>` where it stands: the thinking, then the rest."""
     match = _THOUGHT.fullmatch(content)
-    thought = match.start(2) if match else 0
+    thought = len(content) - len(match[2].lstrip()) if match else 0
     pieces = (content[:thought], True), (content[thought:], False)
     return [Segment(text, True, "assistant", turn, reasoning=reasoning) for text, reasoning in pieces if text]
 
