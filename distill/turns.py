@@ -1,12 +1,12 @@
-"""Which answers of a conversation are trained, and what a format did with their reasoning."""
+"""Which answers of a conversation are trained."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Literal
 
-from distill.types import Message, Segment, Transcript
+from distill.types import Transcript
 
 Turns = Literal["all", "last"]
 
@@ -30,19 +30,3 @@ def choose_turns(transcripts: Iterable[Transcript], turns: Turns) -> Iterator[Tr
             for turn, message in enumerate(transcript.messages)
         ]
         yield replace(transcript, messages=tuple(messages))
-
-
-def ignored_reasoning(messages: Sequence[Message], segments: Sequence[Segment], turns: Iterable[int]) -> list[int]:
-    """Find the answers whose reasoning the format has no place for, so that it is not in the text.
-
-    Args:
-        messages: the conversation.
-        segments: how the format renders it.
-        turns: the assistant messages that are trained in this rendering (many templates drop earlier reasoning, and
-            mean to).
-
-    Returns:
-        Those of `turns` that have `reasoning_content`, and no segment with it.
-    """
-    shown = {segment.turn for segment in segments if segment.reasoning}
-    return [turn for turn in turns if (messages[turn].reasoning_content or "").strip() and turn not in shown]

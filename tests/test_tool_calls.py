@@ -13,7 +13,6 @@ from distill import IGNORE_INDEX, DataError, Message, Transcript, make_formatter
 from distill.formats import make_labeler
 from distill.prepare import prepare
 from distill.student import prepare_tokenizer
-from distill.turns import ignored_reasoning
 
 MANAGER = make_plugin_manager(environ={"DISTILL_PLUGINS": ""})
 TOOLS = (
@@ -227,9 +226,10 @@ def test_reasoning_is_trained_with_its_frame_or_not():
 
 
 def test_a_template_without_a_place_for_reasoning_is_found_out():
-    for kind, ignored in (("qwen2.5", [1]), ("qwen3", [])):
-        segments = encoder(kind).segments(THOUGHT[:2])
-        assert ignored_reasoning(THOUGHT, segments, [1]) == ignored
+    for kind, left_out in (("qwen2.5", True), ("qwen3", False)):
+        made = encoder(kind)
+        prepared = prepare([Transcript("t", THOUGHT[:2])], made, make_labeler("masked", {}, MANAGER, made))
+        assert ("reasoning-left-out" in prepared.findings.counts) == left_out
 
 
 @pytest.mark.parametrize("said", ["<think>\nR\n</think>\n\na", "<think>R</think>a", "R\n</think>\n\na"])

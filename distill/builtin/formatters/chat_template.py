@@ -161,13 +161,13 @@ class ChatTemplate:
         self, rows: list[Row], rendered: str, template: _Template, add_generation_prompt: bool
     ) -> Iterator[Blanks]:
         """What a template may make of a conversation, likeliest first."""
-        words = self._owners_for(template).words
-        yield Blanks(rows, words)
+        added = self._owners_for(template).added
+        yield Blanks(rows, added)
         if any(not row["content"].strip() for row in rows):  # templates may ask whether there is any content
-            yield Blanks(rows, words, keep_blank=True)
+            yield Blanks(rows, added, keep_blank=True)
         apart = with_thoughts_apart(rows)
         if apart and template.render(apart, add_generation_prompt) == rendered:  # the template reads it the same way
-            yield Blanks(apart, words)
+            yield Blanks(apart, added)
 
     def _layout(self, rows: Sequence[Row], template: _Template, add_generation_prompt: bool) -> _Layout:
         """How blank rows are rendered; remembered by shape."""
@@ -211,8 +211,8 @@ class _Template:
             return None
 
     def words(self) -> list[str]:
-        """The tokenizer's added tokens, white space apart."""
-        return [word for word in self.tokenizer.get_added_vocab() if word.strip()]
+        """The tokenizer's added tokens, white space apart; the longest first."""
+        return sorted((word for word in self.tokenizer.get_added_vocab() if word.strip()), key=len, reverse=True)
 
     def render(self, rows: Sequence[Row], add_generation_prompt: bool) -> str:
         """Render messages.

@@ -5,6 +5,7 @@ All between the generation prompt and the end-of-turn marker is the assistant's:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from distill import DataError, Segment
@@ -18,11 +19,14 @@ class Owners:
 
     Args:
         layout: renders blank rows (with or without a generation prompt) to template text and numbers of leaves.
-        words: the tokenizer's added tokens.
+        words: the tokenizer's added tokens, white space apart.
+
+    Attributes:
+        added: finds the first of them in a text.
     """
 
     def __init__(self, layout: Callable[[Sequence[Row], bool], list[str | int]], words: Sequence[str]):
-        self.words = words
+        self.added = re.compile("|".join(map(re.escape, words)) or r"(?!)")
         self._layout = layout
         self._found: tuple[str, bool, str] | None = None
 
@@ -110,7 +114,8 @@ class Owners:
 
     def _first_word(self, text: str) -> int:
         """Where the first of the tokenizer's added tokens ends; 0 where there is none."""
-        return min((text.index(word) + len(word) for word in self.words if word in text), default=0)
+        match = self.added.search(text)
+        return match.end() if match else 0
 
     def _format(self) -> tuple[str, bool, str]:
         """How this template frames answers, found by looking at some.
@@ -132,7 +137,7 @@ class Owners:
 
     def _parts_of(self, rows: Sequence[Row]) -> list[str | int] | None:
         try:
-            parts = self._layout(Blanks(rows, ()).rows, False)
+            parts = self._layout(Blanks(rows, self.added).rows, False)
         except DataError:
             return None
         return parts if len(parts) >= 2 * len(rows) + 1 else None

@@ -112,7 +112,7 @@ class Blanks:
 
     Args:
         rows: the conversation.
-        words: the tokenizer's added tokens, which no text that stays may hold.
+        added: finds the tokenizer's added tokens, which no text that stays may hold.
         keep_blank: leave contents of white space as they are: templates may ask whether there is any.
 
     Attributes:
@@ -120,9 +120,9 @@ class Blanks:
         leaves: what each placeholder stands for.
     """
 
-    def __init__(self, rows: Sequence[Row], words: Sequence[str], keep_blank: bool = False):
+    def __init__(self, rows: Sequence[Row], added: re.Pattern[str], keep_blank: bool = False):
         self.leaves: list[Leaf] = []
-        self._words = words
+        self._added = added
         self.rows = [self._row(row, turn, keep_blank) for turn, row in enumerate(rows)]
 
     def _row(self, row: Row, turn: int, keep_blank: bool) -> Row:
@@ -155,7 +155,7 @@ class Blanks:
 
     def _plain(self, text: str, turn: int, role: str) -> str:
         """A plain word stays; but nothing that could become a control token does."""
-        if _PLAIN.fullmatch(text) and not any(word in text for word in self._words):
+        if _PLAIN.fullmatch(text) and not self._added.search(text):
             return text
         return self._take(text, turn, role, "name")
 
