@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from distill.cli.options import formatter_options, json_option, labeler_options, student_option
+from distill.cli.options import formatter_options, json_option, labeler_options, student_option, turns_option
 from distill.cli.terminal import print_json, printable
 from distill.plugins import PluginManager
 from distill.specs import parse_pairs
@@ -16,6 +16,7 @@ from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from distill.show import ShownRow
+    from distill.turns import Turns
 
 
 @click.command("show")
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @student_option
 @formatter_options
 @labeler_options
+@turns_option
 @click.option("-n", "count", type=click.IntRange(min=1), default=3, show_default=True, help="How many rows.")
 @click.option("--all", "every", is_flag=True, help="All rows.")
 @json_option
@@ -35,6 +37,7 @@ def command(
     formatter_options: tuple[str, ...],
     labeler: str,
     labeler_options: tuple[str, ...],
+    turns: Turns,
     count: int,
     every: bool,
     as_json: bool,
@@ -52,11 +55,13 @@ def command(
     from distill.show import show
     from distill.student import prepare_tokenizer
     from distill.transcripts import read_transcripts
+    from distill.turns import choose_turns
 
     made = make_formatter(formatter, parse_pairs(formatter_options, "-F"), manager)
     encoder = prepare_tokenizer(load_tokenizer(resolve_model(student, manager)), made, formatter)
     labels = make_labeler(labeler, parse_pairs(labeler_options, "-L"), manager, encoder)
-    for row in show(read_transcripts(data), encoder, labels, labeler, None if every else count):
+    rows = choose_turns(read_transcripts(data), turns)
+    for row in show(rows, encoder, labels, labeler, None if every else count):
         if as_json:
             print_json(row.as_dict())
         else:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.prepare import Overlong
+from distill.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class TrainSettings:
         data: transcript files.
         out: the run folder to make.
         formatter, labeler, trainer: plugin names, each with its options.
+        turns: which answers of a conversation are trained.
         epochs: passes over the data.
         per_device_train_batch_size: sequences a device and forward pass.
         gradient_accumulation_steps: forward passes an optimizer step.
@@ -26,6 +28,7 @@ class TrainSettings:
         max_length: the most tokens of an example; None: what the model can take.
         overlong: what to do with longer ones.
         seed: for shuffling and dropout.
+        allow: errors of the label proof that are accepted (codes of `distill.findings`).
     """
 
     student: str
@@ -37,6 +40,7 @@ class TrainSettings:
     labeler_options: Mapping[str, Any] = field(default_factory=dict)
     trainer: str = "hf"
     trainer_options: Mapping[str, Any] = field(default_factory=dict)
+    turns: Turns = "all"
     epochs: float = 3.0
     per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 1
@@ -44,6 +48,7 @@ class TrainSettings:
     max_length: int | None = None
     overlong: Overlong = "error"
     seed: int = 0
+    allow: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

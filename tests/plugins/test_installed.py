@@ -16,8 +16,8 @@ PACKAGES = sorted(folder.name for folder in PLUGINS.glob("*/"))
 REGISTERS = {
     "distill-alpaca": {"formatter": ["alpaca"]},
     "distill-babel": {"teacher": ["babel"], "command": ["babel-prompts"]},
-    "distill-final-answer": {"labeler": ["final-answer"]},
     "distill-ledger": {"command": ["ledger"]},
+    "distill-omit": {"labeler": ["omit"]},
     "distill-ollama": {"teacher": ["ollama"]},
     "distill-pretokenized": {"trainer": ["pretokenized"]},
     "distill-smollm2": {"model": ["smollm2"]},
@@ -166,11 +166,11 @@ def whole_student(tmp_path_factory):
 
 
 def test_a_gallery_in_one_run(tmp_path, whole_student):
-    """Answers of babel in Vicuna's format, the last ones labelled, written for another framework, in the ledger."""
+    """Answers of babel in Vicuna's format, labelled by a plugin, written for another framework, in the ledger."""
     prompts, transcripts, ledger = tmp_path / "prompts.jsonl", tmp_path / "transcripts.jsonl", tmp_path / "l.sqlite3"
     run("babel-prompts", "--language", "es", "--limit", "3", "--out", prompts)
     run("collect", prompts, "--teacher", "babel", "--out", transcripts, DISTILL_LEDGER=str(ledger))
-    words = ["--formatter", "vicuna", "--labeler", "final-answer", "--trainer", "pretokenized", "--json"]
+    words = ["--formatter", "vicuna", "--labeler", "omit", "--trainer", "pretokenized", "--json"]
     done = run(
         "train", transcripts, "--student", whole_student, *words, "--out", tmp_path / "run", DISTILL_LEDGER=str(ledger)
     )
