@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import zipfile
 from pathlib import Path
 
 _REGISTERS = """
@@ -125,28 +126,23 @@ RUDE: dict[str, str] = {
 _ENTRY = {"stale": "gone_for_good", "no-attribute": "no_attribute_plugin:plugin"}
 
 
-def write_sources(folder: Path) -> list[Path]:
-    """Write the source of a package `distill-NAME` for each of BROKEN and RUDE."""
-    packages = []
-    for name, source in [*((name, source) for name, (source, _) in BROKEN.items()), *RUDE.items()]:
-        module = name.replace("-", "_") + "_plugin"
-        package = folder / f"distill-{name}"
-        package.mkdir(parents=True)
-        (package / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
-        (package / "pyproject.toml").write_text(
-            textwrap.dedent(f"""
-                [build-system]
-                requires = ["setuptools"]
-                build-backend = "setuptools.build_meta"
-                [project]
-                name = "distill-{name}"
-                version = "1.0"
-                [project.entry-points.distill]
-                {name} = "{_ENTRY.get(name, module)}"
-                [tool.setuptools]
-                py-modules = ["{module}"]
-            """),
-            encoding="utf-8",
-        )
-        packages.append(package)
-    return packages
+def write_wheels(folder: Path, without: tuple[str, ...] = ()) -> list[Path]:
+    """Write a wheel `distill-NAME` for each of BROKEN and RUDE: pip installs them at once, with nothing to build."""
+    sources = {name: source for name, (source, _) in BROKEN.items()} | RUDE
+    return [_wheel(folder, name, textwrap.dedent(sources[name])) for name in sources if name not in without]
+
+
+def _wheel(folder: Path, name: str, source: str) -> Path:
+    module, info = name.replace("-", "_") + "_plugin", f"distill_{name.replace('-', '_')}-1.0.dist-info"
+    files = {
+        f"{module}.py": source,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: distill-{name}\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[distill]\n{name} = {_ENTRY.get(name, module)}\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])
+    path = folder / f"{info.removesuffix('.dist-info')}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for file, text in files.items():
+            wheel.writestr(file, text)
+    return path

@@ -63,9 +63,12 @@ def make_up(folder: Path, name: str, source: str | None, *, version: str = "1.0"
 
 
 def pip_install(target: Path, *packages: Path) -> None:
-    """Install source folders into `target`, from this machine alone: the build tools must be installed here."""
+    """Install source folders, or wheels, into `target`, from this machine alone: with the build tools that are here."""
     with tempfile.TemporaryDirectory() as scratch:  # setuptools writes beside the sources
-        copies = [shutil.copytree(package, Path(scratch) / package.name) for package in packages]
+        copies = [
+            shutil.copytree(package, Path(scratch) / package.name) if package.is_dir() else package
+            for package in packages
+        ]
         options = ["--no-deps", "--no-build-isolation", "--target", target, *copies]
         if importlib.util.find_spec("pip"):
             command = [sys.executable, "-m", "pip", "install", "--no-index", "--disable-pip-version-check", *options]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from broken_plugins import BROKEN, RUDE, write_sources
+from broken_plugins import BROKEN, RUDE, write_wheels
 from plugin_packages import distill, pip_install
 
 COMMANDS = (["--help"], ["plugins"], ["collect", "--help"], ["train", "--help"])
@@ -31,7 +31,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         site, empty = Path(scratch) / "site", Path(scratch) / "empty"
         empty.mkdir()
-        packages = [package for package in write_sources(Path(scratch) / "sources") if package.name != "distill-sleeps"]
+        packages = write_wheels(Path(scratch), without=("sleeps",))
         pip_install(site, *packages)
         print(f"{len(packages)} packages: {len(BROKEN)} are not loaded, {len(RUDE) - 1} are and misbehave")
         print(f"{'command':20} {'none':>9} {'all':>9} {'more':>9}   lines of standard error")

@@ -6,7 +6,7 @@ import json
 import signal
 
 import pytest
-from broken_plugins import BROKEN, RUDE, write_sources
+from broken_plugins import BROKEN, RUDE, write_wheels
 from plugin_packages import distill, pip_install
 
 from distill.cli.main import main
@@ -16,7 +16,7 @@ from distill.cli.main import main
 def site(tmp_path_factory):
     """All of them, installed by pip in one go."""
     target = tmp_path_factory.mktemp("broken")
-    pip_install(target, *write_sources(tmp_path_factory.mktemp("sources")))
+    pip_install(target, *write_wheels(tmp_path_factory.mktemp("wheels")))
     return target
 
 

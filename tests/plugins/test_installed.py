@@ -11,6 +11,8 @@ import sys
 import pytest
 from plugin_packages import PLUGINS, distill, environment, install_all
 
+from distill.cli.main import main
+
 PACKAGES = sorted(folder.name for folder in PLUGINS.glob("*/"))
 
 REGISTERS = {
@@ -165,30 +167,43 @@ def whole_student(tmp_path_factory):
     return save_student(tiny_llama(tokenizer), tokenizer, tmp_path_factory.mktemp("models") / "llama")
 
 
-def test_a_gallery_in_one_run(tmp_path, whole_student):
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """Run `distill` in this process with all packages installed, which saves importing torch; gives code, out, err."""
+    monkeypatch.syspath_prepend(str(install_all()))
+
+    def run_here(*words):
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return run_here
+
+
+def test_a_gallery_in_one_run(cli, tmp_path, whole_student, monkeypatch):
     """Answers of babel in Vicuna's format, labelled by a plugin, written for another framework, in the ledger."""
-    prompts, transcripts, ledger = tmp_path / "prompts.jsonl", tmp_path / "transcripts.jsonl", tmp_path / "l.sqlite3"
-    run("babel-prompts", "--language", "es", "--limit", "3", "--out", prompts)
-    run("collect", prompts, "--teacher", "babel", "--out", transcripts, DISTILL_LEDGER=str(ledger))
+    monkeypatch.setenv("DISTILL_LEDGER", str(tmp_path / "ledger.sqlite3"))
+    prompts, transcripts = tmp_path / "prompts.jsonl", tmp_path / "transcripts.jsonl"
+    cli("babel-prompts", "--language", "es", "--limit", "3", "--out", prompts)
+    cli("collect", prompts, "--teacher", "babel", "--out", transcripts)
     words = ["--formatter", "vicuna", "--labeler", "omit", "--trainer", "pretokenized", "--json"]
-    done = run(
-        "train", transcripts, "--student", whole_student, *words, "--out", tmp_path / "run", DISTILL_LEDGER=str(ledger)
-    )
-    report = json.loads(done.stdout)
+    code, out, err = cli("train", transcripts, "--student", whole_student, *words, "--out", tmp_path / "run")
+    assert code == 0, err
+    report = json.loads(out)
     assert (report["trained_rows"], report["steps"], report["loss"]) == (3, 0, None)
     assert "| steps, mean loss | 0, none |" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
     tokenized = rows_of(tmp_path / "run" / "checkpoints" / "tokenized.jsonl")
-    assert [sum(label != -100 for label in row["labels"]) for row in tokenized]
+    assert len(tokenized) == 3 and all(any(label != -100 for label in row["labels"]) for row in tokenized)
     assert (tmp_path / "run" / "model" / "chat_template.jinja").is_file()
-    found = json.loads(run("ledger", "--json", DISTILL_LEDGER=str(ledger)).stdout)
+    found = json.loads(cli("ledger", "--json")[1])
     assert [(row["teacher"], row["answers"]) for row in found["answers"]] == [("babel", 3)]
     assert [row["steps"] for row in found["trainings"]] == [0]
 
 
-def test_a_local_teacher_asks_in_the_format_of_a_plugin(tmp_path, whole_student):
+def test_a_local_teacher_asks_in_the_format_of_a_plugin(cli, tmp_path, whole_student):
     prompts, out = tmp_path / "prompts.txt", tmp_path / "out.jsonl"
     prompts.write_text("hello\n")
-    words = ["collect", prompts, "--teacher", f"transformers:{whole_student}", "--max-tokens", "4", "--out", out]
+    words = ["collect", prompts, "--teacher", f"transformers:{whole_student}", "--max-tokens", "4", "--json"]
     file = tmp_path / "shout.py"
     file.write_text(
         "import distill, distill_alpaca\n"
@@ -197,9 +212,9 @@ def test_a_local_teacher_asks_in_the_format_of_a_plugin(tmp_path, whole_student)
         "    build = lambda options: distill_alpaca.Alpaca(distill_alpaca.AlpacaOptions('SHOUT'))\n"
         "    return [distill.FormatterSpec('shout', '', build=build)]\n"
     )
-    done = distill("--plugin", file, *words, "-T", "formatter=shout", "--json", path=[install_all()])
-    summary = json.loads(done.stdout)
+    _, told, err = cli("--plugin", file, *words, "-T", "formatter=shout", "--out", out)
+    summary = json.loads(told)
     assert summary["rows"] + summary["failed"] == 1  # a random model may say nothing
-    assert "formatter" not in done.stderr, done.stderr
-    done = run(*words[:-1], tmp_path / "other.jsonl", "-T", "formatter=shuot", code=2)
-    assert "unknown formatter 'shuot'" in done.stderr
+    assert "formatter" not in err
+    code, _, err = cli(*words, "-T", "formatter=shuot", "--out", tmp_path / "other.jsonl")
+    assert code == 2 and "unknown formatter 'shuot'" in err
