@@ -80,7 +80,9 @@ def _show_options(flag: str, spec: Spec) -> None:
 )
 @click.pass_obj
 def new(manager: PluginManager, name: str, kind: str, parent: Path) -> None:
-    """Write a package distill-NAME that offers NAME: installable, found and with passing tests as it is.
+    """Write the package of a new plugin.
+
+    distill-NAME offers NAME, installs, is found, and passes its own tests as it is.
 
     \b
         distill plugins new shout --kind formatter
@@ -105,12 +107,14 @@ def new(manager: PluginManager, name: str, kind: str, parent: Path) -> None:
 def check(
     manager: PluginManager, name: str, pairs: tuple[str, ...], kind: str | None, ask: str | None, as_json: bool
 ) -> int:
-    """Hold NAME to its contract: a teacher's, formatter's, labeler's or trainer's name, or a whole plugin's.
+    """Hold a plugin to its contract.
+
+    NAME is a teacher's (NAME:MODEL), formatter's, labeler's or trainer's name, or a whole plugin's.
 
     Each promise is a line: kept ✓, broken ✗ with what, in which conversation, and what to do, or ! for what breaks
     nothing but should be known. Formatters and labelers are tried on conversations and tokenizers of every kind,
-    trainers on a tiny student. A teacher (NAME:MODEL) is only built, unless --ask says what to ask it. Exit code 1: a
-    promise is broken.
+    trainers on a tiny student. A teacher is only built, unless --ask says what to ask it. Exit code 1: a promise is
+    broken.
 
     The same checks are in `distill.testing`, for a plugin's own tests.
     """
