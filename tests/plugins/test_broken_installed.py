@@ -74,11 +74,11 @@ def test_the_listing_tells_all(site):
         assert (found[name]["registers"], found[name]["hooks"]) == ({}, [])
     for name in RUDE:
         assert found[name]["error"] is None
-    assert found["sleeps"]["seconds"] >= 0.3
+    assert found["sleeps"]["seconds"] > 0.25
     assert not any("wanted" in names for row in found.values() for names in row["registers"].values())
     timing = distill("plugins", "--timing", path=[site]).stdout
     (line,) = [line for line in timing.splitlines() if line.startswith("sleeps ")]
-    assert float(line.split()[-2]) >= 300 and line.endswith(" ms")
+    assert float(line.split()[-2]) > 250 and line.endswith(" ms")
 
 
 def test_collecting_works_beside_them(cli, tmp_path, chats):

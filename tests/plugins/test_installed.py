@@ -69,7 +69,6 @@ def test_listed_with_distribution_and_version():
         assert (record["version"], record["origin"], record["error"]) == ("0.1.0", "entry point", None)
         assert record["registers"] == registers
         assert record["heavy"] == []
-        assert record["seconds"] < 1
 
 
 def test_listed_for_people_as_the_readmes_show_it():
