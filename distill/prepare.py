@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
@@ -88,6 +88,7 @@ class _Rendered:
     transcript: Transcript
     segments: list[Segment]
     turns: frozenset[int]  # the assistant turns that count
+    shape: Hashable | None = None
 
 
 def prepare(
@@ -175,9 +176,9 @@ def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
         if messages[turn].refusal:
             raise _Unfit("refused-answer", f"message {turn}: the answer is a refusal")
         raise _Unfit("empty-answer", f"message {turn}: the answer is empty")
-    segments = encoder.segments(messages, tools)
-    if _all_as_at_inference(segments, turns, transcript, encoder):
-        return [_Rendered(transcript, segments, frozenset(turns))]
+    segments, shape = encoder.segments(messages, tools), encoder.shape(messages, tools)
+    if _all_as_at_inference(segments, shape, turns, transcript, encoder):
+        return [_Rendered(transcript, segments, frozenset(turns), shape)]
     parts = []
     for turn in turns:
         segments = encoder.segments(messages[: turn + 1], tools)
@@ -190,18 +191,18 @@ def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
 
 
 def _all_as_at_inference(
-    segments: Sequence[Segment], turns: Sequence[int], transcript: Transcript, encoder: Encoder
+    segments: Sequence[Segment],
+    shape: Hashable | None,
+    turns: Sequence[int],
+    transcript: Transcript,
+    encoder: Encoder,
 ) -> bool:
     """Whether all answers stand in the rendering as they do at inference: proved once a shape, where there is one."""
-    messages = transcript.messages
-    shape = encoder.shape(messages, transcript.tools)
-    key = None if shape is None else (shape, tuple(turns))
-    if key is None or key not in encoder.proved:
-        holds = all(_as_at_inference(segments, messages, turn, transcript, encoder) for turn in turns)
-        if key is None:
-            return holds
-        encoder.proved[key] = holds
-    return encoder.proved[key]
+
+    def proof() -> bool:
+        return all(_as_at_inference(segments, transcript.messages, turn, transcript, encoder) for turn in turns)
+
+    return proof() if shape is None else encoder.proved.get_or((shape, tuple(turns)), proof)
 
 
 def _as_at_inference(
@@ -238,7 +239,8 @@ def _of_turn(segments: Sequence[Segment], turn: int) -> list[Segment]:
 def _encode(rendered: Sequence[_Rendered], encoder: Encoder, chunk: Chunk) -> Iterator[tuple[_Rendered, Encoded]]:
     """Encode in one batch; one by one where the batch fails, to find the row."""
     try:
-        yield from zip(rendered, encoder.encode_segments([part.segments for part in rendered]), strict=True)
+        shapes = [part.shape for part in rendered]
+        yield from zip(rendered, encoder.encode_segments([part.segments for part in rendered], shapes), strict=True)
     except DataError:
         for part in rendered:
             try:
