@@ -3,40 +3,62 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from distill.cli.options import formatter_options, json_option, labeler_options, student_option
-from distill.cli.terminal import print_json, printable
+from distill.cli.options import formatter_options, from_option, json_option, labeler_options, student_option
+from distill.cli.terminal import note, print_json, printable
+from distill.errors import UsageError
 from distill.plugins import PluginManager
 from distill.specs import parse_pairs
-from distill.types import IGNORE_INDEX
+from distill.types import IGNORE_INDEX, Transcript
 
 if TYPE_CHECKING:
+    from distill.encode import Encoder
     from distill.show import ShownRow
+
+
+_SHOWN = 3
+_SHOWN_ON_PAGE = 50
 
 
 @click.command("show")
 @click.argument("data", type=click.Path(path_type=Path))
+@from_option
 @student_option
 @formatter_options
 @labeler_options
-@click.option("-n", "count", type=click.IntRange(min=1), default=3, show_default=True, help="How many rows.")
+@click.option(
+    "-n",
+    "count",
+    type=click.IntRange(min=1),
+    help=f"How many rows.  [default: {_SHOWN}; {_SHOWN_ON_PAGE} with --html]",
+)
 @click.option("--all", "every", is_flag=True, help="All rows.")
+@click.option(
+    "--html",
+    "page",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write a web page instead: tokens in colour, with counts and lengths over all rows.",
+)
 @json_option
 @click.pass_obj
 def command(
     manager: PluginManager,
     data: Path,
+    data_format: str | None,
     student: str,
     formatter: str,
     formatter_options: tuple[str, ...],
     labeler: str,
     labeler_options: tuple[str, ...],
-    count: int,
+    count: int | None,
     every: bool,
+    page: Path | None,
     as_json: bool,
 ) -> None:
     """Show the rows of DATA token by token, exactly as the trainer's collator would get them.
@@ -45,22 +67,47 @@ def command(
     special tokens are in reverse video. Only the student's tokenizer is
     loaded, not its weights.
 
+    --html makes one file that needs no network and runs no script; point at a token for its id, label and role.
+
     --json prints one object a row: {"row", "id", "token_ids", "tokens", "labels", "trained"}.
     """
+    from distill.dialects import read_transcripts
     from distill.formats import make_formatter, make_labeler
     from distill.models import load_tokenizer, resolve_model
     from distill.show import show
     from distill.student import prepare_tokenizer
-    from distill.transcripts import read_transcripts
 
+    if page and as_json:
+        raise UsageError("--html and --json are two ways to show the rows", "choose one")
     made = make_formatter(formatter, parse_pairs(formatter_options, "-F"), manager)
     encoder = prepare_tokenizer(load_tokenizer(resolve_model(student, manager)), made, formatter)
     labels = make_labeler(labeler, parse_pairs(labeler_options, "-L"), manager, encoder)
-    for row in show(read_transcripts(data), encoder, labels, labeler, None if every else count):
+    transcripts = read_transcripts(data, data_format)
+    if page:
+        about = {"data": str(data), "student": student, "formatter": formatter, "labeler": labeler}
+        rows = show(_watch(transcripts), encoder, labels, labeler)
+        _write_page(rows, encoder, page, about, None if every else count or _SHOWN_ON_PAGE)
+        return
+    for row in show(transcripts, encoder, labels, labeler, None if every else count or _SHOWN):
         if as_json:
             print_json(row.as_dict())
         else:
             _show(row)
+
+
+def _watch(transcripts: Iterable[Transcript]) -> Iterable[Transcript]:
+    from tqdm import tqdm
+
+    return tqdm(transcripts, unit="row", desc="showing", disable=None)
+
+
+def _write_page(
+    rows: Iterable[ShownRow], encoder: Encoder, page: Path, about: Mapping[str, str], count: int | None
+) -> None:
+    from distill.show_page import write_page
+
+    summary = write_page(rows, encoder, page, about, count)
+    note(f"{page}: {summary.shown} of {summary.rows} rows, {summary.skipped} of all would be skipped")
 
 
 def _show(row: ShownRow) -> None:

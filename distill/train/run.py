@@ -6,10 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.collate import collator_for
+from distill.dialects import read_transcripts
 from distill.encode import Encoder
 from distill.errors import DataError, DistillError, PluginError
 from distill.formats import make_formatter, make_labeler
@@ -21,7 +21,6 @@ from distill.specs import make_options
 from distill.student import grow_embeddings, prepare_tokenizer, set_special_ids
 from distill.train.folder import RunFolder
 from distill.train.settings import TrainReport, TrainSettings
-from distill.transcripts import read_transcripts
 from distill.types import TrainResult, Transcript
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def train(
     encoder = prepare_tokenizer(load_tokenizer(ref), formatter, settings.formatter)
     labeler = make_labeler(settings.labeler, settings.labeler_options, manager, encoder)
     prepared = prepare(
-        _read(settings.data),
+        _read(settings),
         encoder,
         labeler,
         labeler_name=settings.labeler,
@@ -96,10 +95,10 @@ def train(
     return report
 
 
-def _read(paths: tuple[Path, ...]) -> Iterator[Transcript]:
-    for path in paths:
+def _read(settings: TrainSettings) -> Iterator[Transcript]:
+    for path in settings.data:
         empty = True
-        for transcript in read_transcripts(path):
+        for transcript in read_transcripts(path, settings.data_format):
             empty = False
             yield transcript
         if empty:

@@ -18,6 +18,7 @@ class TrainSettings:
         student: a model folder, `.gguf` file, hub id or registered name.
         data: transcript files.
         out: the run folder to make.
+        data_format: the shape of the data's rows, as `distill.dialects` names it; None: found out row by row.
         formatter, labeler, trainer: plugin names, each with its options.
         epochs: passes over the data.
         per_device_train_batch_size: sequences a device and forward pass.
@@ -31,6 +32,7 @@ class TrainSettings:
     student: str
     data: tuple[Path, ...]
     out: Path
+    data_format: str | None = None
     formatter: str = "chat-template"
     formatter_options: Mapping[str, Any] = field(default_factory=dict)
     labeler: str = "masked"
