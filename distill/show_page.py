@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from distill.text import printable
 from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from markupsafe import Markup
 
 _BINS = 24
@@ -32,14 +34,15 @@ class _Piece:
     hover: str
     trained: bool
     special: bool
+    turn: int
 
 
 @dataclass(frozen=True, slots=True)
 class _PageRow:
-    """A row, ready to be shown."""
+    """A row, ready to be shown: its pieces by message, so that text that runs from right to left stays within one."""
 
     row: ShownRow
-    pieces: list[_Piece]
+    runs: list[list[_Piece]]
 
 
 @dataclass(slots=True)
@@ -121,7 +124,9 @@ def write_page(
         summary.add(row)
         if count is None or row.row <= count:
             summary.shown = row.row
-            shown.append(_PageRow(row, list(_pieces(row, places(row, encoder), encoder))))
+            pieces = _pieces(row, places(row, encoder), encoder)
+            runs = groupby(pieces, lambda piece: (piece.turn, piece.special))
+            shown.append(_PageRow(row, [list(run) for _, run in runs]))
     page = _template().generate(about=about, summary=summary, bins=histogram(summary), rows=shown)
     try:
         with whole_file(target) as file:
@@ -150,7 +155,8 @@ def _pieces(row: ShownRow, where: Sequence[Place], encoder: Encoder) -> Iterator
         end, text = at + 1, row.tokens[at]
         if _BROKEN in text and not row.special[at]:
             end, text = _character(row, where, at, encoder)
-        yield _Piece(text, _hover(row, where[at], at, end), row.labels[at] != IGNORE_INDEX, row.special[at])
+        trained = row.labels[at] != IGNORE_INDEX
+        yield _Piece(text, _hover(row, where[at], at, end), trained, row.special[at], where[at].turn)
         at = end
 
 
@@ -190,12 +196,10 @@ def _visible(text: str) -> Markup:
     return Markup("").join(shown)
 
 
-def _template():
+def _template() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader = PackageLoader("distill")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    words = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=PackageLoader("distill"), autoescape=True, **words)
     environment.filters["visible"] = _visible
     return environment.get_template("show.html.jinja")
