@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from distill.encode import Encoder
 from distill.errors import DistillError, UsageError
 from distill.files import whole_file
+from distill.prepare import prepare
+from distill.protocols import Labeler
 from distill.show import Place, ShownRow, places
 from distill.text import printable
-from distill.types import IGNORE_INDEX
+from distill.types import IGNORE_INDEX, Transcript
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -45,22 +47,20 @@ class _PageRow:
     runs: list[list[_Piece]]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PageSummary:
     """Counts over all rows, shown or not.
 
     Attributes:
         rows: rows of the data.
-        shown: those that stand on the page.
         lengths: tokens of each example; there are more examples than rows where rows were split by answer.
         trained: trained tokens of each example.
-        reasons: why rows were skipped, and how many.
+        reasons: why rows would be skipped, and how many.
     """
 
     rows: int = 0
-    shown: int = 0
-    lengths: list[int] = field(default_factory=list)
-    trained: list[int] = field(default_factory=list)
+    lengths: Sequence[int] = ()
+    trained: Sequence[int] = ()
     reasons: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -73,14 +73,23 @@ class PageSummary:
         """Tokens of the example in the middle."""
         return int(statistics.median(self.lengths)) if self.lengths else 0
 
-    def add(self, row: ShownRow) -> None:
-        """Count a row."""
-        self.rows = row.row
-        if row.reason:
-            self.reasons[row.reason] += 1
-        else:
-            self.lengths.append(len(row.token_ids))
-            self.trained.append(row.trained)
+
+def summarise(transcripts: Iterable[Transcript], encoder: Encoder, labeler: Labeler, name: str) -> PageSummary:
+    """Prepare all rows, and count.
+
+    Args:
+        transcripts: the data.
+        encoder: for the student and its format.
+        labeler: decides which tokens count.
+        name: the labeler's, for errors.
+    """
+    prepared = prepare(transcripts, encoder, labeler, labeler_name=name)
+    return PageSummary(
+        rows=prepared.rows,
+        lengths=[len(example.input_ids) for example in prepared.examples],
+        trained=[example.trained_tokens for example in prepared.examples],
+        reasons=Counter(skipped.reason for skipped in prepared.skipped),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,50 +112,59 @@ def histogram(summary: PageSummary) -> list[Bin]:
 
 
 def write_page(
-    rows: Iterable[ShownRow], encoder: Encoder, target: Path, about: Mapping[str, str], count: int | None
-) -> PageSummary:
+    rows: Iterable[ShownRow], summary: PageSummary, encoder: Encoder, target: Path, about: Mapping[str, str]
+) -> int:
     """Write the page; it appears whole, or not at all.
 
     Args:
-        rows: all of the data's, as `show` gives them: all are counted.
+        rows: those that stand on the page, as `show` gives them.
+        summary: counts over all rows.
         encoder: that made them.
         target: the file. A page that is there already is replaced; another file is not.
         about: what the page says of itself, name by name: the data, the student, …
-        count: how many rows stand on the page; None: all.
+
+    Returns:
+        How many rows stand on the page.
 
     Raises:
         UsageError: `target` is another file.
         DistillError: it cannot be written.
     """
-    _check_target(target)
-    summary, shown = PageSummary(), []
-    for row in rows:
-        summary.add(row)
-        if count is None or row.row <= count:
-            summary.shown = row.row
-            pieces = _pieces(row, places(row, encoder), encoder)
-            runs = groupby(pieces, lambda piece: (piece.turn, piece.special))
-            shown.append(_PageRow(row, [list(run) for _, run in runs]))
-    page = _template().generate(about=about, summary=summary, bins=histogram(summary), rows=shown)
+    check_target(target)
+    made = [_page_row(row, encoder) for row in rows]
+    shown = made[-1].row.row if made else 0
+    page = _template().generate(about=about, summary=summary, bins=histogram(summary), shown=shown, rows=made)
     try:
         with whole_file(target) as file:
             file.writelines(page)
     except OSError as error:
         raise DistillError(f"{target}: {error.strerror or error}", "give a file that can be written") from None
-    return summary
+    return shown
 
 
-def _check_target(target: Path) -> None:
-    """Replace only what looks like a page: a slip of the hand must not cost a file of transcripts."""
+def check_target(target: Path) -> None:
+    """Replace only what looks like a page: a slip of the hand must not cost a file of transcripts.
+
+    Raises:
+        UsageError: `target` is another file.
+        DistillError: it cannot be read, or its folder is missing.
+    """
     try:
         with open(target, "rb") as file:
             head = file.read(64)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if not target.parent.is_dir():
+            raise DistillError(f"{target}: {error.strerror}", "make its folder first") from None
         return
     except OSError as error:
         raise DistillError(f"{target}: {error.strerror or error}", "give a file to write to") from None
     if head and not head.lstrip().lower().startswith(b"<!doctype html"):
         raise UsageError(f"{target} is no web page; it was left as it is", "give another file to write to")
+
+
+def _page_row(row: ShownRow, encoder: Encoder) -> _PageRow:
+    pieces = _pieces(row, places(row, encoder), encoder)
+    return _PageRow(row, [list(run) for _, run in groupby(pieces, lambda piece: (piece.turn, piece.special))])
 
 
 def _pieces(row: ShownRow, where: Sequence[Place], encoder: Encoder) -> Iterator[_Piece]:

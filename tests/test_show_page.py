@@ -18,7 +18,7 @@ from distill.encode import Encoder
 from distill.formats import make_labeler
 from distill.models import load_tokenizer
 from distill.show import Place, places, show
-from distill.show_page import PageSummary, histogram, write_page
+from distill.show_page import PageSummary, histogram, summarise, write_page
 from distill.student import prepare_tokenizer
 from distill.train import TrainSettings, train
 from distill.types import Message, Source, Transcript
@@ -75,11 +75,11 @@ def encoder(bloom):
     return prepare_tokenizer(load_tokenizer(str(bloom)), make_formatter("chat-template"), "chat-template")
 
 
-def page_of(transcripts, encoder, manager, folder, labeler="masked", count=None):
+def page_of(transcripts, encoder, manager, folder, labeler="masked"):
     """Write a page, and read it."""
-    labels = make_labeler(labeler, {}, manager, encoder)
-    target = folder / "page.html"
-    write_page(show(transcripts, encoder, labels, labeler), encoder, target, {"data": HOSTILE}, count)
+    labels, target = make_labeler(labeler, {}, manager, encoder), folder / "page.html"
+    summary = summarise(transcripts, encoder, labels, labeler)
+    write_page(show(transcripts, encoder, labels, labeler), summary, encoder, target, {"data": HOSTILE})
     return Page(target.read_text(encoding="utf-8"))
 
 

@@ -25,7 +25,7 @@ def from_option(function: F) -> F:
         "--from",
         "data_format",
         type=click.Choice(list(DIALECTS)),
-        help="The format of the rows of DATA.  [default: found out row by row]",
+        help="The format of the rows that are read.  [default: found out row by row]",
     )(function)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,6 @@ from distill.specs import parse_pairs
 from distill.types import IGNORE_INDEX, Transcript
 
 if TYPE_CHECKING:
-    from distill.encode import Encoder
     from distill.show import ShownRow
 
 
@@ -82,13 +81,19 @@ def command(
     made = make_formatter(formatter, parse_pairs(formatter_options, "-F"), manager)
     encoder = prepare_tokenizer(load_tokenizer(resolve_model(student, manager)), made, formatter)
     labels = make_labeler(labeler, parse_pairs(labeler_options, "-L"), manager, encoder)
-    transcripts = read_transcripts(data, data_format)
     if page:
+        from distill.show_page import check_target, summarise, write_page
+
+        check_target(page)
+        summary = summarise(_watch(read_transcripts(data, data_format)), encoder, labels, labeler)
+        rows = show(
+            read_transcripts(data, data_format), encoder, labels, labeler, None if every else count or _SHOWN_ON_PAGE
+        )
         about = {"data": str(data), "student": student, "formatter": formatter, "labeler": labeler}
-        rows = show(_watch(transcripts), encoder, labels, labeler)
-        _write_page(rows, encoder, page, about, None if every else count or _SHOWN_ON_PAGE)
+        shown = write_page(rows, summary, encoder, page, about)
+        note(f"{page}: {shown} of {summary.rows} rows, {summary.skipped} of all would be skipped")
         return
-    for row in show(transcripts, encoder, labels, labeler, None if every else count or _SHOWN):
+    for row in show(read_transcripts(data, data_format), encoder, labels, labeler, None if every else count or _SHOWN):
         if as_json:
             print_json(row.as_dict())
         else:
@@ -98,16 +103,7 @@ def command(
 def _watch(transcripts: Iterable[Transcript]) -> Iterable[Transcript]:
     from tqdm import tqdm
 
-    return tqdm(transcripts, unit="row", desc="showing", disable=None)
-
-
-def _write_page(
-    rows: Iterable[ShownRow], encoder: Encoder, page: Path, about: Mapping[str, str], count: int | None
-) -> None:
-    from distill.show_page import write_page
-
-    summary = write_page(rows, encoder, page, about, count)
-    note(f"{page}: {summary.shown} of {summary.rows} rows, {summary.skipped} of all would be skipped")
+    return tqdm(transcripts, unit="row", desc="counting", disable=None)
 
 
 def _show(row: ShownRow) -> None:
