@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,8 +27,9 @@ def parse_transcript(row: Mapping[str, Any], source: Source) -> Transcript:
         raise DataError(f"{source}: `metadata` is not an object")
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise DataError(f"{source}: `tools` is not a list of objects")
+    _check_json(tools, f"{source}: `tools`")
     return Transcript(
-        id=str(row.get("id") or source),
+        id=_text(str(row.get("id") or source), f"{source}: `id`"),
         messages=tuple(parse_message(message, f"{source}: message {n}") for n, message in enumerate(messages)),
         tools=tuple(tools),
         metadata=metadata,
@@ -49,6 +51,7 @@ def parse_message(row: Any, where: str) -> Message:
     calls = row.get("tool_calls") or ()
     if not isinstance(calls, (list, tuple)) or not all(isinstance(call, dict) for call in calls):
         raise DataError(f"{where}: `tool_calls` is not a list of objects")
+    _check_json(calls, f"{where}: `tool_calls`")
     content = _text(row.get("content"), f"{where}: `content`")
     refusal = _text(row.get("refusal"), f"{where}: `refusal`")
     if content is None and not calls and refusal is None:
@@ -84,9 +87,19 @@ def _text(value: Any, where: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise DataError(f"{where} is {type(value).__name__}, not text")
-    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-        raise DataError(f"{where} has half a surrogate pair, which is no text", "replace it, e.g. with U+FFFD")
+    _check_encodable(value, where)
     return value
+
+
+def _check_json(value: Any, where: str) -> None:
+    """Tools and calls become text in a template."""
+    if value:
+        _check_encodable(json.dumps(value, ensure_ascii=False), where)
+
+
+def _check_encodable(text: str, where: str) -> None:
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        raise DataError(f"{where} has half a surrogate pair, which is no text", "replace it, e.g. with U+FFFD")
 
 
 def message_to_dict(message: Message) -> dict[str, Any]:

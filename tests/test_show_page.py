@@ -79,7 +79,7 @@ def page_of(transcripts, encoder, manager, folder, labeler="masked"):
     """Write a page, and read it."""
     labels, target = make_labeler(labeler, {}, manager, encoder), folder / "page.html"
     summary = summarise(transcripts, encoder, labels, labeler)
-    write_page(show(transcripts, encoder, labels, labeler), summary, encoder, target, {"data": HOSTILE})
+    write_page(show(transcripts, encoder, labels, labeler), summary, encoder, target, {"data": HOSTILE + "\ud83d"})
     return Page(target.read_text(encoding="utf-8"))
 
 
@@ -122,7 +122,7 @@ def test_the_first_batch_is_what_was_shown(manager, bloom, article, tmp_path, mo
 
 
 def test_the_page_can_do_nothing(encoder, manager, tmp_path):
-    rows = [chat(HOSTILE, HOSTILE, id=HOSTILE + "\ud83d"), Transcript(HOSTILE, (Message("user", HOSTILE),))]
+    rows = [chat(HOSTILE, HOSTILE, id=HOSTILE), Transcript(HOSTILE, (Message("user", HOSTILE),))]
     page = page_of(rows, encoder, manager, tmp_path)
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.tags.isdisjoint({"script", "img", "link", "iframe", "object", "form", "a", "base"})
