@@ -18,7 +18,6 @@ class TrainSettings:
         student: a model folder, `.gguf` file, hub id or registered name.
         data: transcript files.
         out: the run folder to make.
-        data_format: the shape of the data's rows, as `distill.dialects` names it; None: found out row by row.
         formatter, labeler, trainer: plugin names, each with its options.
         epochs: passes over the data.
         per_device_train_batch_size: sequences a device and forward pass.
@@ -27,12 +26,12 @@ class TrainSettings:
         max_length: the most tokens of an example; None: what the model can take.
         overlong: what to do with longer ones.
         seed: for shuffling and dropout.
+        data_format: the format of the data's rows, as `distill.dialects` names it; None: found out row by row.
     """
 
     student: str
     data: tuple[Path, ...]
     out: Path
-    data_format: str | None = None
     formatter: str = "chat-template"
     formatter_options: Mapping[str, Any] = field(default_factory=dict)
     labeler: str = "masked"
@@ -46,6 +45,7 @@ class TrainSettings:
     max_length: int | None = None
     overlong: Overlong = "error"
     seed: int = 0
+    data_format: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
