@@ -127,10 +127,10 @@ def places(row: ShownRow, encoder: Encoder) -> list[Place]:
     No conversation may do so, where a formatter is not deterministic: then nothing is said of any token.
     """
     messages, tools = row.transcript.messages, row.transcript.tools
-    ends = [len(messages)]
-    ends += [turn + 1 for turn, message in enumerate(messages[:-1]) if message.role == "assistant"]
-    for end in ends:
-        encoded = encoder.encode(messages[:end], tools)
+    stops = [len(messages)]
+    stops += [turn + 1 for turn, message in enumerate(messages[:-1]) if message.role == "assistant"]
+    for stop in stops:
+        encoded = encoder.encode(messages[:stop], tools)
         if encoded.input_ids[: len(row.token_ids)] == row.token_ids:
             marks = zip(encoded.turn, encoded.end_of_turn, strict=True)
             found = [Place(turn, messages[turn].role if turn >= 0 else None, bool(end)) for turn, end in marks]

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from distill.convert import convert
 from distill.dialects import DIALECTS, parse_row, read_transcripts, rows_of
 from distill.errors import DataError
 from distill.types import Source
@@ -42,6 +43,19 @@ CALL = {"name": "f", "arguments": {"x": 1}}
         ),
         ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, "sharegpt", ASKED),
         ({"messages": [{"from": "user", "value": "q"}, {"from": "Assistant", "value": "a"}]}, "sharegpt", ASKED),
+        ({"messages": [{"role": "human", "content": "q"}, {"role": "gpt", "content": "a"}]}, "sharegpt", ASKED),
+        (
+            {
+                "system": "s",
+                "messages": [
+                    {"role": "system", "content": "s"},
+                    {"role": "Human", "content": "q"},
+                    {"role": "model", "content": "a"},
+                ],
+            },
+            "sharegpt",
+            TAUGHT,
+        ),
         ({"conversation": [{"role": "user", "content": "q"}, {"role": "bing", "content": "a"}]}, "sharegpt", ASKED),
         (
             {"system": "s", "conversations": [{"from": "human", "value": "q"}, {"from": "chatgpt", "value": "a"}]},
@@ -68,6 +82,7 @@ CALL = {"name": "f", "arguments": {"x": 1}}
 def test_rows_are_found_out_and_read(row, name, messages):
     assert parse_row(row, HERE)[1].name == name
     assert said(row) == messages == said(row, name)
+    assert not convert([(HERE, row)], "canonical", lambda line: None).lost
 
 
 def test_openais_rows_old_and_new():

@@ -9,7 +9,6 @@ from distill.dialects.base import (
     Row,
     columns,
     refuse_preferences,
-    text_content,
     tools_of,
     unread_columns,
     with_system,
@@ -70,7 +69,7 @@ def _unread(row: Row) -> set[str]:
 
 
 def _write(transcript: Transcript) -> dict[str, Any]:
-    text_content(transcript, "Alpaca")
+    _check_texts(transcript)
     said = list(transcript.messages)
     system = said.pop(0).content if said[0].role == "system" else None
     while said and said[-1].role != "assistant":
@@ -88,6 +87,14 @@ def _write(transcript: Transcript) -> dict[str, Any]:
     if len(texts) > 2:
         row["history"] = [[texts[n], texts[n + 1]] for n in range(0, len(texts) - 2, 2)]
     return row
+
+
+def _check_texts(transcript: Transcript) -> None:
+    for message in transcript.messages:
+        if message.role == "tool" or message.tool_calls:
+            raise DataError("Alpaca has no tool calls and no tool messages")
+        if message.content is None:
+            raise DataError("Alpaca has no messages without text (a refusal)")
 
 
 ALPACA = Dialect("alpaca", "instruction, input, output; system, history", _matches, _read, _unread, _write)

@@ -12,9 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.errors import DataError
-from distill.types import Transcript
+from distill.types import ROLES, Transcript
 
 Row = Mapping[str, Any]
+
+SPEAKERS = {
+    **dict.fromkeys(("human", "user", "prompter"), "user"),
+    **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "bot", "model", "ai"), "assistant"),
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("tool", "observation", "function", "function_response", "ipython"), "tool"),
+    **dict.fromkeys(("function_call", "tool_call"), "call"),
+}
+"""ShareGPT's speakers: each one's role, or `call` for an assistant's message of tool calls."""
+
+_NICKNAMES = set(SPEAKERS) - {*ROLES, "developer", "function"}
 
 
 def whole(transcript: Transcript) -> list[Transcript]:
@@ -45,6 +56,16 @@ class Dialect:
     split: Callable[[Transcript], list[Transcript]] = whole
 
 
+def has_speakers(messages: Any) -> bool:
+    """Whether a list of messages is ShareGPT's, whatever its key: one is `from` someone, or by a `human` or `gpt`."""
+    if not isinstance(messages, list):
+        return False
+    return any(
+        isinstance(message, dict) and ("from" in message or str(message.get("role")).lower() in _NICKNAMES)
+        for message in messages
+    )
+
+
 def columns(row: Row, known: Collection[str]) -> dict[str, Any]:
     """The row's metadata: its own, and the columns that mean nothing to the dialect."""
     own = row.get("metadata")
@@ -72,7 +93,7 @@ def with_system(row: Row, messages: list[Any], where: str) -> list[Any]:
     """Put the row's `system` before its messages; an empty one is none.
 
     Raises:
-        DataError: it is no text, or there is a system message as well.
+        DataError: it is no text, or there is another system message as well.
     """
     system = row.get("system")
     if not system:
@@ -80,6 +101,8 @@ def with_system(row: Row, messages: list[Any], where: str) -> list[Any]:
     if not isinstance(system, str):
         raise DataError(f"{where}: `system` is not a text")
     if messages and isinstance(messages[0], dict) and messages[0].get("role") == "system":
+        if messages[0].get("content") == system:
+            return messages
         raise DataError(f"{where}: the row has `system` and a system message", "leave one of them out")
     return [{"role": "system", "content": system}, *messages]
 
@@ -130,16 +153,3 @@ def refuse_preferences(row: Row, where: str, marks: Iterable[str] = ("kto_tag",)
             f"{where}: a row of preferences (it has {names}), not one of answers to learn",
             "keep the good answers only, and leave those columns out",
         )
-
-
-def text_content(transcript: Transcript, name: str) -> None:
-    """Check that a conversation is made of texts only.
-
-    Raises:
-        DataError: tools take part in it, or a message has no text.
-    """
-    for message in transcript.messages:
-        if message.role == "tool" or message.tool_calls:
-            raise DataError(f"{name} has no tool calls and no tool messages")
-        if message.content is None:
-            raise DataError(f"{name} has no messages without text (a refusal)")

@@ -10,6 +10,7 @@ from distill.dialects.base import (
     Dialect,
     Row,
     columns,
+    has_speakers,
     tools_of,
     unread_columns,
     unread_fields,
@@ -53,9 +54,7 @@ def plain_message(message: Any, where: str) -> Any:
 
 
 def _matches(row: Row) -> bool:
-    messages = row.get("messages")
-    first = messages[0] if isinstance(messages, list) and messages else None
-    return "messages" in row and not (isinstance(first, dict) and "from" in first)
+    return "messages" in row and not has_speakers(row["messages"])
 
 
 def _read(row: Row, where: str) -> dict[str, Any]:

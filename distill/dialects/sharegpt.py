@@ -8,10 +8,12 @@ from contextlib import suppress
 from typing import Any
 
 from distill.dialects.base import (
+    SPEAKERS,
     Dialect,
     Row,
     columns,
     from_json,
+    has_speakers,
     refuse_preferences,
     tools_of,
     unread_columns,
@@ -24,13 +26,6 @@ from distill.types import Message, Transcript
 
 _KEYS = ("conversations", "conversation", "messages")
 _KNOWN = ("id", "tools", "functions", "system", "metadata", *_KEYS)
-_SPEAKERS = {
-    **dict.fromkeys(("human", "user", "prompter"), "user"),
-    **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "bot", "model", "ai"), "assistant"),
-    **dict.fromkeys(("system", "developer"), "system"),
-    **dict.fromkeys(("tool", "observation", "function", "function_response", "ipython"), "tool"),
-    **dict.fromkeys(("function_call", "tool_call"), "call"),
-}
 
 
 def _turns(row: Row) -> Any:
@@ -38,10 +33,7 @@ def _turns(row: Row) -> Any:
 
 
 def _matches(row: Row) -> bool:
-    if "conversations" in row or "conversation" in row:
-        return True
-    turns = _turns(row)
-    return isinstance(turns, list) and bool(turns) and isinstance(turns[0], dict) and "from" in turns[0]
+    return "conversations" in row or "conversation" in row or has_speakers(row.get("messages"))
 
 
 def _read(row: Row, where: str) -> dict[str, Any]:
@@ -70,9 +62,9 @@ def _read_turn(turn: Any, where: str) -> tuple[dict[str, Any], bool]:
     if not isinstance(turn, dict):
         raise DataError(f"{where} is not an object", 'a turn is {"from": "human" or "gpt", "value": "…"}')
     speaker = turn.get("from", turn.get("role"))
-    role = _SPEAKERS.get(speaker.lower()) if isinstance(speaker, str) else None
+    role = SPEAKERS.get(speaker.lower()) if isinstance(speaker, str) else None
     if role is None:
-        raise DataError(f"{where} is by the unknown speaker {speaker!r}", f"known are {', '.join(_SPEAKERS)}")
+        raise DataError(f"{where} is by the unknown speaker {speaker!r}", f"known are {', '.join(SPEAKERS)}")
     value = turn.get("value", turn.get("content"))
     message = {key: item for key, item in turn.items() if key not in ("from", "value", "content")}
     if role == "call":
