@@ -10,40 +10,40 @@ Three rules hold for every formatter and tokenizer:
 
 from __future__ import annotations
 
+import functools
 import itertools
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.errors import DataError, DistillError, PluginError
+from distill.plain_text import SENTINEL, PlainText, Tokens
 from distill.plugins import one_line
+from distill.protocols import ShapedFormatter
 from distill.types import Encoded, Message, Segment
 
 if TYPE_CHECKING:
-    from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast
 
     from distill.protocols import Formatter
 
-_SENTINEL = "\U000f6d1b"  # private use; stands before text that does not start the input
-_BRACKETED = re.compile(r"[<\[({|⟨｜].*[>\])}|⟩｜]", re.DOTALL)
-
-Conversation = tuple[Sequence[Message], Sequence[Mapping[str, Any]]]
-"""Messages and tool definitions."""
+_Span = tuple[int, int, int, bool]
+"""A stretch of text with an owner: start, end, turn, whether it is reasoning."""
 
 
-@dataclass(slots=True)
-class _Piece:
-    """What becomes tokens in one go: a control token (`id`), or ordinary `text` with the content inside it."""
+class _Piece(NamedTuple):  # a plain tuple: there are fifty of them in a chat of four turns
+    """What becomes tokens in one go: a control token (`id`), or ordinary `text` with the messages' text inside it."""
 
     text: str
-    id: int | None = None
-    assistant: bool = False
-    end_of_turn: bool = False
-    first: bool = False
-    contents: list[tuple[int, int, int]] = field(default_factory=list)  # (start, end, turn) in `text`
+    id: int | None
+    assistant: bool
+    end_of_turn: bool
+    first: bool
+    spans: Sequence[_Span]
+
+    @property
+    def of_one(self) -> bool:
+        """Whether all of it has one owner, or none: then nobody needs to know which characters a token stands for."""
+        return not self.spans or (self.spans[0][0] <= 0 and self.spans[0][1] >= len(self.text))
 
 
 class Encoder:
@@ -56,14 +56,16 @@ class Encoder:
 
     Attributes:
         control_ids: the token ids that steer the model, which content never becomes.
+        proved: of a conversation's shape, whether its answers stand there as at inference (see `distill.prepare`).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, formatter: Formatter, name: str = "formatter"):
         self.tokenizer = tokenizer
         self.formatter = formatter
         self.name = name
-        self._text = _TextTokenizer(tokenizer)
+        self._text = PlainText(tokenizer)
         self.control_ids = frozenset(self._text.control_ids)
+        self.proved: dict[Hashable, bool] = {}
 
     def segments(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[Segment]:
         """Render a finished conversation, and check what the formatter says of it.
@@ -73,6 +75,15 @@ class Encoder:
             PluginError: the formatter's answer breaks its contract.
         """
         return self._checked(messages, tools, add_generation_prompt=False)
+
+    def shape(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Hashable | None:
+        """What decides the rendering, texts apart; None where the formatter cannot say (see `ShapedFormatter`)."""
+        if not isinstance(self.formatter, ShapedFormatter):
+            return None
+        try:
+            return self.formatter.shape(messages, self.tokenizer, tools=tools or None)
+        except Exception as error:
+            raise PluginError(f"formatter {self.name!r} failed: {one_line(error)}") from error
 
     def prompt_segments(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[Segment]:
         """Render a conversation up to where the assistant starts to write."""
@@ -86,12 +97,38 @@ class Encoder:
         """Encode a conversation as the prompt of its next answer."""
         return self.encode_segments([self.prompt_segments(messages, tools)])[0].input_ids
 
+    def count_controls(self, text: str) -> int:
+        """How many control tokens a template's text would become."""
+        return self._text.count_controls(text)
+
+    def holds_control(self, text: str) -> bool:
+        """Whether a text holds the spelling of a control token."""
+        return self._text.controls.search(text) is not None
+
+    def without_controls(self, text: str) -> str:
+        """A template's text without its control tokens."""
+        return self._text.controls.sub(" ", text)
+
+    def round_trip(self, text: str) -> str:
+        """What becomes of an ordinary text that is encoded and decoded: a lossy tokenizer changes it."""
+        ids = self._text.encode_batch({(text, False): False})[text, False].ids
+        return self.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False)
+
     def encode_segments(self, rendered: Sequence[Sequence[Segment]]) -> list[Encoded]:
         """Encode rendered conversations, in one batch."""
         plans = [list(self._plan(segments)) for segments in rendered]
-        texts = {(piece.text, piece.first) for plan in plans for piece in plan if piece.id is None}
-        encodings = self._text.encode_batch(sorted(texts))
+        texts: dict[tuple[str, bool], bool] = {}  # each once, and whether the characters of its tokens are needed
+        for piece in itertools.chain.from_iterable(plans):
+            if piece.id is None:
+                key = piece.text, piece.first
+                texts[key] = texts.get(key, False) or not piece.of_one
+        encodings = self._text.encode_batch(texts)
         return [_assemble(plan, encodings) for plan in plans]
+
+    @functools.cached_property
+    def stop(self) -> int:
+        """As `stop_token_id`, asked once."""
+        return self.stop_token_id()
 
     def stop_token_id(self) -> int:
         """The control token by which an answer ends: generation stops at it.
@@ -122,7 +159,7 @@ class Encoder:
         if not isinstance(segments, (list, tuple)) or not all(isinstance(segment, Segment) for segment in segments):
             raise PluginError(f"formatter {self.name!r} returned something that is not a list of Segments")
         for segment in segments:
-            if _SENTINEL in segment.text:
+            if SENTINEL in segment.text:
                 raise DataError("the text holds the character U+F6D1B, which distill uses itself")
             owned = segment.content or segment.end_of_turn or segment.role is not None
             if owned and not 0 <= segment.turn < len(messages):
@@ -137,40 +174,34 @@ class Encoder:
     def _plan(self, segments: Iterable[Segment]) -> Iterator[_Piece]:
         """Cut a conversation into control tokens and runs of ordinary text."""
         first, swallow = True, False
-        for key, stretch in itertools.groupby(segments, _stretch):
-            assistant, end_of_turn = key[0], key[1]
-            text, template, contents = "", [], []
-            for segment in stretch:
-                if segment.content:
-                    contents.append((len(text), len(text) + len(segment.text), segment.turn))
-                else:
-                    template.append((len(text), len(text) + len(segment.text)))
-                    if segment.turn >= 0:
-                        contents.append((len(text), len(text) + len(segment.text), segment.turn))
-                text += segment.text
+        for (assistant, end_of_turn, _), stretch in itertools.groupby(segments, _stretch):
+            parts = list(stretch)
+            text, spans = "".join([part.text for part in parts]), []
+            start = 0
+            for part in parts:
+                end = start + len(part.text)
+                if part.content or part.turn >= 0:
+                    spans.append((start, end, part.turn, part.reasoning))
+                start = end
             at = len(text) - len(text.lstrip()) if swallow and not assistant else 0
-            for start, end, token in self._text.find_controls(text, template):
+            for start, end, token in self._text.controls_of(parts, text):
                 if start < at:  # white space that the control token before it swallowed
                     continue
-                end_strip, start_strip = end, start
-                if token.rstrip:
-                    end_strip = len(text) - len(text[end:].lstrip())
-                if token.lstrip:
-                    start_strip = max(at, len(text[:start].rstrip()))
+                end_strip = len(text) - len(text[end:].lstrip()) if token.rstrip else end
+                start_strip = max(at, len(text[:start].rstrip())) if token.lstrip else start
                 if start_strip > at:
-                    yield _piece(text, at, start_strip, contents, assistant, end_of_turn, first)
-                    first = False
-                turn = next((turn for a, b, turn in contents if a < end and start < b), -1)
-                yield _Piece("", self._text.ids[token.content], assistant, end_of_turn, False, [(0, 0, turn)])
+                    yield _piece(text, at, start_strip, spans, assistant, end_of_turn, first)
+                inside = [span for span in spans if span[0] < end and start < span[1]]
+                yield _Piece("", self._text.ids[token.content], assistant, end_of_turn, False, inside)
                 first, at, swallow = False, end_strip, token.rstrip and end_strip == len(text)
             if at < len(text):
-                yield _piece(text, at, len(text), contents, assistant, end_of_turn, first)
+                yield _piece(text, at, len(text), spans, assistant, end_of_turn, first)
                 first, swallow = False, False
 
 
 def text_of(segments: Sequence[Segment]) -> str:
     """The text that segments make together."""
-    return "".join(segment.text for segment in segments)
+    return "".join([segment.text for segment in segments])
 
 
 def _stretch(segment: Segment) -> tuple[bool, bool, int]:
@@ -179,128 +210,47 @@ def _stretch(segment: Segment) -> tuple[bool, bool, int]:
     return assistant, segment.end_of_turn, segment.turn if assistant else -1
 
 
-def _piece(text: str, start: int, end: int, contents: list, assistant: bool, end_of_turn: bool, first: bool) -> _Piece:
-    inside = [(a - start, b - start, turn) for a, b, turn in contents if a < end and b > start]
+def _piece(
+    text: str, start: int, end: int, spans: Sequence[_Span], assistant: bool, end_of_turn: bool, first: bool
+) -> _Piece:
+    inside = [(a - start, b - start, turn, thought) for a, b, turn, thought in spans if a < end and b > start]
     return _Piece(text[start:end], None, assistant, end_of_turn, first, inside)
 
 
-def _assemble(plan: Sequence[_Piece], encodings: Mapping[tuple[str, bool], tuple[list, list]]) -> Encoded:
-    encoded = Encoded([], [], [], [])
+def _assemble(plan: Sequence[_Piece], encodings: Mapping[tuple[str, bool], Tokens]) -> Encoded:
+    input_ids, assistant_mask, ends, turns, reasoning = [], [], [], [], []
     for piece in plan:
+        spans = piece.spans
         if piece.id is not None:
-            ids, turns = [piece.id], [piece.contents[0][2]]
+            input_ids.append(piece.id)
+            size = 1
         else:
-            ids, offsets = encodings[piece.text, piece.first]
-            turns = [_turn_at(piece.contents, start, end) for start, end in offsets]
-        encoded.input_ids.extend(ids)
-        encoded.assistant_mask.extend([int(piece.assistant)] * len(ids))
-        encoded.end_of_turn.extend([int(piece.end_of_turn)] * len(ids))
-        encoded.turn.extend(turns)
-    return encoded
+            tokens = encodings[piece.text, piece.first]
+            input_ids.extend(tokens.ids)
+            size = len(tokens.ids)
+        if piece.id is not None or piece.of_one:
+            turn, thought = (spans[0][2], int(spans[0][3])) if spans else (-1, 0)
+            turns.extend([turn] * size)
+            reasoning.extend([thought] * size)
+        else:
+            whose, thoughts = _owners(spans, tokens.offsets(), tokens.shift)
+            turns.extend(whose)
+            reasoning.extend(thoughts)
+        assistant_mask.extend([int(piece.assistant)] * size)
+        ends.extend([int(piece.end_of_turn)] * size)
+    return Encoded(input_ids, assistant_mask, ends, turns, reasoning)
 
 
-def _turn_at(contents: Sequence[tuple[int, int, int]], start: int, end: int) -> int:
-    for a, b, turn in contents:
-        if a < max(end, start + 1) and start < b:
-            return turn
-    return -1
-
-
-class _TextTokenizer:
-    """Encodes ordinary text: as the student's tokenizer does, but without ever making a control token of it.
-
-    Attributes:
-        ids: every added token's id.
-        control_ids: ids of the added tokens that steer the model. Added tokens that are mere vocabulary (white space,
-            a domain's words) are not among them: they are matched in content too, as the tokenizer itself does.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast):
-        import tokenizers
-
-        added = tokenizer.added_tokens_decoder
-        self.ids = {token.content: id for id, token in added.items() if token.content}
-        self._tokens = {token.content: token for token in added.values() if token.content}
-        self._vocabulary = {text for text, token in self._tokens.items() if not _steers(token)}
-        self.control_ids = {id for text, id in self.ids.items() if text not in self._vocabulary}
-        # Text that the vocabulary does not cover becomes unk: that is no way to steer, unless unk is eos or bos too.
-        unknown = {tokenizer.unk_token_id} - {tokenizer.eos_token_id, tokenizer.bos_token_id}
-        self._forbidden = self.control_ids - unknown
-        longest_first = sorted(self._tokens, key=len, reverse=True)
-        self._any = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-        config = json.loads(tokenizer.backend_tokenizer.to_str())
-        config.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
-        self._plain = tokenizers.Tokenizer.from_str(json.dumps(config))
-        self._plain.add_special_tokens([tokenizers.AddedToken(_SENTINEL, normalized=False, special=True)])
-
-    def find_controls(self, text: str, template: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, AddedToken]]:
-        """Find the added tokens in a text: leftmost, then longest, as the tokenizers library does.
-
-        Args:
-            text: a stretch of the conversation.
-            template: (start, end) of the template's text in it; only there control tokens count.
-        """
-        at = 0
-        while match := self._any.search(text, at):
-            start = match.start()
-            token = self._token_at(text, start, match.group(), template)
-            if token is None:
-                at = start + 1
-                continue
-            at = start + len(token.content)
-            yield start, at, token
-
-    def _token_at(self, text: str, start: int, longest: str, template: Sequence[tuple[int, int]]) -> AddedToken | None:
-        for length in range(len(longest), 0, -1):
-            word, end = longest[:length], start + length
-            token = self._tokens.get(word)
-            if token is None:
-                continue
-            if (token.single_word and re.search(r"\w\Z", text[:start])) or (
-                token.single_word and re.match(r"\w", text[end:])
-            ):
-                continue
-            if word in self._vocabulary or any(a <= start and end <= b for a, b in template):
-                return token
-        return None
-
-    def encode_batch(
-        self, texts: Sequence[tuple[str, bool]]
-    ) -> dict[tuple[str, bool], tuple[list[int], list[tuple[int, int]]]]:
-        """Encode texts, each with whether it starts the input.
-
-        Returns:
-            For each: token ids, and the characters (start, end) each token stands for.
-        """
-        prefixed = [text if first else _SENTINEL + text for text, first in texts]
-        result = {}
-        for (text, first), encoding in zip(
-            texts, self._plain.encode_batch(prefixed, add_special_tokens=False), strict=True
-        ):
-            ids, offsets = encoding.ids, encoding.offsets
-            if not first:
-                ids, offsets = ids[1:], [(max(a - 1, 0), max(b - 1, 0)) for a, b in offsets[1:]]
-            if not self._forbidden.isdisjoint(ids):
-                ids, offsets = self._split_controls(text, first, ids, offsets)
-            result[text, first] = ids, offsets
-        return result
-
-    def _split_controls(
-        self, text: str, first: bool, ids: list[int], offsets: list[tuple[int, int]]
-    ) -> tuple[list[int], list[tuple[int, int]]]:
-        """A vocabulary may hold a control string as an ordinary entry (Unigram does): encode it in two halves."""
-        bad = next(n for n, id in enumerate(ids) if id in self._forbidden)
-        start, end = offsets[bad]
-        if end - start < 2:
-            raise DataError(f"the text {text[start:end]!r} can only be encoded as a control token")
-        left, right = (text[: start + 1], first), (text[start + 1 :], False)
-        halves = self.encode_batch([left, right])
-        shifted = [(a + start + 1, b + start + 1) for a, b in halves[right][1]]
-        return halves[left][0] + halves[right][0], halves[left][1] + shifted
-
-
-def _steers(token: AddedToken) -> bool:
-    """Whether an added token is a control token: a special one, or a bracketed word such as `<think>` or `[INST]`."""
-    if not token.content.strip():
-        return False
-    return token.special or bool(_BRACKETED.fullmatch(token.content.strip()))
+def _owners(spans: Sequence[_Span], offsets: Sequence[tuple[int, int]], shift: int) -> tuple[list[int], list[int]]:
+    """Whose each token is: the first span it touches. Tokens and spans both run from left to right."""
+    turns, reasoning, at = [], [], 0
+    a, b, turn, thought = spans[0]
+    for start, end in offsets:
+        start -= shift
+        while b <= start and at + 1 < len(spans):
+            at += 1
+            a, b, turn, thought = spans[at]
+        inside = start < b and (a < end - shift or a <= start)
+        turns.append(turn if inside else -1)
+        reasoning.append(int(inside and thought))
+    return turns, reasoning

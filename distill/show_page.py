@@ -10,14 +10,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distill.dataset import Work, prepare_files
 from distill.encode import Encoder
 from distill.errors import DistillError, UsageError
 from distill.files import whole_file
-from distill.prepare import prepare
-from distill.protocols import Labeler
 from distill.show import Place, ShownRow, places
 from distill.text import printable
-from distill.types import IGNORE_INDEX, Transcript
+from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -74,20 +73,17 @@ class PageSummary:
         return int(statistics.median(self.lengths)) if self.lengths else 0
 
 
-def summarise(transcripts: Iterable[Transcript], encoder: Encoder, labeler: Labeler, name: str) -> PageSummary:
-    """Prepare all rows, and count.
+def summarise(data: Path, work: Work) -> PageSummary:
+    """Prepare all rows of a file, as `train` and `check` do, and count.
 
-    Args:
-        transcripts: the data.
-        encoder: for the student and its format.
-        labeler: decides which tokens count.
-        name: the labeler's, for errors.
+    Raises:
+        DataError: it is empty, or a row is no conversation.
     """
-    prepared = prepare(transcripts, encoder, labeler, labeler_name=name)
+    prepared = prepare_files([data], work)
     return PageSummary(
         rows=prepared.rows,
-        lengths=[len(example.input_ids) for example in prepared.examples],
-        trained=[example.trained_tokens for example in prepared.examples],
+        lengths=prepared.examples.lengths.tolist(),
+        trained=prepared.examples.trained.tolist(),
         reasons=Counter(skipped.reason for skipped in prepared.skipped),
     )
 

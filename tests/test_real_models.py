@@ -57,6 +57,7 @@ def test_readmes_main_job(tmp_path, smollm2):
     assert "the model would say" in done.stdout
     converted = re.search(r"```text\n(\d of \d rows converted.*?)```", README, re.S).group(1)
     assert converted in done.stderr
+    assert "No error: every trained answer reads back" in done.stdout
     assert "sk-0000" not in done.stdout + done.stderr + (tmp_path / "transcripts.jsonl").read_text()
 
 

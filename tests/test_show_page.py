@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
@@ -17,8 +18,9 @@ from distill.dialects import read_transcripts
 from distill.encode import Encoder
 from distill.formats import make_labeler
 from distill.models import load_tokenizer
+from distill.prepare import prepare
 from distill.show import Place, places, show
-from distill.show_page import PageSummary, histogram, summarise, write_page
+from distill.show_page import PageSummary, histogram, write_page
 from distill.student import prepare_tokenizer
 from distill.train import TrainSettings, train
 from distill.types import Message, Source, Transcript
@@ -78,7 +80,13 @@ def encoder(bloom):
 def page_of(transcripts, encoder, manager, folder, labeler="masked"):
     """Write a page, and read it."""
     labels, target = make_labeler(labeler, {}, manager, encoder), folder / "page.html"
-    summary = summarise(transcripts, encoder, labels, labeler)
+    prepared = prepare(transcripts, encoder, labels)
+    summary = PageSummary(
+        rows=prepared.rows,
+        lengths=prepared.examples.lengths.tolist(),
+        trained=prepared.examples.trained.tolist(),
+        reasons=Counter(skipped.reason for skipped in prepared.skipped),
+    )
     write_page(show(transcripts, encoder, labels, labeler), summary, encoder, target, {"data": HOSTILE + "\ud83d"})
     return Page(target.read_text(encoding="utf-8"))
 
@@ -200,6 +208,7 @@ def test_counts_are_of_all_rows_and_rows_left_out_are_said(bloom, tmp_path, caps
         assert (f"The first {shown} of 63 rows; the counts are of all." in page.text) == (shown < 60)
         assert "message 1: the answer is empty" in page.text
         said = capsys.readouterr()
+        assert "examples60" in "".join(page.text.split()) and "rowsskipped3" in "".join(page.text.split())
         assert said.out == "" and "3 of all would be skipped" in said.err
 
 
@@ -211,6 +220,15 @@ def test_only_pages_are_replaced(bloom, article, tmp_path, capsys):
     assert main([*words, str(tmp_path)]) == 1 and main([*words, str(tmp_path / "no" / "page.html")]) == 1
     assert main([*words, str(tmp_path / "page.html")]) == main([*words, str(tmp_path / "page.html")]) == 0
     assert main([*words, str(tmp_path / "page.html"), "--json"]) == 2
+
+
+def test_an_empty_file_is_said_to_be_empty(bloom, tmp_path, capsys):
+    (tmp_path / "empty.jsonl").write_text("\n")
+    words = ["show", str(tmp_path / "empty.jsonl"), "--student", str(bloom)]
+    for more in ([], ["--html", str(tmp_path / "page.html")]):
+        assert main([*words, *more]) == 1
+        assert "empty.jsonl is empty" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_an_empty_page_is_a_page(encoder, manager, tmp_path):

@@ -66,6 +66,13 @@ def labeler_options(function: F) -> F:
     )(function)
 
 
+def allow_option(function: F) -> F:
+    """`--allow CODE`: accept an error of the label proof."""
+    return click.option(
+        "--allow", metavar="CODE", multiple=True, help="Accept this error of the label proof; may be repeated."
+    )(function)
+
+
 def student_option(function: F) -> F:
     """`--student MODEL`."""
     return click.option(

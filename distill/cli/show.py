@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +10,10 @@ import click
 
 from distill.cli.options import formatter_options, from_option, json_option, labeler_options, student_option
 from distill.cli.terminal import note, print_json, printable
-from distill.errors import UsageError
+from distill.errors import DataError, UsageError
 from distill.plugins import PluginManager
 from distill.specs import parse_pairs
-from distill.types import IGNORE_INDEX, Transcript
+from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from distill.show import ShownRow
@@ -78,32 +77,31 @@ def command(
 
     if page and as_json:
         raise UsageError("--html and --json are two ways to show the rows", "choose one")
-    made = make_formatter(formatter, parse_pairs(formatter_options, "-F"), manager)
+    format_options, label_options = parse_pairs(formatter_options, "-F"), parse_pairs(labeler_options, "-L")
+    made = make_formatter(formatter, format_options, manager)
     encoder = prepare_tokenizer(load_tokenizer(resolve_model(student, manager)), made, formatter)
-    labels = make_labeler(labeler, parse_pairs(labeler_options, "-L"), manager, encoder)
+    labels = make_labeler(labeler, label_options, manager, encoder)
+    number = None if every else count or (_SHOWN_ON_PAGE if page else _SHOWN)
+    rows = show(read_transcripts(data, data_format), encoder, labels, labeler, number)
     if page:
+        from distill.dataset import Work
         from distill.show_page import check_target, summarise, write_page
 
         check_target(page)
-        summary = summarise(_watch(read_transcripts(data, data_format)), encoder, labels, labeler)
-        rows = show(
-            read_transcripts(data, data_format), encoder, labels, labeler, None if every else count or _SHOWN_ON_PAGE
-        )
+        names = {"formatter": [formatter, format_options], "labeler": [labeler, label_options]}
+        summary = summarise(data, Work(encoder, labels, labeler, names, data_format))
         about = {"data": str(data), "student": student, "formatter": formatter, "labeler": labeler}
         shown = write_page(rows, summary, encoder, page, about)
         note(f"{page}: {shown} of {summary.rows} rows, {summary.skipped} of all would be skipped")
         return
-    for row in show(read_transcripts(data, data_format), encoder, labels, labeler, None if every else count or _SHOWN):
+    row = None
+    for row in rows:
         if as_json:
             print_json(row.as_dict())
         else:
             _show(row)
-
-
-def _watch(transcripts: Iterable[Transcript]) -> Iterable[Transcript]:
-    from tqdm import tqdm
-
-    return tqdm(transcripts, unit="row", desc="counting", disable=None)
+    if row is None:
+        raise DataError(f"{data} is empty", "give a file of transcripts; `distill collect` makes one")
 
 
 def _show(row: ShownRow) -> None:

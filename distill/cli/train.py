@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from distill.cli.options import formatter_options, from_option, json_option, labeler_options, student_option
+from distill.cli.options import (
+    allow_option,
+    formatter_options,
+    from_option,
+    json_option,
+    labeler_options,
+    student_option,
+)
 from distill.cli.terminal import note, print_json
 from distill.plugins import PluginManager
 from distill.specs import parse_pairs
@@ -72,6 +79,7 @@ from distill.specs import parse_pairs
     show_default=True,
     help="What to do with longer ones: refuse to start, leave the row out, or cut its end off.",
 )
+@allow_option
 @click.option("--seed", type=int, default=0, show_default=True, help="For shuffling and dropout.")
 @click.option("--dry-run", is_flag=True, help="Count rows, tokens and steps; load no weights, write nothing.")
 @json_option
@@ -82,7 +90,8 @@ def command(context: click.Context, data: tuple[Path, ...], dry_run: bool, as_js
     DATA are JSON lines, or JSON arrays, of transcripts, OpenAI, ShareGPT, Alpaca or prompt/completion rows.
 
     RUN/model is the student: load it with `distill generate RUN` or with plain transformers. Every row is trained, or
-    stands in RUN/skipped.jsonl with its reason.
+    stands in RUN/skipped.jsonl with its reason. The labels are proved first, as `distill check` does; on an error
+    nothing is trained.
 
     \b
         distill train answers.jsonl --student smollm2 --out run

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.errors import DataError
-from distill.types import ROLES, Transcript
+from distill.types import Transcript
 
 Row = Mapping[str, Any]
 
@@ -25,7 +25,7 @@ SPEAKERS = {
 }
 """ShareGPT's speakers: each one's role, or `call` for an assistant's message of tool calls."""
 
-_NICKNAMES = set(SPEAKERS) - {*ROLES, "developer", "function"}
+_NICKNAMES = {"human", "gpt"}  # speakers of no other format
 
 
 def whole(transcript: Transcript) -> list[Transcript]:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from distill.collate import collator_for
-from distill.dialects import read_transcripts
+from distill.dataset import Work, prepare_files
 from distill.encode import Encoder
 from distill.errors import DataError, DistillError, PluginError
+from distill.findings import Findings
 from distill.formats import make_formatter, make_labeler
 from distill.models import load_model, load_tokenizer, max_positions, resolve_model
 from distill.plugins import PluginManager
-from distill.prepare import Prepared, prepare
+from distill.prepare import Prepared
 from distill.protocols import Labeler, TrainJob
 from distill.specs import make_options
 from distill.student import grow_embeddings, prepare_tokenizer, set_special_ids
 from distill.train.folder import RunFolder
 from distill.train.settings import TrainReport, TrainSettings
-from distill.types import TrainResult, Transcript
+from distill.types import TrainResult
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,6 +55,7 @@ def train(
     Raises:
         DistillError: anything that keeps it from training; nothing half-made is left as a model.
     """
+    Findings.check_codes(settings.allow)
     manager.formatters.get(settings.formatter), manager.labelers.get(settings.labeler)  # a wrong name fails first
     trainer_spec = manager.trainers.get(settings.trainer)
     trainer = trainer_spec.build(make_options(trainer_spec, settings.trainer_options, "trainer"))
@@ -64,17 +66,17 @@ def train(
     formatter = make_formatter(settings.formatter, settings.formatter_options, manager)
     encoder = prepare_tokenizer(load_tokenizer(ref), formatter, settings.formatter)
     labeler = make_labeler(settings.labeler, settings.labeler_options, manager, encoder)
-    prepared = prepare(
-        _read(settings),
-        encoder,
-        labeler,
-        labeler_name=settings.labeler,
-        max_length=settings.max_length or max_positions(ref),
-        overlong=settings.overlong,
+    work = Work(encoder, labeler, settings.labeler, _identity(settings), settings.data_format)
+    prepared = prepare_files(
+        settings.data, work, max_length=settings.max_length or max_positions(ref), overlong=settings.overlong
     )
     report = _report(settings, prepared)
-    if not prepared.examples:
-        raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill show`")
+    if not len(prepared.examples):
+        raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill check`")
+    prepared.findings.raise_errors(settings.allow)
+    for finding in prepared.findings:
+        if finding.severity != "note":
+            note(f"{finding.severity}: {finding}")
     if dry_run:
         return report
     note(f"{report.trained_rows} of {report.rows} rows, {report.trained_tokens} trained tokens, {report.steps} steps")
@@ -95,14 +97,12 @@ def train(
     return report
 
 
-def _read(settings: TrainSettings) -> Iterator[Transcript]:
-    for path in settings.data:
-        empty = True
-        for transcript in read_transcripts(path, settings.data_format):
-            empty = False
-            yield transcript
-        if empty:
-            raise DataError(f"{path} is empty", "give a file of transcripts; `distill collect` makes one")
+def _identity(settings: TrainSettings) -> dict[str, object]:
+    """What decides how a row is prepared."""
+    return {
+        "formatter": [settings.formatter, dict(settings.formatter_options)],
+        "labeler": [settings.labeler, dict(settings.labeler_options)],
+    }
 
 
 def _job(
@@ -150,8 +150,8 @@ def _report(settings: TrainSettings, prepared: Prepared) -> TrainReport:
         split_rows=prepared.split,
         truncated=prepared.truncated,
         examples=len(prepared.examples),
-        tokens=sum(len(example.input_ids) for example in prepared.examples),
-        trained_tokens=sum(example.trained_tokens for example in prepared.examples),
+        tokens=int(prepared.examples.lengths.sum()),
+        trained_tokens=int(prepared.examples.trained.sum()),
         steps=steps,
         reasons=dict(Counter(skipped.reason for skipped in prepared.skipped)),
     )

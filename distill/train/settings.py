@@ -27,6 +27,7 @@ class TrainSettings:
         overlong: what to do with longer ones.
         seed: for shuffling and dropout.
         data_format: the format of the data's rows, as `distill.dialects` names it; None: found out row by row.
+        allow: errors of the label proof that are accepted (codes of `distill.findings`).
     """
 
     student: str
@@ -46,6 +47,7 @@ class TrainSettings:
     overlong: Overlong = "error"
     seed: int = 0
     data_format: str | None = None
+    allow: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

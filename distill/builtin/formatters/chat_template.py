@@ -9,7 +9,7 @@ character. Where they do not, the row is refused: never a guess.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill import DataError, Message, Segment, UsageError, message_to_dict
+from distill.builtin.formatters.opacity import only_copies
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -72,6 +73,18 @@ class ChatTemplate:
         """ChatML's two markers, where the shipped template is used."""
         return ["<|im_start|>", "<|im_end|>"] if self.chat_template(tokenizer) == chatml() else []
 
+    def shape(
+        self,
+        messages: Sequence[Message],
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Hashable | None:
+        """The conversation's shape, where the template does not look into texts; see `distill.ShapedFormatter`."""
+        if not only_copies(self.chat_template(tokenizer)):
+            return None
+        return _shape(messages, tools)
+
     def segments(
         self,
         messages: Sequence[Message],
@@ -99,7 +112,10 @@ class ChatTemplate:
         if id(layout) not in self._skeletons:  # who wrote what depends on the conversation's shape alone
             self._skeletons[id(layout)] = self._skeleton(layout, messages, tokenizer, tools)
         fill = iter(texts)
-        return [replace(part, text=next(fill)) if part.content else part for part in self._skeletons[id(layout)]]
+        return [
+            Segment(next(fill), True, part.role, part.turn, False, part.reasoning) if part.content else part
+            for part in self._skeletons[id(layout)]
+        ]
 
     def _render(
         self,
@@ -133,8 +149,7 @@ class ChatTemplate:
         add_generation_prompt: bool,
     ) -> list[str | _Slot]:
         """Template text and slots in turn, for conversations of this shape; remembered by shape."""
-        shape = tuple((m.role, m.reasoning_content is None, m.name, m.tool_call_id) for m in messages)
-        key = (id(tokenizer), shape, repr(tools) if tools else "", add_generation_prompt)
+        key = (id(tokenizer), _shape(messages, tools), add_generation_prompt)
         if key not in self._layouts:
             blanks = [
                 replace(
@@ -223,6 +238,14 @@ class ChatTemplate:
         after = next(n for n, part in enumerate(layout) if isinstance(part, _Slot) and part.turn == 1) + 1
         text = layout[after]
         return text[: self._end_of_turn(text, tokenizer)]
+
+
+def _shape(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None) -> Hashable:
+    """All of a conversation but its texts."""
+    return (
+        tuple([(m.role, m.reasoning_content is None, m.refusal is None, m.name, m.tool_call_id) for m in messages]),
+        repr(tools) if tools else "",
+    )
 
 
 def _fill(layout: Sequence[str | _Slot], messages: Sequence[Message], rendered: str) -> list[str] | None:
