@@ -40,6 +40,7 @@ from distill.jsonl import dumps
 from distill.models import cache_dir
 from distill.prepare import CHUNK, Chunk, Overlong, Prepared, Skipped, fit, prepare_chunk
 from distill.protocols import Labeler
+from distill.turns import Turns, choose_turns
 from distill.types import Source
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Work:
     Attributes:
         labeler_name: for errors.
         settings: names and options of formatter and labeler: part of the cached data's name.
+        turns: which answers of a conversation are trained.
         data_format: the format of the rows, as `distill.dialects` names it; None: found out row by row.
     """
 
@@ -69,6 +71,7 @@ class Work:
     labeler: Labeler
     labeler_name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    turns: Turns = "all"
     data_format: str | None = None
 
 
@@ -122,8 +125,8 @@ def _in_memory(rows: Sequence[Row], work: Work) -> Prepared:
 
 def _prepare(rows: Sequence[Row], work: Work) -> Chunk:
     named = find_dialect(work.data_format) if work.data_format else None
-    transcripts = [parse_row(row, Source(file, line), named)[0] for file, line, row in rows]
-    return prepare_chunk(transcripts, work.encoder, work.labeler, work.labeler_name)
+    transcripts = (parse_row(row, Source(file, line), named)[0] for file, line, row in rows)
+    return prepare_chunk(list(choose_turns(transcripts, work.turns)), work.encoder, work.labeler, work.labeler_name)
 
 
 def _add(whole: Chunk, part: Chunk) -> None:
@@ -244,8 +247,7 @@ def _name(paths: Sequence[Path], work: Work) -> str:
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
         "template": template,
         "date": str(date.today()) if "strftime_now" in template else None,
-        "settings": work.settings,
-        "format": work.data_format,
+        "settings": [work.settings, work.turns, work.data_format],
         "code": [_code_of(thing) for thing in (prepare_files, work.encoder.formatter, work.labeler)],
         "versions": [metadata.version(name) for name in _PACKAGES],
     }

@@ -19,6 +19,7 @@ from distill.errors import DataError, DistillError, PluginError
 from distill.plain_text import SENTINEL, PlainText, Tokens
 from distill.plugins import one_line
 from distill.protocols import ShapedFormatter
+from distill.tools import refuse_control_tokens
 from distill.types import Encoded, Message, Segment
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ class Encoder:
         return controls[-1]
 
     def _checked(self, messages: Sequence[Message], tools: Sequence, add_generation_prompt: bool) -> list[Segment]:
+        refuse_control_tokens(tools, self.holds_control)
         try:
             segments = self.formatter.segments(
                 messages, self.tokenizer, tools=tools or None, add_generation_prompt=add_generation_prompt

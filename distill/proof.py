@@ -6,6 +6,7 @@ what comes out, knows nothing of how it was made, and holds for a plugin's forma
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -94,9 +95,16 @@ class Proof:
             if message.content and self.encoder.holds_control(message.content):
                 said = text_of([part for part in segments if part.content and part.turn == turn])
                 # The format must have said that this text is the message's, and not its own.
-                inside = message.content.strip() in said or not any(part.turn == turn for part in segments)
+                inside = self._holds(said, message.content) or not any(part.turn == turn for part in segments)
                 self.findings.add("control-text" if inside else "control-from-content", where, f"message {turn}")
                 break
+
+    def _holds(self, said: str, content: str) -> bool:
+        """Whether a rendered text is a message's: as it is, or its words, as they stand or as JSON (tool results)."""
+        answer = content.rpartition("</think>")[2]  # templates cut off what comes before, or frame it themselves
+        words = self.encoder.without_controls(answer).split()
+        forms = [(word, json.dumps(word)[1:-1], json.dumps(word, ensure_ascii=False)[1:-1]) for word in words]
+        return content.strip() in said or bool(forms and all(any(form in said for form in word) for word in forms))
 
     def _answer(self, turn: int, encoded: Encoded, labels: Sequence[int], start: int, end: int, where: str) -> int:
         """Prove one answer's labels; returns how many of its tokens are trained."""

@@ -15,6 +15,7 @@ from distill.cli.options import (
     json_option,
     labeler_options,
     student_option,
+    turns_option,
 )
 from distill.cli.terminal import print_json, printable
 from distill.plugins import PluginManager
@@ -23,6 +24,7 @@ from distill.specs import parse_pairs
 if TYPE_CHECKING:
     from distill.check import CheckReport
     from distill.findings import Finding
+    from distill.turns import Turns
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
 
@@ -33,6 +35,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
 @student_option
 @formatter_options
 @labeler_options
+@turns_option
 @click.option(
     "--max-length", type=click.IntRange(min=2), help="The most tokens of a row.  [default: what the student can take]"
 )
@@ -55,6 +58,7 @@ def command(
     formatter_options: tuple[str, ...],
     labeler: str,
     labeler_options: tuple[str, ...],
+    turns: Turns,
     max_length: int | None,
     against: tuple[Path, ...],
     allow: tuple[str, ...],
@@ -85,6 +89,7 @@ def command(
         make_labeler(labeler, label_options, manager, encoder),
         labeler,
         {"formatter": [formatter, format_options], "labeler": [labeler, label_options]},
+        turns,
         data_format,
     )
     report = check(data, work, max_length=max_length or max_positions(ref), against=against)

@@ -54,7 +54,7 @@ def labeler_options(function: F) -> F:
         "labeler_options",
         metavar="KEY=VALUE",
         multiple=True,
-        help="An option of the labeler, e.g. -L end_of_turn=false with trl.",
+        help="An option of the labeler, e.g. -L end_of_turn=false with trl, -L reasoning=false with masked.",
     )(function)
     return click.option(
         "--labeler",
@@ -63,6 +63,18 @@ def labeler_options(function: F) -> F:
         show_default=True,
         help="Which tokens count in the loss: copy (all), masked (the assistant's and its end-of-turn marker), "
         "trl (as TRL's DataCollatorForCompletionOnlyLM), or a plugin's.",
+    )(function)
+
+
+def turns_option(function: F) -> F:
+    """`--turns all|last`."""
+    return click.option(
+        "--turns",
+        type=click.Choice(["all", "last"]),
+        default="all",
+        show_default=True,
+        help="Which answers of a conversation are trained: all, or the last alone. An answer with `weight: 0` or "
+        "`train: false` never is.",
     )(function)
 
 

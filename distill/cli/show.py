@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from distill.cli.options import formatter_options, from_option, json_option, labeler_options, student_option
+from distill.cli.options import (
+    formatter_options,
+    from_option,
+    json_option,
+    labeler_options,
+    student_option,
+    turns_option,
+)
 from distill.cli.terminal import note, print_json, printable
 from distill.errors import DataError, UsageError
 from distill.plugins import PluginManager
@@ -17,6 +24,7 @@ from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from distill.show import ShownRow
+    from distill.turns import Turns
 
 
 _SHOWN = 3
@@ -29,6 +37,7 @@ _SHOWN_ON_PAGE = 50
 @student_option
 @formatter_options
 @labeler_options
+@turns_option
 @click.option(
     "-n",
     "count",
@@ -54,6 +63,7 @@ def command(
     formatter_options: tuple[str, ...],
     labeler: str,
     labeler_options: tuple[str, ...],
+    turns: Turns,
     count: int | None,
     every: bool,
     page: Path | None,
@@ -74,6 +84,7 @@ def command(
     from distill.models import load_tokenizer, resolve_model
     from distill.show import show
     from distill.student import prepare_tokenizer
+    from distill.turns import choose_turns
 
     if page and as_json:
         raise UsageError("--html and --json are two ways to show the rows", "choose one")
@@ -82,14 +93,15 @@ def command(
     encoder = prepare_tokenizer(load_tokenizer(resolve_model(student, manager)), made, formatter)
     labels = make_labeler(labeler, label_options, manager, encoder)
     number = None if every else count or (_SHOWN_ON_PAGE if page else _SHOWN)
-    rows = show(read_transcripts(data, data_format), encoder, labels, labeler, number)
+    transcripts = choose_turns(read_transcripts(data, data_format), turns)
+    rows = show(transcripts, encoder, labels, labeler, number)
     if page:
         from distill.dataset import Work
         from distill.show_page import check_target, summarise, write_page
 
         check_target(page)
         names = {"formatter": [formatter, format_options], "labeler": [labeler, label_options]}
-        summary = summarise(data, Work(encoder, labels, labeler, names, data_format))
+        summary = summarise(data, Work(encoder, labels, labeler, names, turns, data_format))
         about = {"data": str(data), "student": student, "formatter": formatter, "labeler": labeler}
         shown = write_page(rows, summary, encoder, page, about)
         note(f"{page}: {shown} of {summary.rows} rows, {summary.skipped} of all would be skipped")

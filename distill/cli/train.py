@@ -16,6 +16,7 @@ from distill.cli.options import (
     json_option,
     labeler_options,
     student_option,
+    turns_option,
 )
 from distill.cli.terminal import note, print_json
 from distill.plugins import PluginManager
@@ -29,6 +30,7 @@ from distill.specs import parse_pairs
 @click.option("--out", required=True, metavar="RUN", type=click.Path(path_type=Path), help="The run folder to make.")
 @formatter_options
 @labeler_options
+@turns_option
 @click.option(
     "--trainer",
     metavar="NAME",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.prepare import Overlong
+from distill.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class TrainSettings:
         data: transcript files.
         out: the run folder to make.
         formatter, labeler, trainer: plugin names, each with its options.
+        turns: which answers of a conversation are trained.
         epochs: passes over the data.
         per_device_train_batch_size: sequences a device and forward pass.
         gradient_accumulation_steps: forward passes an optimizer step.
@@ -39,6 +41,7 @@ class TrainSettings:
     labeler_options: Mapping[str, Any] = field(default_factory=dict)
     trainer: str = "hf"
     trainer_options: Mapping[str, Any] = field(default_factory=dict)
+    turns: Turns = "all"
     epochs: float = 3.0
     per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 1
