@@ -51,7 +51,7 @@ _LAZY = {
     "Encoder": "distill.encode",
     "make_formatter": "distill.formats",
     "pad_batch": "distill.collate",
-    "read_transcripts": "distill.transcripts",
+    "read_transcripts": "distill.dialects",
     "message_to_dict": "distill.transcripts",
     "cache_dir": "distill.models",
     "clean_surrogates": "distill.jsonl",

@@ -12,6 +12,7 @@ import click
 from distill.cli.options import (
     allow_option,
     formatter_options,
+    from_option,
     json_option,
     labeler_options,
     student_option,
@@ -24,6 +25,7 @@ from distill.specs import parse_pairs
 
 @click.command("train")
 @click.argument("data", nargs=-1, required=True, metavar="DATA…", type=click.Path(path_type=Path))
+@from_option
 @student_option
 @click.option("--out", required=True, metavar="RUN", type=click.Path(path_type=Path), help="The run folder to make.")
 @formatter_options
@@ -85,7 +87,9 @@ from distill.specs import parse_pairs
 @json_option
 @click.pass_context
 def command(context: click.Context, data: tuple[Path, ...], dry_run: bool, as_json: bool, **words: Any) -> None:
-    """Fine-tune a student on the transcripts in DATA, and write the run folder RUN.
+    """Fine-tune a student on the conversations in DATA, and write the run folder RUN.
+
+    DATA are JSON lines, or JSON arrays, of transcripts, OpenAI, ShareGPT, Alpaca or prompt/completion rows.
 
     RUN/model is the student: load it with `distill generate RUN` or with plain transformers. Every row is trained, or
     stands in RUN/skipped.jsonl with its reason. The labels are proved first, as `distill check` does; on an error

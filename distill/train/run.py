@@ -66,7 +66,7 @@ def train(
     formatter = make_formatter(settings.formatter, settings.formatter_options, manager)
     encoder = prepare_tokenizer(load_tokenizer(ref), formatter, settings.formatter)
     labeler = make_labeler(settings.labeler, settings.labeler_options, manager, encoder)
-    work = Work(encoder, labeler, settings.labeler, _identity(settings), settings.turns)
+    work = Work(encoder, labeler, settings.labeler, _identity(settings), settings.turns, settings.data_format)
     prepared = prepare_files(
         settings.data, work, max_length=settings.max_length or max_positions(ref), overlong=settings.overlong
     )

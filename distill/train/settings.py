@@ -28,6 +28,7 @@ class TrainSettings:
         max_length: the most tokens of an example; None: what the model can take.
         overlong: what to do with longer ones.
         seed: for shuffling and dropout.
+        data_format: the format of the data's rows, as `distill.dialects` names it; None: found out row by row.
         allow: errors of the label proof that are accepted (codes of `distill.findings`).
     """
 
@@ -48,6 +49,7 @@ class TrainSettings:
     max_length: int | None = None
     overlong: Overlong = "error"
     seed: int = 0
+    data_format: str | None = None
     allow: tuple[str, ...] = ()
 
 
