@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
@@ -147,7 +147,7 @@ def prepare_chunk(transcripts: Sequence[Transcript], encoder: Encoder, labeler: 
     for part, encoded in _encode(rendered, encoder, chunk):
         _label(part, encoded, labeler, labeler_name, chunk, proof)
     chunk.findings = proof.finish()
-    chunk.skipped = _settle(chunk.skipped, {(row.id, str(row.source or "?")) for row in chunk.examples})
+    chunk.skipped = _settle(chunk.skipped, chunk.examples, chunk.findings)
     return chunk
 
 
@@ -306,9 +306,8 @@ def fit(prepared: Prepared, max_length: int | None, overlong: Overlong) -> None:
             reason = f"{lengths[row]} tokens, more than --max-length {max_length}"
         _skip(dropped, prepared.examples[row], reason, "overlong")
     prepared.examples = (cut if overlong == "truncate" else prepared.examples).select(kept.nonzero()[0])
-    if prepared.split and dropped:  # a part of a row may be trained still
-        trained = {(example.id, str(example.source or "?")) for example in prepared.examples}
-        dropped = _settle(dropped, trained)
+    if prepared.split and dropped:
+        dropped = _settle(dropped, prepared.examples, prepared.findings)
     prepared.skipped += dropped
 
 
@@ -327,10 +326,13 @@ def _too_long(examples: Examples, max_length: int) -> DistillError:
     )
 
 
-def _settle(skipped: Sequence[Skipped], trained: Collection[tuple[str, str]]) -> list[Skipped]:
-    """A row that was split counts as trained when any part of it is; a row is skipped once."""
+def _settle(skipped: Sequence[Skipped], examples: Iterable[Example], findings: Findings) -> list[Skipped]:
+    """Count each skipped row once; one that was split is trained when any answer of it is, and the others are found."""
+    trained = {(example.id, str(example.source or "?")) for example in examples}
     once: dict[tuple[str, str], Skipped] = {}
     for row in skipped:
-        if (row.id, row.source) not in trained:
+        if (row.id, row.source) in trained:
+            findings.add("answer-left-out", row.source, row.reason)
+        else:
             once.setdefault((row.id, row.source), row)
     return list(once.values())
