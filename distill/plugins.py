@@ -12,7 +12,9 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -139,6 +141,7 @@ class PluginManager:
         self.pm = pluggy.PluginManager(GROUP)
         self.pm.add_hookspecs(hookspecs)
         self.records: list[PluginRecord] = []
+        self._warned: set[tuple[str, str]] = set()  # (plugin, observer hook) whose failure has been told
         self.registries: dict[str, Registry] = {kind: Registry(kind, self) for kind in KINDS}
 
     @property
@@ -187,10 +190,11 @@ class PluginManager:
         began = time.perf_counter()
         loaded = set(sys.modules)
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to the command's data
+            with _fenced():
                 plugin = importer()
                 self.pm.register(plugin, name=record.name)
                 self.pm.check_pending()
+                self._refuse_wrappers(record)
                 specs = self._collect_specs(plugin, record)
         except (Exception, SystemExit) as error:  # a plugin may also call sys.exit() at import
             self._drop(record, error)
@@ -198,11 +202,8 @@ class PluginManager:
             for kind, spec in specs:
                 self.registries[kind].add(spec, record)
                 record.registers.setdefault(kind, []).append(spec.name)
-            record.hooks = [
-                caller.name
-                for caller in self.pm.get_hookcallers(plugin) or ()
-                if not caller.name.startswith("register_")
-            ]
+            callers = self.pm.get_hookcallers(plugin) or ()
+            record.hooks = [caller.name for caller in callers if not caller.name.startswith("register_")]
         record.seconds = time.perf_counter() - began
         record.heavy = sorted(name for name in HEAVY if name in sys.modules and name not in loaded)
 
@@ -214,6 +215,13 @@ class PluginManager:
             self.pm.unregister(name=record.name)
         for registry in self.registries.values():
             registry.drop(record)
+
+    def _refuse_wrappers(self, record: PluginRecord) -> None:
+        """A wrapper around other plugins' hooks would be called as if it were a hook itself, and do nothing."""
+        callers = self.pm.get_hookcallers(self.pm.get_plugin(record.name)) or ()
+        for impl in (impl for caller in callers for impl in caller.get_hookimpls()):
+            if impl.plugin_name == record.name and (impl.wrapper or impl.hookwrapper):
+                raise PluginError(f"its {impl.function.__name__} is a wrapper, which distill's hooks do not have")
 
     def _impls(self, hook: str, record: PluginRecord) -> list[Callable]:
         return [
@@ -250,7 +258,7 @@ class PluginManager:
             for function in self._impls("register_commands", record):
                 staging = click.Group("staging")
                 try:
-                    with contextlib.redirect_stdout(sys.stderr):
+                    with _fenced():
                         function(staging)
                     for name in staging.commands:
                         if name in cli.commands:
@@ -266,13 +274,29 @@ class PluginManager:
                     record.registers["command"] = sorted(staging.commands)
 
     def notify(self, hook: str, **values: Any) -> None:
-        """Call an observer hook of every plugin; a failure is logged with the plugin's name."""
-        for impl in getattr(self.pm.hook, hook).get_hookimpls():
+        """Call an observer hook of every plugin; a failure is logged with the plugin's name, as a warning once."""
+        for impl in reversed(getattr(self.pm.hook, hook).get_hookimpls()):  # as pluggy does: the latest first
             try:
-                with contextlib.redirect_stdout(sys.stderr):
+                with _fenced():
                     impl.function(*[values[name] for name in impl.argnames])
             except (Exception, SystemExit) as error:
-                log.warning("plugin %r failed in %s: %s", impl.plugin_name, hook, one_line(error))
+                level = logging.DEBUG if (impl.plugin_name, hook) in self._warned else logging.WARNING
+                self._warned.add((impl.plugin_name, hook))
+                log.log(level, "plugin %r failed in %s: %s", impl.plugin_name, hook, one_line(error))
+
+
+@contextlib.contextmanager
+def _fenced() -> Iterator[None]:
+    """Run a plugin's code: standard output belongs to the command's data, and Ctrl-C to the user."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        for number, handler in handlers.items():
+            changed = handler is not None and signal.getsignal(number) is not handler
+            if changed and threading.current_thread() is threading.main_thread():
+                signal.signal(number, handler)
 
 
 def _check_spec(kind: str, spec: Any) -> None:

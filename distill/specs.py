@@ -30,14 +30,16 @@ class TeacherSpec:
     Attributes:
         name: what the user writes.
         summary: one line for `distill plugins`.
-        build: called once a collection with (options, MODEL or None).
+        build: called once a collection with (options, MODEL or None), and the plugin manager where `loads_models`.
         options: a dataclass; its fields are the keys of `-T key=value`.
-        loads_models: MODEL may be the name of a registered model and then arrives as that model's path.
+        loads_models: the teacher runs a model in this process. MODEL may then be the name of a registered model, and
+            arrives as that model's path; `build` has a third argument, the plugin manager, for
+            `distill.make_formatter(name, options, manager)`: the same plugins as the rest of the command, loaded once.
     """
 
     name: str
     summary: str
-    build: Callable[[Any, str | None], Teacher | BatchTeacher]
+    build: Callable[..., Teacher | BatchTeacher]
     options: type = NoOptions
     loads_models: bool = False
 

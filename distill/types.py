@@ -187,8 +187,8 @@ class CollectRun:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a trainer reports: optimizer steps done and the mean training loss."""
+    """What a trainer reports: optimizer steps done and the mean training loss (None where it trained nothing)."""
 
     steps: int
-    loss: float
+    loss: float | None
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -13,14 +13,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-PLUGINS = Path(__file__).parent.parent / "plugins"
+ROOT = Path(__file__).parent.parent
+PLUGINS = ROOT / "plugins"
 
 
 def environment(path: Sequence[Path] = (), **variables: str) -> dict[str, str]:
     """The environment of a process that finds the packages installed in the folders of `path`, and no hub."""
     ours = ("DISTILL_", "OPENAI_", "PYTHONPATH")
     environ = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    return environ | {"PYTHONPATH": os.pathsep.join(map(str, path)), "HF_HUB_OFFLINE": "1"} | variables
+    where = os.pathsep.join(map(str, [*path, ROOT]))  # the checkout under test, whichever one is installed
+    return environ | {"PYTHONPATH": where, "HF_HUB_OFFLINE": "1"} | variables
 
 
 def distill(
@@ -61,9 +63,12 @@ def make_up(folder: Path, name: str, source: str | None, *, version: str = "1.0"
 
 
 def pip_install(target: Path, *packages: Path) -> None:
-    """Install source folders into `target`, from this machine alone: the build tools must be installed here."""
+    """Install source folders, or wheels, into `target`, from this machine alone: with the build tools that are here."""
     with tempfile.TemporaryDirectory() as scratch:  # setuptools writes beside the sources
-        copies = [shutil.copytree(package, Path(scratch) / package.name) for package in packages]
+        copies = [
+            shutil.copytree(package, Path(scratch) / package.name) if package.is_dir() else package
+            for package in packages
+        ]
         options = ["--no-deps", "--no-build-isolation", "--target", target, *copies]
         if importlib.util.find_spec("pip"):
             command = [sys.executable, "-m", "pip", "install", "--no-index", "--disable-pip-version-check", *options]

@@ -96,7 +96,7 @@ def rank(room: str) -> int:
 
 def core() -> list[Path]:
     """The modules that are no plugins, and neither the façade nor the start."""
-    outside = {PACKAGE / "__init__.py", PACKAGE / "__main__.py", PACKAGE / "testing.py"}
+    outside = {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}
     return [path for path in MODULES if path not in outside and room_of(module_of(path)) != "builtin"]
 
 

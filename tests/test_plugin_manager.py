@@ -211,9 +211,65 @@ def test_observers_cannot_break_a_run(manager, caplog, capsys, raised):
     load(manager, "good", module(training_finished=sees_one))
     with caplog.at_level(logging.WARNING):
         manager.notify("training_finished", run=Path("run"), result=RESULT)
-    assert seen == [RESULT]
+        manager.notify("training_finished", run=Path("run"), result=RESULT)
+    assert seen == [RESULT, RESULT]
+    # Said once: an observer that fails for each of ten thousand answers must not bury everything else.
     assert caplog.messages == [f"plugin 'bad' failed in training_finished: {one_line(raised)}"]
     assert capsys.readouterr().out == ""
+
+
+def test_observers_are_called_in_pluggys_order(manager):
+    """The latest first, but for `tryfirst` and `trylast`."""
+    seen = []
+
+    def observer(name, **when):
+        plugin = types.SimpleNamespace()
+        plugin.training_finished = distill.hookimpl(**when)(lambda run: seen.append(name))
+        return plugin
+
+    for name, when in {"first": {"tryfirst": True}, "last": {"trylast": True}, "one": {}, "two": {}}.items():
+        assert load(manager, name, observer(name, **when)).error is None
+    manager.notify("training_finished", run=Path(), result=RESULT)
+    assert seen == ["first", "two", "one", "last"]
+
+
+@pytest.mark.parametrize("when", [{"wrapper": True}, {"hookwrapper": True}])
+@pytest.mark.parametrize("hook", ["training_finished", "register_formatters"])
+def test_wrappers_are_refused(manager, hook, when):
+    plugin = types.SimpleNamespace()
+
+    def wraps():
+        yield
+
+    wraps.__name__ = hook
+    setattr(plugin, hook, distill.hookimpl(**when)(wraps))
+    assert load(manager, "mine", plugin).error == f"its {hook} is a wrapper, which distill's hooks do not have"
+
+
+def test_a_hook_of_a_newer_version_may_be_optional(manager):
+    plugin = types.SimpleNamespace()
+
+    @distill.hookimpl(optionalhook=True)
+    def register_dreams():
+        return []
+
+    plugin.register_dreams = register_dreams
+    assert load(manager, "mine", plugin).error is None
+
+
+def test_signal_handlers_are_given_back(manager):
+    import signal
+
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    before = [signal.getsignal(number) for number in numbers]
+
+    def register_formatters():
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        return [formatter("fine")]
+
+    assert load(manager, "mine", module(register_formatters=register_formatters)).error is None
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 @pytest.mark.parametrize("signal", [KeyboardInterrupt, type("Terminated", (BaseException,), {})])

@@ -11,6 +11,7 @@ import pytest
 from plugin_packages import distill, pip_install
 
 ROOT = Path(__file__).parent.parent
+SCAFFOLD = [f.relative_to(ROOT / "distill").as_posix() for f in (ROOT / "distill/scaffold").rglob("*-tpl")]
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,7 @@ def test_the_wheel_is_whole(installed):
         "templates/show.html.jinja",
         "py.typed",
         "cli/main.py",
+        *SCAFFOLD,
     ):
         assert (installed / "distill" / file).is_file(), file
     assert not (installed / "tests").exists()

@@ -1,25 +1,37 @@
-"""`distill plugins`: what is installed, what it offers, and what is broken."""
+"""`distill plugins`: what is installed, what it offers, what is broken; a new one; whether one keeps its contract."""
 
 from __future__ import annotations
 
 from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from distill.cli.terminal import print_json, printable
+from distill.cli.terminal import note, print_json, printable
 from distill.plugins import KINDS, PluginManager, PluginRecord
-from distill.specs import Spec
+from distill.scaffold import KINDS as NEW_KINDS
+from distill.scaffold import new_plugin
+from distill.specs import Spec, parse_pairs
+
+if TYPE_CHECKING:
+    from distill.testing import Outcome
 
 _FLAGS = {"teacher": "-T", "formatter": "-F", "labeler": "-L", "trainer": "-T"}
 
 
-@click.command("plugins")
+@click.group("plugins", invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a plugin.")
 @click.option("--timing", is_flag=True, help="Show how long each took to load, and the heavy modules it pulled in.")
 @click.option("--options", is_flag=True, help="Show the options of each name: the keys of -T, -F and -L.")
-@click.pass_obj
-def command(manager: PluginManager, as_json: bool, timing: bool, options: bool) -> None:
+@click.pass_context
+def command(context: click.Context, as_json: bool, timing: bool, options: bool) -> None:
     """List the plugins, and the names they register."""
+    if context.invoked_subcommand is not None:
+        if as_json or timing or options:
+            raise click.UsageError(f"options of `plugins {context.invoked_subcommand}` stand after its name", context)
+        return
+    manager: PluginManager = context.obj
     for record in manager.records:
         if as_json:
             print_json(asdict(record))
@@ -39,7 +51,7 @@ def _show(manager: PluginManager, record: PluginRecord, timing: bool, options: b
     for kind, names in record.registers.items():
         for name in names:
             spec = manager.registries[kind].get(name) if kind in KINDS else None
-            click.echo(f"    {kind:10}{name:16}{printable(spec.summary if spec else '')}".rstrip())
+            click.echo(f"    {kind:10}{name:15} {printable(spec.summary if spec else '')}".rstrip())
             if options and kind in _FLAGS:
                 _show_options(_FLAGS[kind], spec)
     for hook in record.hooks:
@@ -53,3 +65,85 @@ def _show_options(flag: str, spec: Spec) -> None:
         kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
         default = "" if field.default is MISSING else f" (default {field.default!r})"
         click.echo(f"        {flag} {field.name}={kind}{default}")
+
+
+@command.command("new")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(NEW_KINDS), required=True, help="What it offers.")
+@click.option(
+    "--in",
+    "parent",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    default=".",
+    help="Make the package's folder in here.  [default: the current folder]",
+)
+@click.pass_obj
+def new(manager: PluginManager, name: str, kind: str, parent: Path) -> None:
+    """Write the package of a new plugin.
+
+    distill-NAME offers NAME, installs, is found, and passes its own tests as it is.
+
+    \b
+        distill plugins new shout --kind formatter
+        pip install -e distill-shout
+        distill plugins check shout
+    """
+    folder = new_plugin(name, kind, parent, manager)
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        click.echo(str(file))
+    note(f"next: pip install -e {folder} && distill plugins check {folder.name.removeprefix('distill-')}")
+
+
+@command.command("check")
+@click.argument("name")
+@click.option(
+    "-T", "-F", "-L", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of NAME, as its command takes it."
+)
+@click.option("--kind", type=click.Choice(NEW_KINDS), help="What NAME is, where several kinds have the name.")
+@click.option("--ask", metavar="TEXT", help="Ask a teacher this, for 16 tokens at most; it may cost money.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a check.")
+@click.pass_obj
+def check(
+    manager: PluginManager, name: str, pairs: tuple[str, ...], kind: str | None, ask: str | None, as_json: bool
+) -> int:
+    """Hold a plugin to its contract.
+
+    NAME is a teacher's (NAME:MODEL), formatter's, labeler's or trainer's name, or a whole plugin's.
+
+    Each promise is a line: kept ✓, broken ✗ with what, in which conversation, and what to do, or ! for what breaks
+    nothing but should be known. Formatters and labelers are tried on conversations and tokenizers of every kind,
+    trainers on a tiny student. A teacher is only built, unless --ask says what to ask it. Exit code 1: a promise is
+    broken.
+
+    The same checks are in `distill.testing`, for a plugin's own tests.
+    """
+    from distill.models import quiet
+    from distill.testing import check_named
+
+    counts = {"passed": 0, "failed": 0, "noted": 0}
+    with quiet():
+        checked = check_named(manager, name, parse_pairs(pairs, "-T, -F or -L"), kind=kind, ask=ask)
+    for one in checked:
+        if not as_json:
+            click.secho(f"{one.kind} {one.name}", bold=True, nl=False)
+            click.echo(f"  ({one.owner})")
+        for outcome in one.outcomes:
+            counts[outcome.status] += 1
+            if as_json:
+                print_json({"kind": one.kind, "name": one.name, "plugin": one.owner, **asdict(outcome)})
+            else:
+                _show_outcome(outcome)
+        if one.kind == "teacher" and ask is None:
+            note(f"teacher {one.name} was asked nothing; --ask 'Say hello.' sends it one request")
+    if not as_json:
+        click.echo(", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "passed"))
+    return 1 if counts["failed"] else 0
+
+
+def _show_outcome(outcome: Outcome) -> None:
+    sign, colour = {"passed": ("✓", "green"), "failed": ("✗", "red"), "noted": ("!", "yellow")}[outcome.status]
+    click.secho(f"  {sign} ", fg=colour, nl=False)
+    click.echo(outcome.check)
+    if outcome.reason:
+        click.echo(f"      {printable(outcome.reason)}")

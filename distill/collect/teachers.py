@@ -68,9 +68,11 @@ def make_teacher(
     owner = manager.teachers.owner(kind).owner
 
     def build() -> Teacher | BatchTeacher:
-        known = spec.loads_models and model in manager.models
         try:
-            return spec.build(made, str(manager.models.get(model).path()) if known else model or None)
+            if not spec.loads_models:
+                return spec.build(made, model or None)
+            path = str(manager.models.get(model).path()) if model in manager.models else model or None
+            return spec.build(made, path, manager)
         except DistillError:
             raise
         except Exception as error:

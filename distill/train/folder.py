@@ -154,7 +154,7 @@ A student distilled from a teacher's chat transcripts with [distill](https://pyp
 | format, labels, trainer | `{settings.formatter}`, `{settings.labeler}`, `{settings.trainer}` |
 | epochs, batch, learning rate, seed | {settings.epochs:g}, {settings.per_device_train_batch_size} × \
 {settings.gradient_accumulation_steps}, {settings.learning_rate:g}, {settings.seed} |
-| steps, mean loss | {report.steps}, {report.loss:.4f} |
+| steps, mean loss | {report.steps}, {"none" if report.loss is None else f"{report.loss:.4f}"} |
 
 ```python
 from transformers import pipeline

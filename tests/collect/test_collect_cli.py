@@ -18,6 +18,12 @@ def built(options, model):
     return options, model
 
 
+def built_local(options, model, manager):
+    """One that runs a model is given the plugins too."""
+    assert "own" in manager.teachers
+    return options, model
+
+
 @pytest.fixture
 def manager(tmp_path):
     """Teachers `own` (no options), `local` (loads models), the built-in ones, and a model `tiny`."""
@@ -27,7 +33,7 @@ def manager(tmp_path):
         @distill.hookimpl
         def register_teachers(self):
             own = distill.TeacherSpec("own", "", built)
-            return [own, distill.TeacherSpec("local", "", built, loads_models=True)]
+            return [own, distill.TeacherSpec("local", "", built_local, loads_models=True)]
 
         @distill.hookimpl
         def register_models(self):

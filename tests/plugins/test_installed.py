@@ -11,11 +11,19 @@ import sys
 import pytest
 from plugin_packages import PLUGINS, distill, environment, install_all
 
+from distill.cli.main import main
+
 PACKAGES = sorted(folder.name for folder in PLUGINS.glob("*/"))
 
 REGISTERS = {
+    "distill-alpaca": {"formatter": ["alpaca"]},
     "distill-babel": {"teacher": ["babel"], "command": ["babel-prompts"]},
+    "distill-ledger": {"command": ["ledger"]},
+    "distill-omit": {"labeler": ["omit"]},
+    "distill-ollama": {"teacher": ["ollama"]},
+    "distill-pretokenized": {"trainer": ["pretokenized"]},
     "distill-smollm2": {"model": ["smollm2"]},
+    "distill-vicuna": {"formatter": ["vicuna"]},
     "distill-zephyr": {"formatter": ["zephyr"]},
 }
 
@@ -61,7 +69,6 @@ def test_listed_with_distribution_and_version():
         assert (record["version"], record["origin"], record["error"]) == ("0.1.0", "entry point", None)
         assert record["registers"] == registers
         assert record["heavy"] == []
-        assert record["seconds"] < 1
 
 
 def test_listed_for_people_as_the_readmes_show_it():
@@ -72,11 +79,12 @@ def test_listed_for_people_as_the_readmes_show_it():
         assert listing and listing in shown
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_its_own_tests_pass_on_the_installed_package(package, tmp_path):
-    shutil.copytree(PLUGINS / package / "tests", tmp_path / "tests")
+def test_their_own_tests_pass_on_the_installed_packages(tmp_path):
+    for package in PACKAGES:  # one process for all: each would import torch anew
+        shutil.copytree(PLUGINS / package / "tests", tmp_path / package)
+    words = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", f"--rootdir={tmp_path}", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", "tests"],
+        [sys.executable, "-m", "pytest", *words],
         env=environment([install_all()]),
         cwd=tmp_path,
         capture_output=True,
@@ -147,3 +155,65 @@ def test_smollm2_is_converted_once_and_answers(tmp_path):
         assert (again.stdout, "converting" in again.stderr) == (first.stdout, False)
     finally:
         shutil.rmtree(cache, ignore_errors=True)  # half a gigabyte
+
+
+@pytest.fixture(scope="module")
+def whole_student(tmp_path_factory):
+    """A tiny student with weights."""
+    from distill.testing import TOKENIZERS, save_student, tiny_llama
+
+    tokenizer = TOKENIZERS["chatml"]()
+    return save_student(tiny_llama(tokenizer), tokenizer, tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """Run `distill` in this process with all packages installed, which saves importing torch; gives code, out, err."""
+    monkeypatch.syspath_prepend(str(install_all()))
+
+    def run_here(*words):
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return run_here
+
+
+def test_a_gallery_in_one_run(cli, tmp_path, whole_student, monkeypatch):
+    """Answers of babel in Vicuna's format, labelled by a plugin, written for another framework, in the ledger."""
+    monkeypatch.setenv("DISTILL_LEDGER", str(tmp_path / "ledger.sqlite3"))
+    prompts, transcripts = tmp_path / "prompts.jsonl", tmp_path / "transcripts.jsonl"
+    cli("babel-prompts", "--language", "es", "--limit", "3", "--out", prompts)
+    cli("collect", prompts, "--teacher", "babel", "--out", transcripts)
+    words = ["--formatter", "vicuna", "--labeler", "omit", "--trainer", "pretokenized", "--json"]
+    code, out, err = cli("train", transcripts, "--student", whole_student, *words, "--out", tmp_path / "run")
+    assert code == 0, err
+    report = json.loads(out)
+    assert (report["trained_rows"], report["steps"], report["loss"]) == (3, 0, None)
+    assert "| steps, mean loss | 0, none |" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    tokenized = rows_of(tmp_path / "run" / "checkpoints" / "tokenized.jsonl")
+    assert len(tokenized) == 3 and all(any(label != -100 for label in row["labels"]) for row in tokenized)
+    assert (tmp_path / "run" / "model" / "chat_template.jinja").is_file()
+    found = json.loads(cli("ledger", "--json")[1])
+    assert [(row["teacher"], row["answers"]) for row in found["answers"]] == [("babel", 3)]
+    assert [row["steps"] for row in found["trainings"]] == [0]
+
+
+def test_a_local_teacher_asks_in_the_format_of_a_plugin(cli, tmp_path, whole_student):
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "out.jsonl"
+    prompts.write_text("hello\n")
+    words = ["collect", prompts, "--teacher", f"transformers:{whole_student}", "--max-tokens", "4", "--json"]
+    file = tmp_path / "shout.py"
+    file.write_text(
+        "import distill, distill_alpaca\n"
+        "@distill.hookimpl\n"
+        "def register_formatters():\n"
+        "    build = lambda options: distill_alpaca.Alpaca(distill_alpaca.AlpacaOptions('SHOUT'))\n"
+        "    return [distill.FormatterSpec('shout', '', build=build)]\n"
+    )
+    _, told, err = cli("--plugin", file, *words, "-T", "formatter=shout", "--out", out)
+    summary = json.loads(told)
+    assert summary["rows"] + summary["failed"] == 1  # a random model may say nothing
+    assert "formatter" not in err
+    code, _, err = cli(*words, "-T", "formatter=shuot", "--out", tmp_path / "other.jsonl")
+    assert code == 2 and "unknown formatter 'shuot'" in err

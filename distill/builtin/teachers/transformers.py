@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill import Answer, ChatModel, DataError, Message, Request, TeacherError, UsageError, make_formatter
+from distill import (
+    Answer,
+    ChatModel,
+    DataError,
+    Message,
+    PluginManager,
+    Request,
+    TeacherError,
+    UsageError,
+    make_formatter,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +44,20 @@ class TransformersOptions:
 class TransformersTeacher:
     """Answers with a model on this machine. The model is loaded with the first batch."""
 
-    def __init__(self, options: TransformersOptions, model: str | None):
+    def __init__(self, options: TransformersOptions, model: str | None, manager: PluginManager | None = None):
         if not model:
             raise UsageError("teacher 'transformers' needs a model", "write --teacher transformers:PATH_OR_ID")
         self.batch_size = options.batch_size
         self._options = options
+        self._formatter = make_formatter(options.formatter, manager=manager)
         self._ref = str(Path(model).expanduser()) if Path(model).expanduser().exists() else model
         self._model: ChatModel | None = None
 
     def ask_batch(self, requests: Sequence[Request]) -> list[Answer | Exception]:
         """Answer the requests; those with the same parameters go into one batch."""
         if self._model is None:
-            name = self._options.formatter
-            self._model = ChatModel.load(self._ref, make_formatter(name), name, self._options.device)
+            options = self._options
+            self._model = ChatModel.load(self._ref, self._formatter, options.formatter, options.device)
         groups: dict[object, list[int]] = {}
         for n, request in enumerate(requests):
             # Sampled answers depend on the seed, so each seed is its own batch; greedy ones ignore it. A batch draws
@@ -83,6 +94,6 @@ class TransformersTeacher:
         ]
 
 
-def build(options: TransformersOptions, model: str | None) -> TransformersTeacher:
-    """Build the teacher."""
-    return TransformersTeacher(options, model)
+def build(options: TransformersOptions, model: str | None, manager: PluginManager | None = None) -> TransformersTeacher:
+    """Build the teacher; its chat format is one of the manager's (default: a fresh one's)."""
+    return TransformersTeacher(options, model, manager)

@@ -11,6 +11,7 @@ from distill_babel import PSEUDO, Babel, babel_prompts, prompts, register_teache
 
 import distill
 from distill import Message, Request, TeacherError, UsageError
+from distill.testing import check_teacher
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,10 @@ def test_anything_else_is_an_error_that_asking_again_does_not_mend(teacher, ques
         ask(teacher, question)
     assert not caught.value.retryable and not caught.value.fatal
     assert len(caught.value.message) < 200
+
+
+def test_it_keeps_the_contract_of_teachers(teacher):
+    check_teacher(teacher, questions=[row["prompt"] for row in prompts("es", limit=3)])
 
 
 def test_only_the_last_user_message_counts(teacher):

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 import distill
 from distill import DataError, Message
+from distill.testing import check_formatter
 
 # chat_template of HuggingFaceH4/zephyr-7b-beta
 REFERENCE = (
@@ -61,6 +62,10 @@ def test_same_text_as_zephyrs_template_and_our_own(make_tokenizer, eos, prompt, 
     assert got == rendered(REFERENCE, messages, tokenizer, add_generation_prompt=prompt)
     template = Zephyr().chat_template(tokenizer)
     assert got == rendered(template, messages, tokenizer, add_generation_prompt=prompt)
+
+
+def test_it_keeps_the_contract_of_formatters():
+    check_formatter(Zephyr())
 
 
 def test_a_known_text(make_tokenizer):
