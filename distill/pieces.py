@@ -122,6 +122,7 @@ def _run(
 
 
 def assemble(plan: Sequence[Piece | Encoded], encodings: Mapping[tuple[str, bool], Tokens]) -> Encoded:
+    """Put a conversation's tokens together, in turn: those of its pieces, and those that are encoded already."""
     input_ids, assistant_mask, ends, turns, reasoning = [], [], [], [], []
     for piece in plan:
         if type(piece) is Encoded:
