@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 from distill.errors import DataError, DistillError, PluginError, TeacherError, UsageError, unknown_name
 from distill.hookspecs import hookimpl
 from distill.plugins import PluginManager, make_plugin_manager
-from distill.protocols import BatchTeacher, CollatingLabeler, Collator, Formatter, Labeler, Teacher, Trainer, TrainJob
+from distill.protocols import (
+    BatchTeacher,
+    Checkpoints,
+    CollatingLabeler,
+    Collator,
+    Formatter,
+    Labeler,
+    Teacher,
+    Trainer,
+    TrainJob,
+)
 from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, NoOptions, TeacherSpec, TrainerSpec
 from distill.types import (
     IGNORE_INDEX,
@@ -54,6 +64,7 @@ __all__ = [
     "Answer",
     "BatchTeacher",
     "ChatModel",
+    "Checkpoints",
     "CollatingLabeler",
     "Collator",
     "CollectRun",

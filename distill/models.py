@@ -138,12 +138,13 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def load_model(ref: str, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
+def load_model(ref: str, dtype: torch.dtype | str | None = None, *, quantization_config: Any = None) -> PreTrainedModel:
     """Load a causal language model: safetensors only, no remote code.
 
     Args:
         ref: as `resolve_model` returns it.
         dtype: of the weights, "auto" as they were saved; None is float32, in which optimizers are exact.
+        quantization_config: of transformers, to quantize the weights while they are loaded.
 
     Raises:
         DistillError: there is none, or it cannot be read.
@@ -155,6 +156,8 @@ def load_model(ref: str, dtype: torch.dtype | str | None = None) -> PreTrainedMo
         location, extra = _arguments(ref)
         if not extra:
             extra = {"use_safetensors": True}
+        if quantization_config is not None:
+            extra["quantization_config"] = quantization_config
         model, info = AutoModelForCausalLM.from_pretrained(
             location, dtype=dtype or torch.float32, output_loading_info=True, **extra
         )

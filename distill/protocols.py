@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from distill.types import Answer, Encoded, Example, Message, Request, Segment, TrainResult
 
@@ -113,6 +113,38 @@ class CollatingLabeler(Labeler, Protocol):
         ...
 
 
+Verdict = Literal["go on", "save", "stop"]
+"""After an optimizer step: go on; write a checkpoint and go on; write a checkpoint and stop."""
+
+
+class Checkpoints(Protocol):
+    """Where a training may be stopped, and goes on from, exactly.
+
+    Attributes:
+        resume_from: a checkpoint the trainer wrote, whole and verified, to go on from; None: start at the beginning.
+    """
+
+    resume_from: Path | None
+
+    def after_step(self, step: int, *, max_steps: int, epoch_end: bool) -> Verdict:
+        """Say what to do; to be called after each optimizer step, in every process.
+
+        Args:
+            step: optimizer steps done since the training began, before it was ever stopped.
+            max_steps: how many it will have done at its end.
+            epoch_end: whether the step was an epoch's last.
+        """
+        ...
+
+    def seal(self, folder: Path) -> None:
+        """Make a checkpoint count: to be called, in every process, when all its files are written.
+
+        Args:
+            folder: `TrainJob.output_dir / f"checkpoint-{step}"`.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TrainJob:
     """All a trainer needs: the model is loaded, the examples are labelled and checked.
@@ -122,7 +154,8 @@ class TrainJob:
         tokenizer: the student's tokenizer.
         examples: the training rows, in order; every one has at least one trained token.
         collate: makes a batch of rows `{input_ids, labels}`.
-        output_dir: a folder for the trainer's own files.
+        output_dir: a folder for the trainer's own files, its checkpoints above all.
+        checkpoints: when to write one, when to stop, and what to go on from.
         epochs: passes over the examples.
         per_device_train_batch_size: sequences a device and forward pass.
         gradient_accumulation_steps: forward passes an optimizer step.
@@ -135,6 +168,7 @@ class TrainJob:
     examples: Sequence[Example]
     collate: Collator
     output_dir: Path
+    checkpoints: Checkpoints
     epochs: float
     per_device_train_batch_size: int
     gradient_accumulation_steps: int
@@ -151,6 +185,7 @@ class Trainer(Protocol):
 
         Args:
             job: the model, the data and the settings.
-            on_log: to be called after each optimizer step with at least `step`, `loss` and `learning_rate`.
+            on_log: to be called after each optimizer step with at least `step`, `loss` and `learning_rate`. It raises
+                when a value is not finite; let it through.
         """
         ...

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from transformers import TrainerState
 from trl import SFTConfig, SFTTrainer
 
 from distill import TrainJob, TrainResult
-from distill.builtin.trainers.hugging_face import OnLog, check_fields, fit, make_arguments
+from distill.builtin.trainers.hugging_face import OnLog, check_options, fit, make_arguments
 
 
 class TRLTrainer:
@@ -18,12 +20,11 @@ class TRLTrainer:
         options: SFTConfig fields.
 
     Raises:
-        UsageError: an unknown field (with the nearest one), or one that has a flag of its own.
+        UsageError: an unknown field (with the nearest one), one that is distill's own, or a value that does not fit.
     """
 
     def __init__(self, options: Mapping[str, Any]):
-        check_fields(options, SFTConfig, "trl")
-        self.options = dict(options)
+        self.options = check_options(options, SFTConfig, "trl")
 
     def train(self, job: TrainJob, on_log: OnLog) -> TrainResult:
         """Train `job.model`; see `distill.Trainer`."""
@@ -34,4 +35,19 @@ class TRLTrainer:
             max_length=None,  # SFTConfig's default of 1024 cuts answers away without a word
             dataset_kwargs={"skip_prepare_dataset": True},
         )
-        return fit(SFTTrainer, arguments, job, on_log)
+        return fit(_SFTTrainer, arguments, job, on_log)
+
+
+class _SFTTrainer(SFTTrainer):
+    """TRL's, but its checkpoints bring no model card, and its count of tokens goes on after a resume."""
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        """See transformers' Trainer."""
+        if resume_from_checkpoint is not None:
+            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
+            counts = [row["num_tokens"] for row in state.log_history if "num_tokens" in row]
+            self._total_train_tokens = int(counts[-1]) if counts else 0
+        return super().train(resume_from_checkpoint, **kwargs)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """The run folder has one already."""
