@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
     from distill.plugins import PluginManager
 
@@ -210,11 +210,22 @@ def quiet() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def max_positions(ref: str) -> int | None:
-    """The longest input a model takes, in tokens; None where it sets no limit (ALiBi models)."""
+def model_config(ref: str) -> PreTrainedConfig:
+    """A model's config; no weights are read.
+
+    Args:
+        ref: as `resolve_model` returns it.
+
+    Raises:
+        DistillError: there is none, or it cannot be read.
+    """
     from transformers import AutoConfig
 
     with quiet(), _loading(ref):
         location, extra = _arguments(ref)
-        config = AutoConfig.from_pretrained(location, **extra)
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+        return AutoConfig.from_pretrained(location, **extra)
+
+
+def max_positions(ref: str) -> int | None:
+    """The longest input a model takes, in tokens; None where it sets no limit (ALiBi models)."""
+    return getattr(model_config(ref).get_text_config(), "max_position_embeddings", None)

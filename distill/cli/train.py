@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from distill.cli.options import formatter_options, json_option, labeler_options, student_option
-from distill.cli.terminal import note, print_json
+from distill.cli.terminal import note, print_json, printable
 from distill.errors import UsageError
 from distill.plugins import PluginManager
 from distill.specs import parse_pairs
@@ -18,6 +20,8 @@ from distill.specs import parse_pairs
 if TYPE_CHECKING:
     from distill.train import LoraSettings, TrainReport
 
+
+_ORIGINS = {ParameterSource.COMMANDLINE: "command line", ParameterSource.ENVIRONMENT: "environment"}
 
 _LORA = {"lora_rank": "r", "lora_alpha": "alpha", "lora_dropout": "dropout", "lora_targets": "target_modules"}
 
@@ -116,7 +120,12 @@ def _lora_options(function: Callable) -> Callable:
     help="Go on from the newest complete checkpoint in RUN: the student is the same as without the stop.",
 )
 @_lora_options
-@click.option("--dry-run", is_flag=True, help="Count rows, tokens and steps; load no weights, write nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show the settings and where each comes from, count rows, tokens and steps, estimate memory and disk; load no "
+    "weights, write nothing.",
+)
 @json_option
 @click.pass_context
 def command(
@@ -136,6 +145,7 @@ def command(
     """
     from distill.train import TrainSettings, train
     from distill.train.distributed import is_main_process
+    from distill.train.manifest import resolved
 
     manager: PluginManager = context.obj
     for kind, flag in (("formatter", "-F"), ("labeler", "-L"), ("trainer", "-T")):
@@ -143,7 +153,7 @@ def command(
     lora = _lora_settings(words)
     settings = TrainSettings(data=data, lora=lora, **words)
     sources = {one.name: context.get_parameter_source(one.name) for one in fields(settings)}
-    origins = {name: source.name.lower().replace("_", " ") for name, source in sources.items() if source}
+    origins = {name: _ORIGINS[source] for name, source in sources.items() if source in _ORIGINS}
     progress = Progress()
     try:
         report = train(settings, manager, resume=resume, dry_run=dry_run, on_log=progress, note=note, origins=origins)
@@ -152,9 +162,11 @@ def command(
     if not is_main_process():
         return
     if as_json:
-        print_json(asdict(report))
-    else:
-        _show(report, dry_run)
+        print_json({**asdict(report), "settings": resolved(settings, origins)} if dry_run else asdict(report))
+        return
+    if dry_run:
+        _show_plan(report, resolved(settings, origins))
+    _show(report, dry_run)
 
 
 def _lora_settings(words: dict[str, Any]) -> LoraSettings | None:
@@ -170,6 +182,26 @@ def _lora_settings(words: dict[str, Any]) -> LoraSettings | None:
     if "target_modules" in given:
         given["target_modules"] = tuple(name.strip() for name in given["target_modules"].split(",") if name.strip())
     return LoraSettings(quantize=qlora, **given)
+
+
+def _show_plan(report: TrainReport, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print what a training would be, for people: settings with their origin, memory, disk."""
+    for name, setting in settings.items():
+        value = setting["value"]
+        shown = value if isinstance(value, str) else ", ".join(value) if name == "data" else json.dumps(value)
+        click.echo(f"{name:<28} {printable(shown):<40} {setting['origin']}")
+    need = report.estimate
+    if need is None:
+        return
+    parts = ("weights", "gradients", "optimizer", "activations", "logits", "process")
+    of = ", ".join(f"{part} {_size(getattr(need, part))}" for part in parts if getattr(need, part))
+    click.echo(f"\n{'parameters':<28} {need.trained_parameters:,} trained, of {need.parameters:,}")
+    click.echo(f"{'memory':<28} about {_size(need.peak_memory)} a process at its peak: {of}")
+    click.echo(f"{'disk':<28} up to {_size(need.peak_disk)}, {_size(need.checkpoint)} of it each checkpoint\n")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _show(report: TrainReport, dry_run: bool) -> None:

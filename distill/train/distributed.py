@@ -64,6 +64,8 @@ class World:
         except Exception as error:
             mine = error
         failed = self._gather(None if mine is None else _told(mine, self.rank))
+        if failed and self.size > 1:
+            _leave()
         if self.is_main and mine is None and failed:
             raise DistillError(*failed[0])
         if mine is not None and (self.is_main or not isinstance(mine, DistillError)):
@@ -103,4 +105,12 @@ def join_world() -> Iterator[World]:
     state = PartialState(cpu=cpu)
     yield World(state.process_index, state.num_processes)
     if owned:
-        state.destroy_process_group()
+        _leave()
+
+
+def _leave() -> None:
+    """Let go of the other processes: a process that ends without it may abort in one of gloo's threads."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

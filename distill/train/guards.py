@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _NO_MEMORY = ("DefaultCPUAllocator: can't allocate", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_NO_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 _NO_DISK = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed", "unexpected pos")
 
 
@@ -53,7 +54,7 @@ def check_finite_weights(weights: Mapping[str, Tensor]) -> None:
 
 
 def clear_failures(memory_hint: str, folder: Path) -> Callable[[str], AbstractContextManager[None]]:
-    """Turn the many errors that mean "out of memory" or "disk full" into one line that says what to do.
+    """Turn the many errors that mean "out of memory", "disk full" or "peer gone" into one line that says what to do.
 
     Args:
         memory_hint: what to lower.
@@ -78,6 +79,10 @@ def clear_failures(memory_hint: str, folder: Path) -> Callable[[str], AbstractCo
                     f"the disk is full: {folder} could not be written while {what}",
                     "free some space, then run the same command with --resume",
                 ) from error
+            if type(error).__name__ == "DistBackendError" or (
+                isinstance(error, RuntimeError) and _says(error, _NO_PEER)
+            ):
+                raise DistillError(f"another process ended while {what}", "its own error says why") from error
             raise
 
     return doing

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def add_adapter(model: PreTrainedModel, lora: LoraSettings, new_tokens: Sequence[int]) -> Any:
+def add_adapter(model: PreTrainedModel, lora: LoraSettings, new_tokens: Sequence[int], *, prepare: bool = True) -> Any:
     """Freeze a student and put adapters on its linear layers.
 
     The rows of tokens that the chat format brought are trained too, in the embedding table and in an output head of its
@@ -25,6 +25,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, new_tokens: Sequence
         model: the student, its embedding table already grown.
         lora: the adapters.
         new_tokens: ids of tokens that the student has not seen.
+        prepare: whether the base, where it is quantized, is made ready for training; not where it only seems to be.
 
     Returns:
         The `peft.PeftModel`.
@@ -34,7 +35,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, new_tokens: Sequence
     """
     from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
 
-    if lora.quantize:
+    if lora.quantize and prepare:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     rows = {}
     if new_tokens:

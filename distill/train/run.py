@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import signal
 import sys
 import time
@@ -24,12 +25,13 @@ from distill.specs import make_options
 from distill.student import grow_embeddings, prepare_tokenizer, set_special_ids
 from distill.train.checkpoints import RunCheckpoints, clean, find_newest, step_of
 from distill.train.distributed import World, join_world
+from distill.train.estimate import estimate
 from distill.train.folder import RunFolder
 from distill.train.guards import check_finite_row, check_finite_weights, clear_failures
 from distill.train.lora import add_adapter, load_quantized, merge_adapter, merge_saved_adapter
 from distill.train.manifest import check_same, describe
 from distill.train.pages import model_card
-from distill.train.settings import TrainReport, TrainSettings
+from distill.train.settings import Estimate, TrainReport, TrainSettings
 from distill.transcripts import read_transcripts
 from distill.types import TrainResult, Transcript
 
@@ -108,8 +110,10 @@ def train(
                 return _finished(run)
             if not resume and not dry_run:
                 run.folder.check_free()
-            ready = _prepare(settings, manager)
-        return ready.report if dry_run else _train(run, ready, resume)
+            ready = _prepare(settings, manager, world.size)
+        if dry_run:
+            return replace(ready.report, estimate=_estimate(run, ready))
+        return _train(run, ready, resume)
 
 
 def _finished(run: _Run) -> TrainReport:
@@ -127,7 +131,7 @@ def _finished(run: _Run) -> TrainReport:
     return report
 
 
-def _prepare(settings: TrainSettings, manager: PluginManager) -> _Ready:
+def _prepare(settings: TrainSettings, manager: PluginManager, processes: int) -> _Ready:
     manager.formatters.get(settings.formatter), manager.labelers.get(settings.labeler)  # a wrong name fails first
     trainer_spec = manager.trainers.get(settings.trainer)
     trainer = trainer_spec.build(make_options(trainer_spec, settings.trainer_options, "trainer"))
@@ -148,7 +152,27 @@ def _prepare(settings: TrainSettings, manager: PluginManager) -> _Ready:
     if not prepared.examples:
         raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill show`")
     new_tokens = tuple(range(known, len(tokenizer)))
-    return _Ready(trainer, ref, encoder, new_tokens, labeler, prepared, _report(settings, prepared))
+    return _Ready(trainer, ref, encoder, new_tokens, labeler, prepared, _report(settings, prepared, processes))
+
+
+def _estimate(run: _Run, ready: _Ready) -> Estimate | None:
+    settings, examples = run.settings, ready.prepared.examples
+    batch = min(settings.per_device_train_batch_size, len(examples))
+    try:
+        return estimate(
+            ready.ref,
+            replace(settings, per_device_train_batch_size=batch),
+            vocabulary=len(ready.encoder.tokenizer),
+            new_tokens=ready.new_tokens,
+            longest=max(len(example.input_ids) for example in examples),
+            projected=sum(heapq.nlargest(batch, (example.trained_tokens for example in examples))),
+            checkpoints=1 + (settings.save_total_limit or _KEPT),
+        )
+    except DistillError:
+        raise
+    except Exception as error:  # an architecture that cannot be run without its weights
+        run.note(f"memory and disk cannot be estimated for this student: {type(error).__name__}: {error}")
+        return None
 
 
 def _train(run: _Run, ready: _Ready, resume: bool) -> TrainReport:
@@ -312,9 +336,9 @@ def _read(paths: tuple[Path, ...]) -> Iterator[Transcript]:
             raise DataError(f"{path} is empty", "give a file of transcripts; `distill collect` makes one")
 
 
-def _report(settings: TrainSettings, prepared: Prepared) -> TrainReport:
+def _report(settings: TrainSettings, prepared: Prepared, processes: int) -> TrainReport:
     """What will be trained, with the steps it takes."""
-    batches = -(-len(prepared.examples) // settings.per_device_train_batch_size)
+    batches = -(-len(prepared.examples) // (settings.per_device_train_batch_size * processes))
     steps = round(-(-batches // settings.gradient_accumulation_steps) * settings.epochs)
     return TrainReport(
         out=str(settings.out),
@@ -326,9 +350,17 @@ def _report(settings: TrainSettings, prepared: Prepared) -> TrainReport:
         examples=len(prepared.examples),
         tokens=sum(len(example.input_ids) for example in prepared.examples),
         trained_tokens=sum(example.trained_tokens for example in prepared.examples),
-        steps=steps,
+        steps=_max_steps(settings) or steps,
         reasons=dict(Counter(skipped.reason for skipped in prepared.skipped)),
     )
+
+
+def _max_steps(settings: TrainSettings) -> int:
+    """`-T max_steps=…` goes before --epochs; 0 where it is not given."""
+    try:
+        return max(0, int(settings.trainer_options.get("max_steps", 0)))
+    except (TypeError, ValueError):
+        return 0  # the trainer says what is wrong with it
 
 
 def _reasons(prepared: Prepared) -> str:

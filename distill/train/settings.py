@@ -73,6 +73,34 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a training will take, in bytes, a process.
+
+    Attributes:
+        parameters, trained_parameters: how many weights there are, and how many are trained.
+        weights, gradients, optimizer: what is kept for them all the time.
+        activations: what the largest batch leaves for its backward pass.
+        logits: the head's part of it.
+        process: the libraries and the data: on a CPU they are in the same memory; 0 on a GPU.
+        peak_memory: all together, at the worst moment.
+        checkpoint: one on the disk.
+        peak_disk: the student and the checkpoints that are there at a time.
+    """
+
+    parameters: int
+    trained_parameters: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    process: int
+    peak_memory: int
+    checkpoint: int
+    peak_disk: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrainReport:
     """What came of it. `rows` is `trained_rows` and `skipped_rows` together.
 
@@ -86,6 +114,7 @@ class TrainReport:
         loss: mean training loss; None in a dry run.
         seconds: of training.
         reasons: reason → how many rows were skipped for it.
+        estimate: memory and disk, in a dry run; None where it cannot be told.
         resumed_from: the checkpoint this training went on from, if it did.
     """
 
@@ -103,3 +132,4 @@ class TrainReport:
     seconds: float | None = None
     reasons: Mapping[str, int] = field(default_factory=dict)
     resumed_from: str | None = None
+    estimate: Estimate | None = None

@@ -121,6 +121,7 @@ def _defaults(arguments: type) -> dict[str, Any]:
     checkpointing = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
     return {
         "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "ddp_find_unused_parameters": False,  # a causal model uses all of them
         "dataloader_pin_memory": torch.cuda.is_available(),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # else a NaN loss is shown as 0.0
