@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from distill.cli.options import formatter_options, json_option, labeler_options, student_option
 from distill.cli.terminal import note, print_json
+from distill.errors import UsageError
 from distill.plugins import PluginManager
 from distill.specs import parse_pairs
 
@@ -49,6 +51,12 @@ from distill.specs import parse_pairs
     default=8,
     show_default=True,
     help="Sequences a device and forward pass.",
+)
+@click.option(
+    "--batch-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Instead of --batch-size: as many sequences of like length as have N tokens together, padding included.",
 )
 @click.option(
     "--accumulation",
@@ -92,6 +100,8 @@ def command(context: click.Context, data: tuple[Path, ...], dry_run: bool, as_js
         words[f"{kind}_options"] = parse_pairs(words[f"{kind}_options"], flag)
     settings = TrainSettings(data=data, **words)
     sources = {one.name: context.get_parameter_source(one.name) for one in fields(settings)}
+    if settings.batch_tokens is not None and sources["per_device_train_batch_size"] is ParameterSource.COMMANDLINE:
+        raise UsageError("--batch-size and --batch-tokens exclude each other", "a batch is counted in one or the other")
     origins = {name: source.name.lower().replace("_", " ") for name, source in sources.items() if source}
     progress = Progress()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from distill.prepare import Prepared, prepare
 from distill.protocols import Labeler, TrainJob
 from distill.specs import make_options
 from distill.student import grow_embeddings, prepare_tokenizer, set_special_ids
+from distill.train.batching import batch_sampler
 from distill.train.folder import RunFolder
 from distill.train.settings import TrainReport, TrainSettings
 from distill.transcripts import read_transcripts
@@ -126,6 +128,7 @@ def _job(
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         learning_rate=settings.learning_rate,
         seed=settings.seed,
+        batch_tokens=settings.batch_tokens,
     )
 
 
@@ -141,8 +144,8 @@ def _check_weights(model: PreTrainedModel) -> None:
 
 def _report(settings: TrainSettings, prepared: Prepared) -> TrainReport:
     """What will be trained, with the steps it takes."""
-    batches = -(-len(prepared.examples) // settings.per_device_train_batch_size)
-    steps = round(-(-batches // settings.gradient_accumulation_steps) * settings.epochs)
+    lengths = [len(example.input_ids) for example in prepared.examples]
+    steps = math.ceil(batch_sampler(settings, lengths).steps * settings.epochs)
     return TrainReport(
         out=str(settings.out),
         rows=prepared.rows,
@@ -151,7 +154,7 @@ def _report(settings: TrainSettings, prepared: Prepared) -> TrainReport:
         split_rows=prepared.split,
         truncated=prepared.truncated,
         examples=len(prepared.examples),
-        tokens=sum(len(example.input_ids) for example in prepared.examples),
+        tokens=sum(lengths),
         trained_tokens=sum(example.trained_tokens for example in prepared.examples),
         steps=steps,
         reasons=dict(Counter(skipped.reason for skipped in prepared.skipped)),

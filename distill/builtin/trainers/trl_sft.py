@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
 
 from distill import TrainJob, TrainResult
-from distill.builtin.trainers.hugging_face import OnLog, check_fields, fit, make_arguments
+from distill.builtin.trainers.hugging_face import OnLog, OwnBatches, check_fields, fit, make_arguments
 
 
 class TRLTrainer:
@@ -34,4 +35,20 @@ class TRLTrainer:
             max_length=None,  # SFTConfig's default of 1024 cuts answers away without a word
             dataset_kwargs={"skip_prepare_dataset": True},
         )
-        return fit(SFTTrainer, arguments, job, on_log)
+        return fit(_SFTTrainer, arguments, job, on_log)
+
+
+class _SFTTrainer(OwnBatches, SFTTrainer):
+    """Takes the loss of the model itself, which projects supervised positions only (see `distill.supervised_only`).
+
+    TRL's own head measures entropy and accuracy of all positions; elsewhere than on a GPU it projects them all, twice.
+    Overriding `compute_loss` is how TRL wants another loss to be put in.
+    """
+
+    def compute_loss(
+        self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The negative log-likelihood as transformers' Trainer takes it; for any other loss, TRL's way."""
+        if self.args.loss_type != "nll" or self.label_smoother is not None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch)
