@@ -56,6 +56,8 @@ _LAZY = {
     "cache_dir": "distill.models",
     "clean_surrogates": "distill.jsonl",
     "convert_model": "distill.models",
+    "data_loader": "distill.train.batching",
+    "supervised_only": "distill.train.head",
 }
 
 __all__ = [
@@ -99,12 +101,14 @@ __all__ = [
     "cache_dir",
     "clean_surrogates",
     "convert_model",
+    "data_loader",
     "hookimpl",
     "make_formatter",
     "make_plugin_manager",
     "message_to_dict",
     "pad_batch",
     "read_transcripts",
+    "supervised_only",
     "unknown_name",
 ]
 

@@ -161,6 +161,7 @@ class TrainJob:
         gradient_accumulation_steps: forward passes an optimizer step.
         learning_rate: the highest one.
         seed: for shuffling and dropout.
+        batch_tokens: instead of a number of sequences, the most tokens of a device and forward pass, padding included.
     """
 
     model: PreTrainedModel
@@ -174,6 +175,7 @@ class TrainJob:
     gradient_accumulation_steps: int
     learning_rate: float
     seed: int
+    batch_tokens: int | None = None
 
 
 @runtime_checkable
@@ -182,6 +184,9 @@ class Trainer(Protocol):
 
     def train(self, job: TrainJob, on_log: Callable[[Mapping[str, float]], None]) -> TrainResult:
         """Train `job.model` on `job.examples`.
+
+        `distill.data_loader(job)` gives batches of like length, and `distill.supervised_only(model)` keeps the model
+        from projecting positions that do not count; the built-in trainers use both.
 
         Args:
             job: the model, the data and the settings.

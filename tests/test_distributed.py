@@ -10,7 +10,6 @@ import sys
 import time
 
 import pytest
-from helpers import ARTICLE
 from safetensors.torch import load_file
 
 from distill.train import LoraSettings, TrainSettings, train
@@ -19,20 +18,14 @@ from distill.train.checkpoints import find_newest
 pytestmark = pytest.mark.slow  # each starts two processes that import all of transformers
 
 
-@pytest.fixture
-def four(tmp_path):
-    """Four chats: as many as two processes take in whole batches."""
-    path = tmp_path / "four.jsonl"
-    chats = [{"messages": [{"role": role, "content": text} for role, text in chat]} for chat in ARTICLE[:4]]
-    path.write_text("".join(json.dumps(chat) + "\n" for chat in chats))
-    return path
+LAUNCHER = ("torch.distributed.run", "--nproc-per-node", "2", "--standalone")
 
 
-def launch(*words, launcher=("torch.distributed.run", "--nproc-per-node", "2", "--standalone"), **kwargs):
+def launch(*words):
     """Start `torchrun … -m distill …`."""
-    command = [sys.executable, "-m", *launcher, "-m", "distill", *(str(word) for word in words)]
+    command = [sys.executable, "-m", *LAUNCHER, "-m", "distill", *(str(word) for word in words)]
     env = {**os.environ, "DISTILL_PLUGINS": "", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **kwargs)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
 def finish(process) -> tuple[str, str]:
@@ -75,27 +68,29 @@ def assert_near(out, other, tolerance=1e-5):
     ],
     ids=["hf", "trl", "lora", "fsdp"],
 )
-def test_two_processes_train_as_one(manager, bloom, four, tmp_path, more, settings):
-    out, err = finish(launch(*words(four, bloom, tmp_path / "two", *more), "--json"))
-    alone(manager, four, bloom, tmp_path / "one", **settings)
+def test_two_processes_train_as_one(manager, bloom, article, tmp_path, more, settings):
+    out, err = finish(launch(*words(article, bloom, tmp_path / "two", *more), "--json"))
+    alone(manager, article, bloom, tmp_path / "one", **settings)
     assert_near(tmp_path / "two", tmp_path / "one")
-    assert json.loads(out)["steps"] == 6, "one report, and nothing else"
+    assert json.loads(out)["steps"] == 9, "one report, and nothing else"
     assert err.count("saving the student") == 1
     manifest = json.loads((tmp_path / "two/run.json").read_text())
     assert manifest["state"] == "finished" and manifest["device"] == {"kind": "cpu", "processes": 2}
 
 
-def test_accelerate_launch(manager, bloom, four, tmp_path):
-    launcher = ("accelerate.commands.accelerate_cli", "launch", "--cpu", "--num_processes", "2", "--num_machines", "1")
-    launcher += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "--multi_cpu")
-    finish(launch(*words(four, bloom, tmp_path / "two"), launcher=launcher[:-1]))
-    assert len(rows(tmp_path / "two")) in (6, 12), "`--cpu` alone may start one process only"
+def test_accelerate_launch(bloom, article, tmp_path):
+    launcher = ("accelerate.commands.accelerate_cli", "launch", "--cpu", "--num_processes", "1", "--num_machines", "1")
+    launcher += ("--mixed_precision", "no", "--dynamo_backend", "no")
+    command = [sys.executable, "-m", *launcher, "-m", "distill", *words(article, bloom, tmp_path / "run")]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/model").is_dir()
 
 
 @pytest.mark.parametrize("more", [(), ("-T", "fsdp=true")], ids=["ddp", "fsdp"])
-def test_a_stopped_training_of_two_goes_on_exactly(bloom, four, tmp_path, more):
+def test_a_stopped_training_of_two_goes_on_exactly(bloom, article, tmp_path, more):
     out = tmp_path / "run"
-    process = launch(*words(four, bloom, out, *more, "--epochs", 100000, "--save-steps", 1000000))
+    process = launch(*words(article, bloom, out, *more, "--epochs", 100000, "--save-steps", 1000000))
     deadline = time.monotonic() + 240
     while not (out / "metrics.jsonl").is_file() or not (out / "metrics.jsonl").stat().st_size:
         assert process.poll() is None and time.monotonic() < deadline
@@ -108,14 +103,15 @@ def test_a_stopped_training_of_two_goes_on_exactly(bloom, four, tmp_path, more):
 
 
 @pytest.mark.parametrize("more", [(), ("-T", "fsdp=true")], ids=["ddp", "fsdp"])
-def test_two_processes_resume_exactly(bloom, four, tmp_path, more):
-    finish(launch(*words(four, bloom, tmp_path / "whole", "--save-steps", 2, "--save-total-limit", 9, *more)))
+def test_two_processes_resume_exactly(bloom, article, tmp_path, more):
+    finish(launch(*words(article, bloom, tmp_path / "whole", "--save-steps", 2, "--save-total-limit", 9, *more)))
     out = tmp_path / "run"
     (tmp_path / "whole").rename(out)
     (out / "model").rename(tmp_path / "model")  # as if it had been killed after step 5
-    (out / "checkpoints/checkpoint-6/complete.json").unlink()
+    for step in (6, 8):
+        (out / f"checkpoints/checkpoint-{step}/complete.json").unlink()
     before = rows(out)
-    _, err = finish(launch(*words(four, bloom, out, "--save-steps", 2, "--save-total-limit", 9, *more), "--resume"))
+    _, err = finish(launch(*words(article, bloom, out, "--save-steps", 2, "--save-total-limit", 9, *more), "--resume"))
     assert f"resuming from {out}/checkpoints/checkpoint-4" in err
     ours, theirs = load_file(out / "model/model.safetensors"), load_file(tmp_path / "model/model.safetensors")
     assert all(weight.equal(theirs[name]) for name, weight in ours.items())
@@ -157,10 +153,10 @@ def register_trainers():
         (("--trainer", "faulty"), ["another process ended while training", "out of memory while training"]),
     ],
 )
-def test_a_failure_ends_both_and_is_said_once(bloom, four, tmp_path, more, errors):
+def test_a_failure_ends_both_and_is_said_once(bloom, article, tmp_path, more, errors):
     plugin = tmp_path / "faulty.py"
     plugin.write_text(FAULTY)
-    process = launch("--plugin", plugin, *words(four, bloom, tmp_path / "run", *more))
+    process = launch("--plugin", plugin, *words(article, bloom, tmp_path / "run", *more))
     _, err = process.communicate(timeout=240)
     assert process.returncode != 0 and not (tmp_path / "run/model").exists()
     if errors is not None:

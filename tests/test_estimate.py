@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,22 @@ from helpers import bloom_tokenizer, byte_bpe, save
 
 from distill.cli.main import main
 from distill.train import LoraSettings, TrainSettings, train
-from distill.train.estimate import estimate
+from distill.train.estimate import Batch, estimate, largest_batch
+from distill.types import Example
 
 
 def fake(ref, batch=2, longest=40, projected=20, vocabulary=0, lora=None, **options):
-    settings = TrainSettings(
-        str(ref), (), Path("unused"), per_device_train_batch_size=batch, trainer_options=options, lora=lora
-    )
-    return estimate(
-        str(ref), settings, vocabulary=vocabulary, new_tokens=(), longest=longest, projected=projected, checkpoints=3
-    )
+    settings = TrainSettings(str(ref), (), Path("unused"), trainer_options=options, lora=lora)
+    largest = Batch(batch, longest, projected)
+    return estimate(str(ref), settings, largest, vocabulary=vocabulary, new_tokens=(), checkpoints=3)
+
+
+def test_the_largest_batch_is_the_one_that_takes_most():
+    examples = [Example([0] * n, [-100, *range(n - 1)], str(n)) for n in (3, 9, 4, 8)]
+    settings = TrainSettings("", (), Path("unused"), per_device_train_batch_size=2)
+    assert largest_batch(settings, examples) == Batch(2, 9, 8 + 7)
+    assert largest_batch(replace(settings, per_device_train_batch_size=9), examples) == Batch(4, 9, 8 + 7 + 3 + 2)
+    assert largest_batch(replace(settings, batch_tokens=18), examples) == Batch(2, 9, 8 + 7)
 
 
 def test_weights_are_counted_exactly(bloom):

@@ -82,6 +82,12 @@ def _lora_options(function: Callable) -> Callable:
     help="Sequences a device and forward pass.",
 )
 @click.option(
+    "--batch-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Instead of --batch-size: as many sequences of like length as have N tokens together, padding included.",
+)
+@click.option(
     "--accumulation",
     "gradient_accumulation_steps",
     type=click.IntRange(min=1),
@@ -153,6 +159,8 @@ def command(
     lora = _lora_settings(words)
     settings = TrainSettings(data=data, lora=lora, **words)
     sources = {one.name: context.get_parameter_source(one.name) for one in fields(settings)}
+    if settings.batch_tokens is not None and sources["per_device_train_batch_size"] is ParameterSource.COMMANDLINE:
+        raise UsageError("--batch-size and --batch-tokens exclude each other", "a batch is counted in one or the other")
     origins = {name: _ORIGINS[source] for name, source in sources.items() if source in _ORIGINS}
     progress = Progress()
     try:

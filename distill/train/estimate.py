@@ -6,12 +6,17 @@ largest batch shows what the backward pass will need. The rest is arithmetic.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.models import model_config, quiet
+from distill.train.batching import batch_sampler
+from distill.train.head import CHUNK_LOGITS
 from distill.train.lora import add_adapter
 from distill.train.settings import Estimate, TrainSettings
+from distill.types import Example
 
 if TYPE_CHECKING:
     import torch
@@ -30,25 +35,49 @@ _TRAINING_LIBRARIES = 50e6
 """Bytes that a training takes whatever the model: threads, kernels' buffers, Arrow tables."""
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The largest batch of a training.
+
+    Attributes:
+        rows, longest: its shape, padding included.
+        trained: trained tokens, for each of which the head makes logits.
+    """
+
+    rows: int
+    longest: int
+    trained: int
+
+
+def largest_batch(settings: TrainSettings, examples: Sequence[Example]) -> Batch:
+    """The batch that takes most memory: by rows it may hold the longest of them, by tokens it is in the first epoch."""
+    lengths = [len(example.input_ids) for example in examples]
+    if settings.batch_tokens is None:
+        rows = min(settings.per_device_train_batch_size, len(examples))
+        return Batch(rows, max(lengths), sum(heapq.nlargest(rows, (one.trained_tokens for one in examples))))
+    batches = [[max(row, ~row) for row in batch] for batch in batch_sampler(settings, lengths)]
+    largest = max(batches, key=lambda batch: len(batch) * max(lengths[row] for row in batch))
+    trained = max(sum(examples[row].trained_tokens for row in batch) for batch in batches)
+    return Batch(len(largest), max(lengths[row] for row in largest), trained)
+
+
 def estimate(
     ref: str,
     settings: TrainSettings,
+    batch: Batch,
     *,
     vocabulary: int,
     new_tokens: Sequence[int],
-    longest: int,
-    projected: int,
     checkpoints: int,
 ) -> Estimate:
     """Estimate a training's memory and disk.
 
     Args:
         ref: the student, as `resolve_model` gives it.
-        settings: batch size, adapters and trainer options count.
+        settings: adapters and trainer options count.
+        batch: the largest one.
         vocabulary: tokens that the embedding table must have rows for.
         new_tokens: those that the student has not seen.
-        longest: tokens of the longest example; the largest batch is `per_device_train_batch_size` times that.
-        projected: positions of that batch that the head makes logits for.
         checkpoints: how many are on the disk at a time.
     """
     process = _resident() + int(_TRAINING_LIBRARIES)  # before what only this function needs is imported
@@ -70,7 +99,7 @@ def estimate(
             # Without adapters: they keep the inputs that the layers' own gradients would need.
             activations = _activations(
                 _empty_student(config, vocabulary),
-                (settings.per_device_train_batch_size, longest),
+                (batch.rows, batch.longest),
                 _is_on(options.get("gradient_checkpointing", options.get("activation_checkpointing"))),
             )
     parameters = sum(number for number, _, _ in counts)
@@ -79,7 +108,7 @@ def estimate(
     if settings.lora is not None and settings.lora.quantize:
         weights = parameters // 2 + 4 * trained
     optimizer = trained * _OPTIMIZER_BYTES.get(str(options.get("optim")), 8)
-    logits = _LOGIT_COPIES * projected * rows * 4
+    logits = _LOGIT_COPIES * 4 * min(batch.trained * rows, CHUNK_LOGITS)
     process = process if device == "cpu" else 0
     if device == "cpu" and settings.lora is not None:
         activations = int(activations * _HOLES)

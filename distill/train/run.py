@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
+import math
 import signal
 import sys
 import time
@@ -23,9 +23,10 @@ from distill.prepare import Prepared, prepare
 from distill.protocols import Labeler, Trainer, TrainJob
 from distill.specs import make_options
 from distill.student import grow_embeddings, prepare_tokenizer, set_special_ids
+from distill.train.batching import batch_sampler
 from distill.train.checkpoints import RunCheckpoints, clean, find_newest, step_of
 from distill.train.distributed import World, join_world
-from distill.train.estimate import estimate
+from distill.train.estimate import estimate, largest_batch
 from distill.train.folder import RunFolder
 from distill.train.guards import check_finite_row, check_finite_weights, clear_failures
 from distill.train.lora import add_adapter, load_quantized, merge_adapter, merge_saved_adapter
@@ -156,16 +157,14 @@ def _prepare(settings: TrainSettings, manager: PluginManager, processes: int) ->
 
 
 def _estimate(run: _Run, ready: _Ready) -> Estimate | None:
-    settings, examples = run.settings, ready.prepared.examples
-    batch = min(settings.per_device_train_batch_size, len(examples))
+    settings = run.settings
     try:
         return estimate(
             ready.ref,
-            replace(settings, per_device_train_batch_size=batch),
+            settings,
+            largest_batch(settings, ready.prepared.examples),
             vocabulary=len(ready.encoder.tokenizer),
             new_tokens=ready.new_tokens,
-            longest=max(len(example.input_ids) for example in examples),
-            projected=sum(heapq.nlargest(batch, (example.trained_tokens for example in examples))),
             checkpoints=1 + (settings.save_total_limit or _KEPT),
         )
     except DistillError:
@@ -258,6 +257,7 @@ def _job(run: _Run, ready: _Ready, newest: Path | None) -> tuple[RunCheckpoints,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         learning_rate=settings.learning_rate,
         seed=settings.seed,
+        batch_tokens=settings.batch_tokens,
     )
 
 
@@ -338,8 +338,8 @@ def _read(paths: tuple[Path, ...]) -> Iterator[Transcript]:
 
 def _report(settings: TrainSettings, prepared: Prepared, processes: int) -> TrainReport:
     """What will be trained, with the steps it takes."""
-    batches = -(-len(prepared.examples) // (settings.per_device_train_batch_size * processes))
-    steps = round(-(-batches // settings.gradient_accumulation_steps) * settings.epochs)
+    lengths = [len(example.input_ids) for example in prepared.examples]
+    steps = math.ceil(batch_sampler(settings, lengths, num_processes=processes).steps * settings.epochs)
     return TrainReport(
         out=str(settings.out),
         rows=prepared.rows,
@@ -348,7 +348,7 @@ def _report(settings: TrainSettings, prepared: Prepared, processes: int) -> Trai
         split_rows=prepared.split,
         truncated=prepared.truncated,
         examples=len(prepared.examples),
-        tokens=sum(len(example.input_ids) for example in prepared.examples),
+        tokens=sum(lengths),
         trained_tokens=sum(example.trained_tokens for example in prepared.examples),
         steps=_max_steps(settings) or steps,
         reasons=dict(Counter(skipped.reason for skipped in prepared.skipped)),

@@ -40,6 +40,7 @@ class TrainSettings:
         formatter, labeler, trainer: plugin names, each with its options.
         epochs: passes over the data.
         per_device_train_batch_size: sequences a device and forward pass.
+        batch_tokens: instead, the most tokens of a device and forward pass, padding included.
         gradient_accumulation_steps: forward passes an optimizer step.
         learning_rate: the highest one.
         max_length: the most tokens of an example; None: what the model can take.
@@ -67,6 +68,7 @@ class TrainSettings:
     max_length: int | None = None
     overlong: Overlong = "error"
     seed: int = 0
+    batch_tokens: int | None = None
     save_steps: int | None = None
     save_total_limit: int | None = None
     lora: LoraSettings | None = None

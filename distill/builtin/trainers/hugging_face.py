@@ -15,7 +15,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as hf_logging
 
-from distill import Checkpoints, TrainJob, TrainResult, UsageError, unknown_name
+from distill import Checkpoints, TrainJob, TrainResult, UsageError, data_loader, supervised_only, unknown_name
 
 OnLog = Callable[[Mapping[str, float]], None]
 
@@ -67,7 +67,45 @@ class HuggingFaceTrainer:
 
     def train(self, job: TrainJob, on_log: OnLog) -> TrainResult:
         """Train `job.model`; see `distill.Trainer`."""
-        return fit(Trainer, make_arguments(TrainingArguments, job, self.options), job, on_log)
+        return fit(_Trainer, make_arguments(TrainingArguments, job, self.options), job, on_log)
+
+
+class OwnBatches:
+    """Makes a Trainer take its batches from `distill.data_loader`, unless its options ask for another sampling."""
+
+    job: TrainJob
+
+    def get_train_dataloader(self) -> Any:
+        """The batches of this process, on the CPU; the Trainer moves them."""
+        args = self.args
+        if args.train_sampling_strategy != "random" or args.dataloader_drop_last:
+            return super().get_train_dataloader()
+        loader = data_loader(
+            self.job,
+            process_index=args.process_index,
+            num_processes=args.world_size,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+        self.add_callback(_Epochs(loader.batch_sampler))
+        return loader
+
+
+class _Trainer(OwnBatches, Trainer):
+    pass
+
+
+class _Epochs(TrainerCallback):
+    """Tells the sampler which epoch it is; a resumed run starts in the middle of one."""
+
+    def __init__(self, sampler: Any):
+        self._sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer before it asks for the epoch's batches."""
+        self._sampler.set_epoch(int(state.epoch or 0))
 
 
 def check_options(options: Mapping[str, Any], arguments: type, trainer: str) -> dict[str, Any]:
@@ -141,25 +179,20 @@ def _construct(arguments: type, settings: Mapping[str, Any]) -> Any:
 
 def fit(trainer_class: type[Trainer], arguments: TrainingArguments, job: TrainJob, on_log: OnLog) -> TrainResult:
     """Train with a Trainer class; each log line goes to `on_log`, and nothing to standard output."""
-    from datasets import Dataset
-
-    columns = {
-        "input_ids": [example.input_ids for example in job.examples],
-        "labels": [example.labels for example in job.examples],
-    }
     trainer = trainer_class(
         model=job.model,
         args=arguments,
-        train_dataset=Dataset.from_dict(columns),
+        train_dataset=_dataset(job),
         data_collator=job.collate,
         processing_class=job.tokenizer,
     )
+    trainer.job = job
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Log(on_log))
     trainer.add_callback(_Save(job.checkpoints))
     resume_from = job.checkpoints.resume_from
-    with _quiet():
+    with _quiet(), supervised_only(trainer.model):
         output = trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     return TrainResult(output.global_step, output.training_loss, output.metrics, weights)
@@ -180,6 +213,18 @@ def _quiet() -> Iterator[None]:
         hf_logging.set_verbosity(level)
         if bars:
             hf_logging.enable_progress_bar()
+
+
+def _dataset(job: TrainJob) -> Any:
+    """The rows as the Dataset that Trainers ask for; tokens are read when a batch needs them."""
+    from datasets import Dataset
+
+    def rows(wanted: Mapping[str, list[int]]) -> dict[str, list[list[int]]]:
+        examples = [job.examples[row] for row in wanted["row"]]
+        return {"input_ids": [one.input_ids for one in examples], "labels": [one.labels for one in examples]}
+
+    lengths = [len(example.input_ids) for example in job.examples]
+    return Dataset.from_dict({"row": range(len(lengths)), "length": lengths}).with_transform(rows)
 
 
 class _Log(TrainerCallback):

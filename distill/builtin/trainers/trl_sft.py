@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerState
+from transformers import Trainer, TrainerState
 from trl import SFTConfig, SFTTrainer
 
 from distill import TrainJob, TrainResult
-from distill.builtin.trainers.hugging_face import OnLog, check_options, fit, make_arguments
+from distill.builtin.trainers.hugging_face import OnLog, OwnBatches, check_options, fit, make_arguments
 
 
 class TRLTrainer:
@@ -38,8 +38,20 @@ class TRLTrainer:
         return fit(_SFTTrainer, arguments, job, on_log)
 
 
-class _SFTTrainer(SFTTrainer):
-    """TRL's, but its checkpoints bring no model card, and its count of tokens goes on after a resume."""
+class _SFTTrainer(OwnBatches, SFTTrainer):
+    """Takes the loss of the model itself, which projects supervised positions only (see `distill.supervised_only`).
+
+    TRL's own head measures entropy and accuracy of all positions; elsewhere than on a GPU it projects them all, twice.
+    Overriding `compute_loss` is how TRL wants another loss to be put in.
+    """
+
+    def compute_loss(
+        self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The negative log-likelihood as transformers' Trainer takes it; for any other loss, TRL's way."""
+        if self.args.loss_type != "nll" or self.label_smoother is not None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch)
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         """See transformers' Trainer."""
