@@ -107,7 +107,7 @@ def test_a_student_that_cannot_be_estimated(manager, bloom, article, tmp_path, m
     def fail(*args, **kwargs):
         raise NotImplementedError("no fake kernel")
 
-    monkeypatch.setattr("distill.train.run.estimate", fail)
+    monkeypatch.setattr("distill.train.ready.estimate", fail)
     notes = []
     settings = TrainSettings(str(bloom), (article,), tmp_path / "run")
     assert train(settings, manager, dry_run=True, note=notes.append).estimate is None

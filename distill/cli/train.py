@@ -34,13 +34,19 @@ def _lora_options(function: Callable) -> Callable:
             metavar="NAMES",
             help="The layers to adapt, e.g. q_proj,v_proj.  [default: all linear layers but the output head]",
         ),
-        click.option("--lora-dropout", type=click.FloatRange(0, 1, max_open=True), help="[default: 0]"),
+        click.option(
+            "--lora-dropout", type=click.FloatRange(0, 1, max_open=True), help="On the adapters' input.  [default: 0]"
+        ),
         click.option(
             "--lora-alpha", type=click.IntRange(min=1), help="The change is scaled by alpha / rank.  [default: 32]"
         ),
-        click.option("--lora-rank", type=click.IntRange(min=1), help="[default: 16]"),
+        click.option("--lora-rank", type=click.IntRange(min=1), help="Of the adapters' matrices.  [default: 16]"),
         click.option("--qlora", is_flag=True, help="--lora on a base in 4 bits; needs bitsandbytes and a GPU."),
-        click.option("--lora", is_flag=True, help="Train adapters only; RUN/model is the student with them merged in."),
+        click.option(
+            "--lora",
+            is_flag=True,
+            help="Train adapters only (try --learning-rate 2e-4); RUN/model is the student with them merged in.",
+        ),
     ):
         function = option(function)
     return function

@@ -11,8 +11,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 from distill.errors import DistillError
+
+_PATIENCE = timedelta(hours=2)
+"""How long a process waits for the others: the first one may have much to tokenize."""
 
 
 def is_main_process() -> bool:
@@ -102,7 +106,7 @@ def join_world() -> Iterator[World]:
     if cpu:
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # else accelerate takes each process for a training alone
     owned = not torch.distributed.is_initialized()
-    state = PartialState(cpu=cpu)
+    state = PartialState(cpu=cpu, timeout=_PATIENCE)
     yield World(state.process_index, state.num_processes)
     if owned:
         _leave()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +54,9 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, new_tokens: Sequence
         fan_in_fan_out=_has_conv1d(model),
     )
     try:
-        return get_peft_model(model, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft's and transformers' names for checkpointing differ
+            return get_peft_model(model, config)
     except ValueError as error:
         layers = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _is_linear(module)})
         raise UsageError(
@@ -72,21 +76,25 @@ def merge_saved_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel
     return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
 
 
-def load_quantized(ref: str) -> PreTrainedModel:
-    """Load a student in 4 bits (NF4), as QLoRA does.
+def check_quantization() -> None:
+    """Refuse QLoRA where it cannot run, before anything is loaded or written.
 
     Raises:
         DistillError: there is no GPU, or no bitsandbytes.
     """
     import torch
-    from transformers import BitsAndBytesConfig
 
     if not torch.cuda.is_available():
         raise DistillError("--qlora needs a GPU that bitsandbytes can use; there is none here", "use --lora")
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise DistillError("--qlora needs bitsandbytes", "pip install bitsandbytes, or use --lora") from error
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise DistillError("--qlora needs bitsandbytes", "pip install 'distill-chat[qlora]', or use --lora")
+
+
+def load_quantized(ref: str) -> PreTrainedModel:
+    """Load a student in 4 bits (NF4), as QLoRA does."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
     four_bits = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distill.collate import collator_for
-from distill.encode import Encoder
-from distill.errors import DataError, DistillError, PluginError
-from distill.formats import make_formatter, make_labeler
-from distill.models import load_model, load_tokenizer, max_positions, resolve_model
+from distill.errors import DistillError, PluginError
+from distill.models import load_model, resolve_model
 from distill.plugins import PluginManager
-from distill.prepare import Prepared, prepare
-from distill.protocols import Labeler, Trainer, TrainJob
-from distill.specs import make_options
-from distill.student import grow_embeddings, prepare_tokenizer, set_special_ids
-from distill.train.batching import batch_sampler
+from distill.protocols import Trainer, TrainJob
+from distill.student import grow_embeddings, set_special_ids
 from distill.train.checkpoints import RunCheckpoints, clean, find_newest, step_of
 from distill.train.distributed import World, join_world
-from distill.train.estimate import estimate, largest_batch
 from distill.train.folder import RunFolder
 from distill.train.guards import check_finite_row, check_finite_weights, clear_failures
-from distill.train.lora import add_adapter, load_quantized, merge_adapter, merge_saved_adapter
+from distill.train.lora import add_adapter, check_quantization, load_quantized, merge_adapter, merge_saved_adapter
 from distill.train.manifest import check_same, describe
 from distill.train.pages import model_card
-from distill.train.settings import Estimate, TrainReport, TrainSettings
-from distill.transcripts import read_transcripts
-from distill.types import TrainResult, Transcript
+from distill.train.ready import Ready, estimate_of, make_ready, memory_hint
+from distill.train.settings import TrainReport, TrainSettings
+from distill.types import TrainResult
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Log = Callable[[Mapping[str, float]], None]
 Note = Callable[[str], None]
-
-_KEPT = 2
-"""Checkpoints kept while training, where the user names no number: one may turn out damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +46,6 @@ class _Run:
     world: World
     on_log: Log
     note: Note
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """All that is known before a weight is loaded."""
-
-    trainer: Trainer
-    ref: str
-    encoder: Encoder
-    new_tokens: tuple[int, ...]
-    labeler: Labeler
-    prepared: Prepared
-    report: TrainReport
 
 
 def train(
@@ -111,9 +87,15 @@ def train(
                 return _finished(run)
             if not resume and not dry_run:
                 run.folder.check_free()
-            ready = _prepare(settings, manager, world.size)
+            if settings.lora is not None and settings.lora.quantize and not dry_run:
+                check_quantization()
+            if world.is_main:  # it tokenizes; the others find the tokens in the cache
+                ready = make_ready(settings, manager, world.size)
+        with world.together():
+            if not world.is_main:
+                ready = make_ready(settings, manager, world.size)
         if dry_run:
-            return replace(ready.report, estimate=_estimate(run, ready))
+            return replace(ready.report, estimate=estimate_of(ready, settings, note))
         return _train(run, ready, resume)
 
 
@@ -132,56 +114,21 @@ def _finished(run: _Run) -> TrainReport:
     return report
 
 
-def _prepare(settings: TrainSettings, manager: PluginManager, processes: int) -> _Ready:
-    manager.formatters.get(settings.formatter), manager.labelers.get(settings.labeler)  # a wrong name fails first
-    trainer_spec = manager.trainers.get(settings.trainer)
-    trainer = trainer_spec.build(make_options(trainer_spec, settings.trainer_options, "trainer"))
-    ref = resolve_model(settings.student, manager)
-    formatter = make_formatter(settings.formatter, settings.formatter_options, manager)
-    tokenizer = load_tokenizer(ref)
-    known = len(tokenizer)
-    encoder = prepare_tokenizer(tokenizer, formatter, settings.formatter)
-    labeler = make_labeler(settings.labeler, settings.labeler_options, manager, encoder)
-    prepared = prepare(
-        _read(settings.data),
-        encoder,
-        labeler,
-        labeler_name=settings.labeler,
-        max_length=settings.max_length or max_positions(ref),
-        overlong=settings.overlong,
-    )
-    if not prepared.examples:
-        raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill show`")
-    new_tokens = tuple(range(known, len(tokenizer)))
-    return _Ready(trainer, ref, encoder, new_tokens, labeler, prepared, _report(settings, prepared, processes))
-
-
-def _estimate(run: _Run, ready: _Ready) -> Estimate | None:
-    settings = run.settings
-    try:
-        return estimate(
-            ready.ref,
-            settings,
-            largest_batch(settings, ready.prepared.examples),
-            vocabulary=len(ready.encoder.tokenizer),
-            new_tokens=ready.new_tokens,
-            checkpoints=1 + (settings.save_total_limit or _KEPT),
-        )
-    except DistillError:
-        raise
-    except Exception as error:  # an architecture that cannot be run without its weights
-        run.note(f"memory and disk cannot be estimated for this student: {type(error).__name__}: {error}")
-        return None
-
-
-def _train(run: _Run, ready: _Ready, resume: bool) -> TrainReport:
+def _train(run: _Run, ready: Ready, resume: bool) -> TrainReport:
     report, folder, world = ready.report, run.folder, run.world
     run.note(
         f"{report.trained_rows} of {report.rows} rows, {report.trained_tokens} trained tokens, {report.steps} steps"
     )
-    failures = clear_failures(_memory_hint(run.settings, ready), folder.path)
+    failures = clear_failures(memory_hint(ready, run.settings), folder.path)
+    with world.together():
+        manifest, newest = _look(run, ready, resume)
+    (step,) = world.highest(-1 if newest is None else step_of(newest))
     with world.together(), failures("loading the student"):
-        newest = _open(run, ready, resume)
+        if step >= 0 and (newest is None or step_of(newest) != step):
+            raise DistillError(f"{folder.path} is not the same in all processes", "it must be on a disk they all share")
+        if world.is_main:
+            folder.start(manifest, ready.prepared, newest and step)
+            clean(folder.checkpoints, newest)
         report = replace(report, resumed_from=newest and newest.name)
         checkpoints, job = _job(run, ready, newest)
     began = time.monotonic()
@@ -197,8 +144,8 @@ def _train(run: _Run, ready: _Ready, resume: bool) -> TrainReport:
     return report
 
 
-def _open(run: _Run, ready: _Ready, resume: bool) -> Path | None:
-    """Begin the run folder, or go on in it; gives the checkpoint to go on from."""
+def _look(run: _Run, ready: Ready, resume: bool) -> tuple[dict[str, Any], Path | None]:
+    """Describe the training, and find the checkpoint to go on from; nothing is changed."""
     folder, newest = run.folder, None
     manifest = describe(
         run.settings, run.manager, ready.ref, ready.prepared.examples, ready.report, run.origins, run.world.size
@@ -213,14 +160,10 @@ def _open(run: _Run, ready: _Ready, resume: bool) -> Path | None:
         manifest.update(started=before["started"], resumed=[*before.get("resumed", []), newest and newest.name])
     if resume:
         run.note(f"resuming from {newest}" if newest else "there is no checkpoint yet: starting at the beginning")
-    run.world.highest(0)  # all have looked before the first one changes anything
-    if run.world.is_main:
-        folder.start(manifest, ready.prepared, newest and step_of(newest))
-        clean(folder.checkpoints, newest)
-    return newest
+    return manifest, newest
 
 
-def _student(run: _Run, ready: _Ready, quantize: bool) -> PreTrainedModel:
+def _student(run: _Run, ready: Ready, quantize: bool) -> PreTrainedModel:
     """Load the student and make it ready for its format."""
     from transformers import set_seed
 
@@ -231,7 +174,7 @@ def _student(run: _Run, ready: _Ready, quantize: bool) -> PreTrainedModel:
     return model
 
 
-def _job(run: _Run, ready: _Ready, newest: Path | None) -> tuple[RunCheckpoints, TrainJob]:
+def _job(run: _Run, ready: Ready, newest: Path | None) -> tuple[RunCheckpoints, TrainJob]:
     settings, tokenizer, lora = run.settings, ready.encoder.tokenizer, run.settings.lora
     model = _student(run, ready, quantize=lora is not None and lora.quantize)
     if lora is not None:
@@ -240,7 +183,7 @@ def _job(run: _Run, ready: _Ready, newest: Path | None) -> tuple[RunCheckpoints,
         run.folder.checkpoints,
         run.world,
         save_steps=settings.save_steps,
-        limit=settings.save_total_limit or _KEPT,
+        limit=settings.checkpoints_kept,
         size=3 * sum(weight.nbytes for weight in model.parameters() if weight.requires_grad),  # with Adam's moments
         resume_from=newest,
         note=run.note,
@@ -289,7 +232,7 @@ def _stopped(run: _Run, checkpoints: RunCheckpoints) -> DistillError:
     return DistillError(f"training was stopped after step {step}", "--resume goes on from there")
 
 
-def _save(run: _Run, ready: _Ready, model: PreTrainedModel, result: TrainResult, report: TrainReport) -> TrainReport:
+def _save(run: _Run, ready: Ready, model: PreTrainedModel, result: TrainResult, report: TrainReport) -> TrainReport:
     run.note("saving the student")
     if rows := run.folder.metric_rows():
         report = replace(report, loss=_mean_loss(rows))  # of the whole training, however often it was stopped
@@ -314,58 +257,3 @@ def _mean_loss(rows: Sequence[Mapping[str, float]]) -> float:
         total += row["loss"] * (row["step"] - before)
         before = row["step"]
     return total / before
-
-
-def _memory_hint(settings: TrainSettings, ready: _Ready) -> str:
-    batch, longest = settings.per_device_train_batch_size, max(len(one.input_ids) for one in ready.prepared.examples)
-    ways = [f"--max-length (the longest example has {longest} tokens)"]
-    if batch > 1:
-        ways.insert(0, f"--batch-size (it is {batch}; more --accumulation makes up for it)")
-    return f"lower {' or '.join(ways)}; -T gradient_checkpointing=true" + (
-        "" if settings.lora else " and --lora help too"
-    )
-
-
-def _read(paths: tuple[Path, ...]) -> Iterator[Transcript]:
-    for path in paths:
-        empty = True
-        for transcript in read_transcripts(path):
-            empty = False
-            yield transcript
-        if empty:
-            raise DataError(f"{path} is empty", "give a file of transcripts; `distill collect` makes one")
-
-
-def _report(settings: TrainSettings, prepared: Prepared, processes: int) -> TrainReport:
-    """What will be trained, with the steps it takes."""
-    lengths = [len(example.input_ids) for example in prepared.examples]
-    steps = math.ceil(batch_sampler(settings, lengths, num_processes=processes).steps * settings.epochs)
-    return TrainReport(
-        out=str(settings.out),
-        rows=prepared.rows,
-        trained_rows=prepared.trained_rows,
-        skipped_rows=len(prepared.skipped),
-        split_rows=prepared.split,
-        truncated=prepared.truncated,
-        examples=len(prepared.examples),
-        tokens=sum(lengths),
-        trained_tokens=sum(example.trained_tokens for example in prepared.examples),
-        steps=_max_steps(settings) or steps,
-        reasons=dict(Counter(skipped.reason for skipped in prepared.skipped)),
-    )
-
-
-def _max_steps(settings: TrainSettings) -> int:
-    """`-T max_steps=…` goes before --epochs; 0 where it is not given."""
-    try:
-        return max(0, int(settings.trainer_options.get("max_steps", 0)))
-    except (TypeError, ValueError):
-        return 0  # the trainer says what is wrong with it
-
-
-def _reasons(prepared: Prepared) -> str:
-    if not prepared.skipped:
-        return "there is none"
-    shown = "; ".join(f"{skipped.source}: {skipped.reason}" for skipped in prepared.skipped[:3])
-    more = len(prepared.skipped) - 3
-    return shown + (f"; and {more} more" if more > 0 else "")

@@ -73,6 +73,11 @@ class TrainSettings:
     save_total_limit: int | None = None
     lora: LoraSettings | None = None
 
+    @property
+    def checkpoints_kept(self) -> int:
+        """How many complete checkpoints are there while training: two, since one may turn out damaged."""
+        return self.save_total_limit or 2
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -186,6 +187,10 @@ def fit(trainer_class: type[Trainer], arguments: TrainingArguments, job: TrainJo
         data_collator=job.collate,
         processing_class=job.tokenizer,
     )
+    if trainer.is_fsdp_enabled and hasattr(job.model, "peft_config"):
+        raise UsageError(
+            "--lora cannot be trained with FSDP yet", "leave one of them out; several processes go without"
+        )
     trainer.job = job
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
@@ -208,7 +213,9 @@ def _quiet() -> Iterator[None]:
     hf_logging.disable_progress_bar()
     hf_logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Setting `save_embedding_layers`")  # peft is right to do so
+            yield
     finally:
         hf_logging.set_verbosity(level)
         if bars:
