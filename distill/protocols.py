@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -145,6 +145,19 @@ class Checkpoints(Protocol):
         ...
 
 
+class NoCheckpoints:
+    """For a training that is neither stopped nor resumed."""
+
+    resume_from: Path | None = None
+
+    def after_step(self, step: int, *, max_steps: int, epoch_end: bool) -> Verdict:
+        """Always goes on."""
+        return "go on"
+
+    def seal(self, folder: Path) -> None:
+        """Nobody asked for one."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainJob:
     """All a trainer needs: the model is loaded, the examples are labelled and checked.
@@ -155,13 +168,13 @@ class TrainJob:
         examples: the training rows, in order; every one has at least one trained token.
         collate: makes a batch of rows `{input_ids, labels}`.
         output_dir: a folder for the trainer's own files, its checkpoints above all.
-        checkpoints: when to write one, when to stop, and what to go on from.
         epochs: passes over the examples.
         per_device_train_batch_size: sequences a device and forward pass.
         gradient_accumulation_steps: forward passes an optimizer step.
         learning_rate: the highest one.
         seed: for shuffling and dropout.
         batch_tokens: instead of a number of sequences, the most tokens of a device and forward pass, padding included.
+        checkpoints: when to write one, when to stop, and what to go on from.
     """
 
     model: PreTrainedModel
@@ -169,13 +182,13 @@ class TrainJob:
     examples: Sequence[Example]
     collate: Collator
     output_dir: Path
-    checkpoints: Checkpoints
     epochs: float
     per_device_train_batch_size: int
     gradient_accumulation_steps: int
     learning_rate: float
     seed: int
     batch_tokens: int | None = None
+    checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -191,7 +191,8 @@ class RunCheckpoints:
             self.signum = signum
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            self._note("stopping after this step, with a checkpoint; once more to stop at once")
+            with suppress(RuntimeError):  # the signal came while something was being printed
+                self._note("stopping after this step, with a checkpoint; once more to stop at once")
 
         for number in handlers:
             signal.signal(number, first)
@@ -200,6 +201,13 @@ class RunCheckpoints:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what was never completed: on a full disk it stands in the way."""
+    for checkpoint in checkpoints_in(folder):
+        if not (checkpoint / MARKER).is_file():
+            remove(checkpoint)
 
 
 def clean(folder: Path, newest: Path | None) -> None:

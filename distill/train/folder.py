@@ -64,7 +64,7 @@ class RunFolder:
             return None
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            _ = found["state"], found["started"], found["settings"], found["report"]
+            _ = found["state"], found["started"], found["settings"], TrainReport(**found["report"])
         except (ValueError, KeyError, TypeError) as error:
             raise DistillError(f"{path} is damaged", "remove the folder to start over") from error
         return found
@@ -88,7 +88,10 @@ class RunFolder:
         """The rows of `metrics.jsonl`; a last line that a kill cut off does not count."""
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
-        return [json.loads(line) for line in lines]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise DistillError(f"{path} is damaged", "restore it from a backup, or remove the folder") from error
 
     @contextmanager
     def metrics(self) -> Iterator[Callable[[Mapping[str, float]], None]]:

@@ -17,7 +17,7 @@ from distill.models import load_model, resolve_model
 from distill.plugins import PluginManager
 from distill.protocols import Trainer, TrainJob
 from distill.student import grow_embeddings, set_special_ids
-from distill.train.checkpoints import RunCheckpoints, clean, find_newest, step_of
+from distill.train.checkpoints import RunCheckpoints, clean, find_newest, remove_unfinished, step_of
 from distill.train.distributed import World, join_world
 from distill.train.folder import RunFolder
 from distill.train.guards import check_finite_row, check_finite_weights, clear_failures
@@ -218,7 +218,12 @@ def _fit(run: _Run, trainer: Trainer, job: TrainJob, checkpoints: RunCheckpoints
             write(row)
             run.on_log(row)
 
-        result = trainer.train(job, log)
+        try:
+            result = trainer.train(job, log)
+        except BaseException:
+            if run.world.is_main:
+                remove_unfinished(run.folder.checkpoints)
+            raise
     if not isinstance(result, TrainResult):
         raise PluginError(f"trainer {run.settings.trainer!r} returned {type(result).__name__}, not a TrainResult")
     return result
