@@ -10,40 +10,40 @@ Three rules hold for every formatter and tokenizer:
 
 from __future__ import annotations
 
+import functools
 import itertools
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from distill.errors import DataError, DistillError, PluginError
+from distill.pieces import Frame, Piece, assemble, cut
+from distill.plain_text import SENTINEL, PlainText
 from distill.plugins import one_line
+from distill.protocols import ShapedFormatter
+from distill.tools import refuse_control_tokens
 from distill.types import Encoded, Message, Segment
 
 if TYPE_CHECKING:
-    from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast
 
     from distill.protocols import Formatter
 
-_SENTINEL = "\U000f6d1b"  # private use; stands before text that does not start the input
-_BRACKETED = re.compile(r"[<\[({|⟨｜].*[>\])}|⟩｜]", re.DOTALL)
-
-Conversation = tuple[Sequence[Message], Sequence[Mapping[str, Any]]]
-"""Messages and tool definitions."""
+T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Piece:
-    """What becomes tokens in one go: a control token (`id`), or ordinary `text` with the content inside it."""
+class ByShape(Generic[T]):
+    """What was found for conversations' shapes; there are few of them, or else it forgets."""
 
-    text: str
-    id: int | None = None
-    assistant: bool = False
-    end_of_turn: bool = False
-    first: bool = False
-    contents: list[tuple[int, int, int]] = field(default_factory=list)  # (start, end, turn) in `text`
+    def __init__(self) -> None:
+        self._known: dict[Hashable, T] = {}
+
+    def get_or(self, shape: Hashable, find: Callable[[], T]) -> T:
+        """What is known for a shape, or else is found now."""
+        if shape not in self._known:
+            if len(self._known) >= 2000:
+                self._known.clear()
+            self._known[shape] = find()
+        return self._known[shape]
 
 
 class Encoder:
@@ -56,14 +56,17 @@ class Encoder:
 
     Attributes:
         control_ids: the token ids that steer the model, which content never becomes.
+        proved: of a conversation's shape, whether its answers stand there as at inference (see `distill.prepare`).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, formatter: Formatter, name: str = "formatter"):
         self.tokenizer = tokenizer
         self.formatter = formatter
         self.name = name
-        self._text = _TextTokenizer(tokenizer)
+        self._text = PlainText(tokenizer)
         self.control_ids = frozenset(self._text.control_ids)
+        self.proved: ByShape[bool] = ByShape()
+        self._frames: ByShape[Frame] = ByShape()
 
     def segments(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[Segment]:
         """Render a finished conversation, and check what the formatter says of it.
@@ -73,6 +76,15 @@ class Encoder:
             PluginError: the formatter's answer breaks its contract.
         """
         return self._checked(messages, tools, add_generation_prompt=False)
+
+    def shape(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Hashable | None:
+        """What decides the rendering, texts apart; None where the formatter cannot say (see `ShapedFormatter`)."""
+        if not isinstance(self.formatter, ShapedFormatter):
+            return None
+        try:
+            return self.formatter.shape(messages, self.tokenizer, tools=tools or None)
+        except Exception as error:
+            raise PluginError(f"formatter {self.name!r} failed: {one_line(error)}") from error
 
     def prompt_segments(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[Segment]:
         """Render a conversation up to where the assistant starts to write."""
@@ -86,12 +98,54 @@ class Encoder:
         """Encode a conversation as the prompt of its next answer."""
         return self.encode_segments([self.prompt_segments(messages, tools)])[0].input_ids
 
-    def encode_segments(self, rendered: Sequence[Sequence[Segment]]) -> list[Encoded]:
-        """Encode rendered conversations, in one batch."""
-        plans = [list(self._plan(segments)) for segments in rendered]
-        texts = {(piece.text, piece.first) for plan in plans for piece in plan if piece.id is None}
-        encodings = self._text.encode_batch(sorted(texts))
-        return [_assemble(plan, encodings) for plan in plans]
+    def count_controls(self, text: str) -> int:
+        """How many control tokens a template's text would become."""
+        return self._text.count_controls(text)
+
+    def holds_control(self, text: str) -> bool:
+        """Whether a text holds the spelling of a control token."""
+        return self._text.controls.search(text) is not None
+
+    def without_controls(self, text: str) -> str:
+        """A template's text without its control tokens."""
+        return self._text.controls.sub(" ", text)
+
+    def round_trip(self, text: str) -> str:
+        """What becomes of an ordinary text that is encoded and decoded: a lossy tokenizer changes it."""
+        ids = self._text.encode_batch({(text, False): False})[text, False].ids
+        return self.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False)
+
+    def encode_segments(
+        self, rendered: Sequence[Sequence[Segment]], shapes: Sequence[Hashable | None] | None = None
+    ) -> list[Encoded]:
+        """Encode rendered conversations, in one batch.
+
+        Args:
+            rendered: their segments.
+            shapes: as `shape` gives them; the tokens between the texts are then found once a shape.
+        """
+        if shapes is None:
+            plans = [list(cut(segments, self._text)) for segments in rendered]
+        else:
+            plans = [self._plan(segments, shape) for segments, shape in zip(rendered, shapes, strict=True)]
+        texts: dict[tuple[str, bool], bool] = {}  # each once, and whether the characters of its tokens are needed
+        for piece in itertools.chain.from_iterable(plans):
+            if type(piece) is Piece and piece.id is None:
+                key = piece.text, piece.first
+                texts[key] = texts.get(key, False) or not piece.of_one
+        encodings = self._text.encode_batch(texts)
+        return [assemble(plan, encodings) for plan in plans]
+
+    def _plan(self, segments: Sequence[Segment], shape: Hashable | None) -> Sequence[Piece | Encoded]:
+        if shape is None or not self._text.position_free:
+            return list(cut(segments, self._text))
+        frame = self._frames.get_or(shape, lambda: Frame(segments, self._text))
+        return frame.filled(segments) or list(cut(segments, self._text))
+
+    @functools.cached_property
+    def stop(self) -> int:
+        """As `stop_token_id`, asked once."""
+        return self.stop_token_id()
 
     def stop_token_id(self) -> int:
         """The control token by which an answer ends: generation stops at it.
@@ -111,6 +165,7 @@ class Encoder:
         return controls[-1]
 
     def _checked(self, messages: Sequence[Message], tools: Sequence, add_generation_prompt: bool) -> list[Segment]:
+        refuse_control_tokens(tools, self.holds_control)
         try:
             segments = self.formatter.segments(
                 messages, self.tokenizer, tools=tools or None, add_generation_prompt=add_generation_prompt
@@ -122,7 +177,7 @@ class Encoder:
         if not isinstance(segments, (list, tuple)) or not all(isinstance(segment, Segment) for segment in segments):
             raise PluginError(f"formatter {self.name!r} returned something that is not a list of Segments")
         for segment in segments:
-            if _SENTINEL in segment.text:
+            if SENTINEL in segment.text:
                 raise DataError("the text holds the character U+F6D1B, which distill uses itself")
             owned = segment.content or segment.end_of_turn or segment.role is not None
             if owned and not 0 <= segment.turn < len(messages):
@@ -134,173 +189,7 @@ class Encoder:
                 )
         return list(segments)
 
-    def _plan(self, segments: Iterable[Segment]) -> Iterator[_Piece]:
-        """Cut a conversation into control tokens and runs of ordinary text."""
-        first, swallow = True, False
-        for key, stretch in itertools.groupby(segments, _stretch):
-            assistant, end_of_turn = key[0], key[1]
-            text, template, contents = "", [], []
-            for segment in stretch:
-                if segment.content:
-                    contents.append((len(text), len(text) + len(segment.text), segment.turn))
-                else:
-                    template.append((len(text), len(text) + len(segment.text)))
-                    if segment.turn >= 0:
-                        contents.append((len(text), len(text) + len(segment.text), segment.turn))
-                text += segment.text
-            at = len(text) - len(text.lstrip()) if swallow and not assistant else 0
-            for start, end, token in self._text.find_controls(text, template):
-                if start < at:  # white space that the control token before it swallowed
-                    continue
-                end_strip, start_strip = end, start
-                if token.rstrip:
-                    end_strip = len(text) - len(text[end:].lstrip())
-                if token.lstrip:
-                    start_strip = max(at, len(text[:start].rstrip()))
-                if start_strip > at:
-                    yield _piece(text, at, start_strip, contents, assistant, end_of_turn, first)
-                    first = False
-                turn = next((turn for a, b, turn in contents if a < end and start < b), -1)
-                yield _Piece("", self._text.ids[token.content], assistant, end_of_turn, False, [(0, 0, turn)])
-                first, at, swallow = False, end_strip, token.rstrip and end_strip == len(text)
-            if at < len(text):
-                yield _piece(text, at, len(text), contents, assistant, end_of_turn, first)
-                first, swallow = False, False
-
 
 def text_of(segments: Sequence[Segment]) -> str:
     """The text that segments make together."""
-    return "".join(segment.text for segment in segments)
-
-
-def _stretch(segment: Segment) -> tuple[bool, bool, int]:
-    """Segments with the same key are encoded jointly: what an assistant wrote in a turn, its end marker, the rest."""
-    assistant = segment.role == "assistant"
-    return assistant, segment.end_of_turn, segment.turn if assistant else -1
-
-
-def _piece(text: str, start: int, end: int, contents: list, assistant: bool, end_of_turn: bool, first: bool) -> _Piece:
-    inside = [(a - start, b - start, turn) for a, b, turn in contents if a < end and b > start]
-    return _Piece(text[start:end], None, assistant, end_of_turn, first, inside)
-
-
-def _assemble(plan: Sequence[_Piece], encodings: Mapping[tuple[str, bool], tuple[list, list]]) -> Encoded:
-    encoded = Encoded([], [], [], [])
-    for piece in plan:
-        if piece.id is not None:
-            ids, turns = [piece.id], [piece.contents[0][2]]
-        else:
-            ids, offsets = encodings[piece.text, piece.first]
-            turns = [_turn_at(piece.contents, start, end) for start, end in offsets]
-        encoded.input_ids.extend(ids)
-        encoded.assistant_mask.extend([int(piece.assistant)] * len(ids))
-        encoded.end_of_turn.extend([int(piece.end_of_turn)] * len(ids))
-        encoded.turn.extend(turns)
-    return encoded
-
-
-def _turn_at(contents: Sequence[tuple[int, int, int]], start: int, end: int) -> int:
-    for a, b, turn in contents:
-        if a < max(end, start + 1) and start < b:
-            return turn
-    return -1
-
-
-class _TextTokenizer:
-    """Encodes ordinary text: as the student's tokenizer does, but without ever making a control token of it.
-
-    Attributes:
-        ids: every added token's id.
-        control_ids: ids of the added tokens that steer the model. Added tokens that are mere vocabulary (white space,
-            a domain's words) are not among them: they are matched in content too, as the tokenizer itself does.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast):
-        import tokenizers
-
-        added = tokenizer.added_tokens_decoder
-        self.ids = {token.content: id for id, token in added.items() if token.content}
-        self._tokens = {token.content: token for token in added.values() if token.content}
-        self._vocabulary = {text for text, token in self._tokens.items() if not _steers(token)}
-        self.control_ids = {id for text, id in self.ids.items() if text not in self._vocabulary}
-        # Text that the vocabulary does not cover becomes unk: that is no way to steer, unless unk is eos or bos too.
-        unknown = {tokenizer.unk_token_id} - {tokenizer.eos_token_id, tokenizer.bos_token_id}
-        self._forbidden = self.control_ids - unknown
-        longest_first = sorted(self._tokens, key=len, reverse=True)
-        self._any = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-        config = json.loads(tokenizer.backend_tokenizer.to_str())
-        config.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
-        self._plain = tokenizers.Tokenizer.from_str(json.dumps(config))
-        self._plain.add_special_tokens([tokenizers.AddedToken(_SENTINEL, normalized=False, special=True)])
-
-    def find_controls(self, text: str, template: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, AddedToken]]:
-        """Find the added tokens in a text: leftmost, then longest, as the tokenizers library does.
-
-        Args:
-            text: a stretch of the conversation.
-            template: (start, end) of the template's text in it; only there control tokens count.
-        """
-        at = 0
-        while match := self._any.search(text, at):
-            start = match.start()
-            token = self._token_at(text, start, match.group(), template)
-            if token is None:
-                at = start + 1
-                continue
-            at = start + len(token.content)
-            yield start, at, token
-
-    def _token_at(self, text: str, start: int, longest: str, template: Sequence[tuple[int, int]]) -> AddedToken | None:
-        for length in range(len(longest), 0, -1):
-            word, end = longest[:length], start + length
-            token = self._tokens.get(word)
-            if token is None:
-                continue
-            if (token.single_word and re.search(r"\w\Z", text[:start])) or (
-                token.single_word and re.match(r"\w", text[end:])
-            ):
-                continue
-            if word in self._vocabulary or any(a <= start and end <= b for a, b in template):
-                return token
-        return None
-
-    def encode_batch(
-        self, texts: Sequence[tuple[str, bool]]
-    ) -> dict[tuple[str, bool], tuple[list[int], list[tuple[int, int]]]]:
-        """Encode texts, each with whether it starts the input.
-
-        Returns:
-            For each: token ids, and the characters (start, end) each token stands for.
-        """
-        prefixed = [text if first else _SENTINEL + text for text, first in texts]
-        result = {}
-        for (text, first), encoding in zip(
-            texts, self._plain.encode_batch(prefixed, add_special_tokens=False), strict=True
-        ):
-            ids, offsets = encoding.ids, encoding.offsets
-            if not first:
-                ids, offsets = ids[1:], [(max(a - 1, 0), max(b - 1, 0)) for a, b in offsets[1:]]
-            if not self._forbidden.isdisjoint(ids):
-                ids, offsets = self._split_controls(text, first, ids, offsets)
-            result[text, first] = ids, offsets
-        return result
-
-    def _split_controls(
-        self, text: str, first: bool, ids: list[int], offsets: list[tuple[int, int]]
-    ) -> tuple[list[int], list[tuple[int, int]]]:
-        """A vocabulary may hold a control string as an ordinary entry (Unigram does): encode it in two halves."""
-        bad = next(n for n, id in enumerate(ids) if id in self._forbidden)
-        start, end = offsets[bad]
-        if end - start < 2:
-            raise DataError(f"the text {text[start:end]!r} can only be encoded as a control token")
-        left, right = (text[: start + 1], first), (text[start + 1 :], False)
-        halves = self.encode_batch([left, right])
-        shifted = [(a + start + 1, b + start + 1) for a, b in halves[right][1]]
-        return halves[left][0] + halves[right][0], halves[left][1] + shifted
-
-
-def _steers(token: AddedToken) -> bool:
-    """Whether an added token is a control token: a special one, or a bracketed word such as `<think>` or `[INST]`."""
-    if not token.content.strip():
-        return False
-    return token.special or bool(_BRACKETED.fullmatch(token.content.strip()))
+    return "".join([segment.text for segment in segments])

@@ -73,12 +73,13 @@ def parse_rows(lines: IO[bytes], name: str) -> Iterator[tuple[Source, dict[str, 
 
 def _loads(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=refuse_constant)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
 
 
-def _refuse_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
+    """For `json`'s parse_constant: NaN and the infinities are not JSON."""
     raise ValueError(f"{name} is not JSON")
 
 

@@ -43,7 +43,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerFast, formatter: Formatter, 
     stop = encoder.stop_token_id()
     if tokenizer.pad_token_id in (None, stop):
         known = len(tokenizer)
-        tokenizer.pad_token = _padding(tokenizer, stop)
+        tokenizer.add_special_tokens({"pad_token": _padding(tokenizer, stop)})  # setting it alone adds no new one
         if len(tokenizer) > known:
             encoder = Encoder(tokenizer, formatter, name)
     tokenizer.chat_template = formatter.chat_template(tokenizer)
@@ -56,10 +56,15 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerFast, formatter: Formatter, 
 def _end_with(stop: int, encoder: Encoder) -> None:
     """Make the end-of-turn marker the tokenizer's eos too, for tools that look there; not if its template uses eos."""
     tokenizer, eos = encoder.tokenizer, encoder.tokenizer.eos_token
+    probe = [Message("user", "Question?"), Message("assistant", "Answer.")]
+    text = text_of(encoder.segments(probe))
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(stop)
     try:
         _check_template(encoder)
+        same = text_of(encoder.segments(probe)) == text
     except PluginError:
+        same = False
+    if not same:
         tokenizer.eos_token = eos
 
 

@@ -126,6 +126,7 @@ class Segment:
         role: whose message it belongs to; None for template text between messages.
         turn: index of the message it belongs to in the conversation; -1 for none.
         end_of_turn: True for the template text by which an assistant message ends, where generation stops.
+        reasoning: True for an assistant's thinking before its answer, and the template's text that frames it.
     """
 
     text: str
@@ -133,6 +134,7 @@ class Segment:
     role: Role | None = None
     turn: int = -1
     end_of_turn: bool = False
+    reasoning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +146,14 @@ class Encoded:
         assistant_mask: 1 where the assistant wrote the token, its end-of-turn marker included; else 0.
         end_of_turn: 1 where the token belongs to an assistant's end-of-turn marker; else 0.
         turn: index of the message whose text the token holds; -1 for template text.
+        reasoning: 1 where the token belongs to an assistant's thinking before its answer; else 0.
     """
 
     input_ids: list[int]
     assistant_mask: list[int]
     end_of_turn: list[int]
     turn: list[int]
+    reasoning: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,8 @@ class Example:
 
 def count_trained(labels: Sequence[int]) -> int:
     """How many tokens of a row count in the loss. The first token never does: nothing comes before it."""
-    return sum(label != IGNORE_INDEX for label in labels[1:])
+    first = bool(len(labels)) and labels[0] != IGNORE_INDEX
+    return len(labels) - labels.count(IGNORE_INDEX) - first
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import pytest
 from helpers import bloom_tokenizer, byte_bpe, save
 
 from distill.cli.main import main
+from distill.examples import Examples
 from distill.train import LoraSettings, TrainSettings, train
 from distill.train.estimate import Batch, estimate, largest_batch
 from distill.types import Example
@@ -25,7 +26,7 @@ def fake(ref, batch=2, longest=40, projected=20, vocabulary=0, lora=None, **opti
 
 
 def test_the_largest_batch_is_the_one_that_takes_most():
-    examples = [Example([0] * n, [-100, *range(n - 1)], str(n)) for n in (3, 9, 4, 8)]
+    examples = Examples.of([Example([0] * n, [-100, *range(n - 1)], str(n)) for n in (3, 9, 4, 8)])
     settings = TrainSettings("", (), Path("unused"), per_device_train_batch_size=2)
     assert largest_batch(settings, examples) == Batch(2, 9, 8 + 7)
     assert largest_batch(replace(settings, per_device_train_batch_size=9), examples) == Batch(4, 9, 8 + 7 + 3 + 2)

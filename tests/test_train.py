@@ -73,7 +73,8 @@ def test_the_run_folder_is_complete(manager, bloom, article, tmp_path):
     assert manifest["versions"]["torch"] == torch.__version__
     assert len(manifest["data"][0]["sha256"]) == 64
     skipped = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
-    assert skipped == [{"id": f"{article}:6", "source": f"{article}:6", "reason": "no assistant message"}]
+    where = f"{article}:6"
+    assert skipped == [{"id": where, "source": where, "reason": "no assistant message", "code": "no-answer"}]
     assert (report.trained_rows, report.skipped_rows) == (5, 1)
     assert len(losses(out)) == report.steps
     assert "| base |" in (out / "README.md").read_text()

@@ -30,8 +30,14 @@ def installed(tmp_path_factory) -> Path:
 
 
 def test_the_wheel_is_whole(installed):
-    shipped = ("builtin/formatters/chatml.jinja", "data/quickstart.jsonl", "train/report.html.jinja")
-    for file in (*shipped, "py.typed", "cli/main.py"):
+    for file in (
+        "builtin/formatters/chatml.jinja",
+        "data/quickstart.jsonl",
+        "templates/show.html.jinja",
+        "templates/report.html.jinja",
+        "py.typed",
+        "cli/main.py",
+    ):
         assert (installed / "distill" / file).is_file(), file
     assert not (installed / "tests").exists()
     info = next(installed.glob("distill_chat-*.dist-info"))

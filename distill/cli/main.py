@@ -12,12 +12,21 @@ from types import FrameType
 import click
 
 import distill
-from distill.cli import collect, generate, plugins, quickstart, show, train
+from distill.cli import check, collect, convert, generate, plugins, quickstart, show, train
 from distill.cli.terminal import printable
 from distill.errors import DistillError
 from distill.plugins import PluginManager, make_plugin_manager
 
-COMMANDS = (collect.command, train.command, generate.command, show.command, plugins.command, quickstart.command)
+COMMANDS = (
+    collect.command,
+    convert.command,
+    check.command,
+    show.command,
+    train.command,
+    generate.command,
+    plugins.command,
+    quickstart.command,
+)
 
 
 def build_cli(manager: PluginManager) -> click.Group:

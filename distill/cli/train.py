@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from distill.cli.options import formatter_options, json_option, labeler_options, student_option
+from distill.cli.options import (
+    allow_option,
+    formatter_options,
+    from_option,
+    json_option,
+    labeler_options,
+    student_option,
+    turns_option,
+)
 from distill.cli.terminal import note, print_json, printable
 from distill.errors import UsageError
 from distill.plugins import PluginManager
@@ -54,10 +62,12 @@ def _lora_options(function: Callable) -> Callable:
 
 @click.command("train")
 @click.argument("data", nargs=-1, required=True, metavar="DATA…", type=click.Path(path_type=Path))
+@from_option
 @student_option
 @click.option("--out", required=True, metavar="RUN", type=click.Path(path_type=Path), help="The run folder to make.")
 @formatter_options
 @labeler_options
+@turns_option
 @click.option(
     "--trainer",
     metavar="NAME",
@@ -114,6 +124,7 @@ def _lora_options(function: Callable) -> Callable:
     show_default=True,
     help="What to do with longer ones: refuse to start, leave the row out, or cut its end off.",
 )
+@allow_option
 @click.option("--seed", type=int, default=0, show_default=True, help="For shuffling and dropout.")
 @click.option(
     "--save-steps",
@@ -143,10 +154,13 @@ def _lora_options(function: Callable) -> Callable:
 def command(
     context: click.Context, data: tuple[Path, ...], resume: bool, dry_run: bool, as_json: bool, **words: Any
 ) -> None:
-    """Fine-tune a student on the transcripts in DATA, and write the run folder RUN.
+    """Fine-tune a student on the conversations in DATA, and write the run folder RUN.
+
+    DATA are JSON lines, or JSON arrays, of transcripts, OpenAI, ShareGPT, Alpaca or prompt/completion rows.
 
     RUN/model is the student: load it with `distill generate RUN` or with plain transformers. Every row is trained, or
-    stands in RUN/skipped.jsonl with its reason.
+    stands in RUN/skipped.jsonl with its reason. The labels are proved first, as `distill check` does; on an error
+    nothing is trained.
 
     Stopped with Ctrl-C (or SIGTERM), it writes a checkpoint first; --resume goes on from there. Several GPUs or
     machines: `torchrun … -m distill train …`.

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distill.examples import Examples
 from distill.models import model_config, quiet
 from distill.train.batching import batch_sampler
 from distill.train.head import CHUNK_LOGITS
 from distill.train.lora import add_adapter
 from distill.train.settings import Estimate, TrainSettings
-from distill.types import Example
 
 if TYPE_CHECKING:
     import torch
@@ -49,16 +49,16 @@ class Batch:
     trained: int
 
 
-def largest_batch(settings: TrainSettings, examples: Sequence[Example]) -> Batch:
+def largest_batch(settings: TrainSettings, examples: Examples) -> Batch:
     """The batch that takes most memory: by rows it may hold the longest of them, by tokens it is in the first epoch."""
-    lengths = [len(example.input_ids) for example in examples]
+    lengths, trained = examples.lengths.tolist(), examples.trained.tolist()
     if settings.batch_tokens is None:
         rows = min(settings.per_device_train_batch_size, len(examples))
-        return Batch(rows, max(lengths), sum(heapq.nlargest(rows, (one.trained_tokens for one in examples))))
+        return Batch(rows, max(lengths), sum(heapq.nlargest(rows, trained)))
     batches = [[max(row, ~row) for row in batch] for batch in batch_sampler(settings, lengths)]
     largest = max(batches, key=lambda batch: len(batch) * max(lengths[row] for row in batch))
-    trained = max(sum(examples[row].trained_tokens for row in batch) for batch in batches)
-    return Batch(len(largest), max(lengths[row] for row in largest), trained)
+    most = max(sum(trained[row] for row in batch) for batch in batches)
+    return Batch(len(largest), max(lengths[row] for row in largest), most)
 
 
 def estimate(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from hashlib import sha256
@@ -13,22 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import DistillError
+from distill.examples import Examples
 from distill.files import sha256_of, utc_now
 from distill.plugins import PluginManager
 from distill.train.settings import TrainReport, TrainSettings
-from distill.types import Example
 
 _VERSIONS = ("distill-chat", "torch", "transformers", "trl", "datasets", "accelerate", "peft", "tokenizers")
 
 # Settings that a resumed training may have otherwise; `data` and `student` are compared by their content.
-_FREE = {"out", "data", "student", "save_steps", "save_total_limit"}
+_FREE = {"out", "data", "student", "save_steps", "save_total_limit", "allow"}
 
 
 def describe(
     settings: TrainSettings,
     manager: PluginManager,
     ref: str,
-    examples: Iterable[Example],
+    examples: Examples | None,
     report: TrainReport,
     origins: Mapping[str, str],
     processes: int,
@@ -36,7 +35,8 @@ def describe(
     """Say what a training is made of.
 
     Args:
-        settings, manager, examples: what is trained, and by what.
+        settings, manager: what is trained, and by what.
+        examples: the rows; None: they were not read.
         ref: the student as it is loaded.
         report: counts of rows and tokens.
         origins: setting → where it came from ("command line", "default").
@@ -57,7 +57,7 @@ def describe(
         "device": {"kind": _device(), "processes": processes},
         "student": {"name": settings.student, "sha256": _digest_of_model(ref)},
         "data": [{"file": str(path), "sha256": sha256_of(path)} for path in settings.data],
-        "examples": {"count": report.examples, "sha256": _digest_of(examples)},
+        "examples": {"count": report.examples, "sha256": examples and examples.digest()},
         "report": asdict(report),
     }
     return json.loads(json.dumps(manifest, ensure_ascii=False))
@@ -152,14 +152,6 @@ def _device() -> str:
     import torch
 
     return torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
-
-
-def _digest_of(examples: Iterable[Example]) -> str:
-    digest = sha256()
-    for example in examples:
-        for numbers in (example.input_ids, example.labels):
-            digest.update(array("q", [len(numbers), *numbers]).tobytes())
-    return digest.hexdigest()
 
 
 def _digest_of_model(ref: str) -> str | None:

@@ -53,9 +53,7 @@ def report_page(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, float]]
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    pages = Environment(
-        loader=PackageLoader("distill", "train"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    pages = Environment(loader=PackageLoader("distill"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     curve = _curve([(row["step"], row["loss"]) for row in rows if "loss" in row])
     return pages.get_template("report.html.jinja").render(manifest=manifest, report=manifest["report"], curve=curve)
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from distill.dataset import Work, prepare_files
 from distill.encode import Encoder
 from distill.errors import DataError, DistillError
+from distill.findings import Findings
 from distill.formats import make_formatter, make_labeler
 from distill.models import load_tokenizer, max_positions, resolve_model
 from distill.plugins import PluginManager
-from distill.prepare import Prepared, prepare
+from distill.prepare import Prepared
 from distill.protocols import Labeler, Trainer
 from distill.specs import make_options
 from distill.student import prepare_tokenizer
 from distill.train.batching import batch_sampler
 from distill.train.estimate import estimate, largest_batch
 from distill.train.settings import Estimate, TrainReport, TrainSettings
-from distill.transcripts import read_transcripts
-from distill.types import Transcript
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,7 @@ def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) 
     Raises:
         DistillError: what is named does not exist or does not fit; a row is bad; nothing can be trained.
     """
+    Findings.check_codes(settings.allow)
     manager.formatters.get(settings.formatter), manager.labelers.get(settings.labeler)  # a wrong name fails first
     trainer_spec = manager.trainers.get(settings.trainer)
     trainer = trainer_spec.build(make_options(trainer_spec, settings.trainer_options, "trainer"))
@@ -67,18 +67,23 @@ def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) 
     known = len(tokenizer)
     encoder = prepare_tokenizer(tokenizer, formatter, settings.formatter)
     labeler = make_labeler(settings.labeler, settings.labeler_options, manager, encoder)
-    prepared = prepare(
-        _read(settings.data),
-        encoder,
-        labeler,
-        labeler_name=settings.labeler,
-        max_length=settings.max_length or max_positions(ref),
-        overlong=settings.overlong,
+    work = Work(encoder, labeler, settings.labeler, _identity(settings), settings.turns, settings.data_format)
+    prepared = prepare_files(
+        settings.data, work, max_length=settings.max_length or max_positions(ref), overlong=settings.overlong
     )
-    if not prepared.examples:
-        raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill show`")
+    if not len(prepared.examples):
+        raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill check`")
+    prepared.findings.raise_errors(settings.allow)
     new_tokens = tuple(range(known, len(tokenizer)))
     return Ready(trainer, ref, encoder, new_tokens, labeler, prepared, _report(settings, prepared, processes))
+
+
+def _identity(settings: TrainSettings) -> dict[str, object]:
+    """What decides how a row is prepared."""
+    return {
+        "formatter": [settings.formatter, dict(settings.formatter_options)],
+        "labeler": [settings.labeler, dict(settings.labeler_options)],
+    }
 
 
 def estimate_of(ready: Ready, settings: TrainSettings, note: Callable[[str], None]) -> Estimate | None:
@@ -101,7 +106,7 @@ def estimate_of(ready: Ready, settings: TrainSettings, note: Callable[[str], Non
 
 def memory_hint(ready: Ready, settings: TrainSettings) -> str:
     """What to lower when memory is not enough."""
-    batch, longest = settings.per_device_train_batch_size, max(len(one.input_ids) for one in ready.prepared.examples)
+    batch, longest = settings.per_device_train_batch_size, int(ready.prepared.examples.lengths.max())
     ways = [f"--max-length (the longest example has {longest} tokens)"]
     if batch > 1:
         ways.insert(0, f"--batch-size (it is {batch}; more --accumulation makes up for it)")
@@ -110,19 +115,9 @@ def memory_hint(ready: Ready, settings: TrainSettings) -> str:
     )
 
 
-def _read(paths: tuple[Path, ...]) -> Iterator[Transcript]:
-    for path in paths:
-        empty = True
-        for transcript in read_transcripts(path):
-            empty = False
-            yield transcript
-        if empty:
-            raise DataError(f"{path} is empty", "give a file of transcripts; `distill collect` makes one")
-
-
 def _report(settings: TrainSettings, prepared: Prepared, processes: int) -> TrainReport:
     """What will be trained, with the steps it takes."""
-    lengths = [len(example.input_ids) for example in prepared.examples]
+    lengths = prepared.examples.lengths.tolist()
     steps = math.ceil(batch_sampler(settings, lengths, num_processes=processes).steps * settings.epochs)
     return TrainReport(
         out=str(settings.out),
@@ -132,8 +127,8 @@ def _report(settings: TrainSettings, prepared: Prepared, processes: int) -> Trai
         split_rows=prepared.split,
         truncated=prepared.truncated,
         examples=len(prepared.examples),
-        tokens=sum(lengths),
-        trained_tokens=sum(example.trained_tokens for example in prepared.examples),
+        tokens=int(prepared.examples.lengths.sum()),
+        trained_tokens=int(prepared.examples.trained.sum()),
         steps=_max_steps(settings) or steps,
         reasons=dict(Counter(skipped.reason for skipped in prepared.skipped)),
     )

@@ -94,6 +94,9 @@ def train(
         with world.together():
             if not world.is_main:
                 ready = make_ready(settings, manager, world.size)
+        for finding in ready.prepared.findings:
+            if finding.severity != "note":
+                note(f"{finding.severity}: {finding}")
         if dry_run:
             return replace(ready.report, estimate=estimate_of(ready, settings, note))
         return _train(run, ready, resume)
@@ -104,7 +107,7 @@ def _finished(run: _Run) -> TrainReport:
     manifest = run.folder.manifest() or {}
     report = TrainReport(**manifest["report"])
     ref = resolve_model(run.settings.student, run.manager)
-    now = describe(run.settings, run.manager, ref, [], report, run.origins, run.world.size)
+    now = describe(run.settings, run.manager, ref, None, report, run.origins, run.world.size)
     check_same(manifest, {**now, "examples": manifest["examples"]}, run.folder.path)
     if manifest["state"] != "finished" and run.world.is_main:  # it was killed after the student was saved
         rows = run.folder.metric_rows()

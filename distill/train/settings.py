@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.prepare import Overlong
+from distill.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class TrainSettings:
         data: transcript files.
         out: the run folder to make.
         formatter, labeler, trainer: plugin names, each with its options.
+        turns: which answers of a conversation are trained.
         epochs: passes over the data.
         per_device_train_batch_size: sequences a device and forward pass.
         batch_tokens: instead, the most tokens of a device and forward pass, padding included.
@@ -46,6 +48,8 @@ class TrainSettings:
         max_length: the most tokens of an example; None: what the model can take.
         overlong: what to do with longer ones.
         seed: for shuffling and dropout.
+        data_format: the format of the data's rows, as `distill.dialects` names it; None: found out row by row.
+        allow: errors of the label proof that are accepted (codes of `distill.findings`).
         save_steps: a checkpoint every so many steps; None: at the end of each epoch and every 15 minutes, where that
             takes less than a tenth of the time.
         save_total_limit: how many checkpoints are kept, after the end too; None: two, and none after the end.
@@ -61,6 +65,7 @@ class TrainSettings:
     labeler_options: Mapping[str, Any] = field(default_factory=dict)
     trainer: str = "hf"
     trainer_options: Mapping[str, Any] = field(default_factory=dict)
+    turns: Turns = "all"
     epochs: float = 3.0
     per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 1
@@ -68,6 +73,8 @@ class TrainSettings:
     max_length: int | None = None
     overlong: Overlong = "error"
     seed: int = 0
+    data_format: str | None = None
+    allow: tuple[str, ...] = ()
     batch_tokens: int | None = None
     save_steps: int | None = None
     save_total_limit: int | None = None

@@ -8,45 +8,69 @@ character. Where they do not, the row is refused: never a guess.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill import DataError, Message, Segment, UsageError, message_to_dict
+from distill import DataError, Message, Segment, UsageError
+from distill.builtin.formatters.moulds import Mould, plain, take_mould
+from distill.builtin.formatters.opacity import only_copies
+from distill.builtin.formatters.owners import Owners
+from distill.builtin.formatters.placeholders import (
+    Blanks,
+    Row,
+    as_row,
+    cut_thought,
+    find_texts,
+    split_at_placeholders,
+    with_thoughts_apart,
+    without_reasoning,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-# Letters and digits only: survives trimming, escaping and JSON in any template.
-_PLACEHOLDER = re.compile(r"distillQ7x(\d+)(c|r)x7Q")
-_TRIMS = (str, str.strip, str.rstrip, str.lstrip)
+_REMEMBERED = 2000  # layouts; conversations without tool calls have few shapes
 
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplateOptions:
     """Attributes:
     template: a file with a Jinja chat template to use instead of the student's own.
+    reasoning: false leaves the teacher's thinking out of the text (`reasoning_content`, or `<think>…</think>` before
+        an answer).
     """
 
     template: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """A placeholder in a rendering: message `turn`'s content, or its reasoning."""
-
-    turn: int
-    reasoning: bool
+    reasoning: bool = True
 
 
 @lru_cache(1)
 def chatml() -> str:
     """The shipped ChatML template, for students without one."""
     return resources.files(__package__).joinpath("chatml.jinja").read_text(encoding="utf-8").rstrip("\n")
+
+
+@dataclass(slots=True)
+class _Layout:
+    """How the template renders conversations of one shape.
+
+    Attributes:
+        parts: template text and numbers of leaves, in turn.
+        absent: leaves that have no place in it.
+        ignores_tools: whether the tool definitions make no difference.
+        segments: who wrote what, contents left empty; made when it is first needed.
+    """
+
+    parts: list[str | int]
+    absent: list[int]
+    ignores_tools: bool
+    segments: list[Segment] | None = None
 
 
 class ChatTemplate:
@@ -59,8 +83,10 @@ class ChatTemplate:
                 self._own = Path(options.template).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise UsageError(f"chat template {options.template!r} cannot be read: {error}") from None
-        self._layouts: dict[Any, list[str | _Slot]] = {}
-        self._skeletons: dict[int, list[Segment]] = {}
+        self._reasoning = options.reasoning
+        self._layouts: dict[Any, _Layout] = {}
+        self._owners: dict[Any, Owners] = {}
+        self._moulds: dict[Any, Mould] = {}
 
     def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str:
         """The template that is used, and saved with the student."""
@@ -71,6 +97,19 @@ class ChatTemplate:
     def special_tokens(self, tokenizer: PreTrainedTokenizerFast) -> list[str]:
         """ChatML's two markers, where the shipped template is used."""
         return ["<|im_start|>", "<|im_end|>"] if self.chat_template(tokenizer) == chatml() else []
+
+    def shape(
+        self,
+        messages: Sequence[Message],
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Hashable | None:
+        """The conversation's shape, where the template does not look into texts; see `distill.ShapedFormatter`."""
+        if any(message.tool_calls for message in messages) or not only_copies(self.chat_template(tokenizer)):
+            return None
+        marks = [(m.role, m.reasoning_content is None, m.refusal is None, m.name, m.tool_call_id) for m in messages]
+        return tuple(marks), repr(tools) if tools else ""
 
     def segments(
         self,
@@ -83,168 +122,147 @@ class ChatTemplate:
         """Render a conversation; see `distill.Formatter`.
 
         Raises:
-            DataError: the template refuses the conversation, or its text cannot be found in the rendering.
+            DataError: the template refuses the conversation, leaves something of it out, or changes its text so that
+                it cannot be found in the rendering.
         """
-        for turn, message in enumerate(messages):
-            if message.tool_calls:
-                raise DataError(f"message {turn} has tool calls, whose tokens cannot be told apart in a chat template")
-        layout = self._layout(messages, tokenizer, tools, add_generation_prompt)
-        rendered = self._render(messages, tokenizer, tools, add_generation_prompt)
-        texts = _fill(layout, messages, rendered)
-        if texts is None:
-            raise DataError(
-                "the chat template changes a message's text in a way that cannot be followed, so that its tokens "
-                "cannot be told apart"
-            )
-        if id(layout) not in self._skeletons:  # who wrote what depends on the conversation's shape alone
-            self._skeletons[id(layout)] = self._skeleton(layout, messages, tokenizer, tools)
-        fill = iter(texts)
-        return [replace(part, text=next(fill)) if part.content else part for part in self._skeletons[id(layout)]]
-
-    def _render(
-        self,
-        messages: Sequence[Message],
-        tokenizer: PreTrainedTokenizerFast,
-        tools: Sequence[Mapping[str, Any]] | None,
-        add_generation_prompt: bool,
-    ) -> str:
-        import jinja2
-
-        rows = [message_to_dict(message) for message in messages]
-        for row in rows:
-            row.pop("weight", None)
-            row["content"] = row["content"] or ""
+        if not self._reasoning:
+            messages = [without_reasoning(message, turn) for turn, message in enumerate(messages)]
+        template = _Template(self.chat_template(tokenizer), tokenizer, tools)
+        shape = self.shape(messages, tokenizer, tools=tools) if plain(messages) else None
+        key = template.key, shape, add_generation_prompt
+        if shape is not None and key in self._moulds:
+            return self._moulds[key].pour(messages)
+        rows = [as_row(message, turn) for turn, message in enumerate(messages)]
+        rendered = template.render(rows, add_generation_prompt)
         try:
-            return tokenizer.apply_chat_template(
-                rows,
-                tools=list(tools) if tools else None,
-                chat_template=self.chat_template(tokenizer),
-                add_generation_prompt=add_generation_prompt,
-                tokenize=False,
-            )
-        except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
-            raise DataError(f"the chat template refuses the conversation: {error}") from None
-
-    def _layout(
-        self,
-        messages: Sequence[Message],
-        tokenizer: PreTrainedTokenizerFast,
-        tools: Sequence[Mapping[str, Any]] | None,
-        add_generation_prompt: bool,
-    ) -> list[str | _Slot]:
-        """Template text and slots in turn, for conversations of this shape; remembered by shape."""
-        shape = tuple((m.role, m.reasoning_content is None, m.name, m.tool_call_id) for m in messages)
-        key = (id(tokenizer), shape, repr(tools) if tools else "", add_generation_prompt)
-        if key not in self._layouts:
-            blanks = [
-                replace(
-                    message,
-                    content=f"distillQ7x{turn}cx7Q",
-                    reasoning_content=None if message.reasoning_content is None else f"distillQ7x{turn}rx7Q",
+            for blanks in self._readings(rows, rendered, template, add_generation_prompt):
+                layout = self._layout(blanks.rows, template, add_generation_prompt)
+                texts = find_texts(layout.parts, blanks.leaves, rendered)
+                if texts is not None:
+                    break
+            else:
+                raise DataError(
+                    "the chat template changes a message's text in a way that cannot be followed, so that its tokens "
+                    "cannot be told apart"
                 )
-                for turn, message in enumerate(messages)
-            ]
-            parts = _PLACEHOLDER.split(self._render(blanks, tokenizer, tools, add_generation_prompt))
-            layout: list[str | _Slot] = [parts[0]]
-            for turn, kind, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-                layout += [_Slot(int(turn), kind == "r"), text]
-            self._layouts[key] = layout
-        return self._layouts[key]
-
-    def _skeleton(
-        self,
-        layout: Sequence[str | _Slot],
-        messages: Sequence[Message],
-        tokenizer: PreTrainedTokenizerFast,
-        tools: Sequence[Mapping[str, Any]] | None,
-    ) -> list[Segment]:
-        """Say who wrote each piece, contents left empty.
-
-        All between the generation prompt and the end marker is the assistant's.
-        """
-        last = {part.turn: n for n, part in enumerate(layout) if isinstance(part, _Slot)}
-        seen: set[int] = set()
+        except RecursionError:
+            raise DataError("the arguments of a tool call are nested too deeply") from None
+        _check_complete(layout, blanks)
+        if layout.segments is None:  # who wrote what depends on the conversation's shape alone
+            layout.segments = self._owners_for(template).segments(layout.parts, blanks)
+        if shape is not None and (mould := self._mould(layout, blanks, template, add_generation_prompt)):
+            self._moulds[key] = mould
+        fill = zip([blanks.leaves[number].kind for number in layout.parts[1::2]], texts, strict=True)
         segments: list[Segment] = []
-        for n, part in enumerate(layout):
-            if isinstance(part, _Slot):
-                segments.append(Segment("", True, messages[part.turn].role, part.turn))
-                seen.add(part.turn)
+        for part in layout.segments:
+            if not part.content:
+                segments.append(part)
                 continue
-            text = part
-            before = layout[n - 1] if n else None
-            after = layout[n + 1] if n + 1 < len(layout) else None
-            if isinstance(before, _Slot) and messages[before.turn].role == "assistant":
-                if n - 1 != last[before.turn]:  # between reasoning and answer
-                    segments.append(Segment(text, False, "assistant", before.turn))
-                    continue
-                end = self._end_of_turn(text, tokenizer)
-                if end:
-                    segments.append(Segment(text[:end], False, "assistant", before.turn, end_of_turn=True))
-                elif after is None and (marker := self._marker(tokenizer)):
-                    # The template writes the end marker only when another turn follows.
-                    segments.append(Segment(marker, False, "assistant", before.turn, end_of_turn=True))
-                text = text[end:]
-            lead = 0
-            if isinstance(after, _Slot) and messages[after.turn].role == "assistant" and after.turn not in seen:
-                lead = self._lead(layout[: n + 1], messages[: after.turn], tokenizer, tools)
-            if len(text) > lead:
-                segments.append(Segment(text[: len(text) - lead]))
-            if lead:
-                segments.append(Segment(text[len(text) - lead :], False, "assistant", after.turn))
+            kind, text = next(fill)
+            if "</think>" in text and kind == "content" and part.role == "assistant":
+                segments += cut_thought(text, part.turn)
+            else:
+                segments.append(Segment(text, True, part.role, part.turn, False, part.reasoning))
         return segments
 
-    def _lead(
-        self,
-        before: Sequence[str | _Slot],
-        history: Sequence[Message],
-        tokenizer: PreTrainedTokenizerFast,
-        tools: Sequence[Mapping[str, Any]] | None,
-    ) -> int:
-        """How many characters before an answer come after the generation prompt: the student must write them itself."""
+    def _mould(self, layout: _Layout, blanks: Blanks, template: _Template, add_generation_prompt: bool) -> Mould | None:
+        """What this shape's conversations are made with from now on."""
+        if len(self._moulds) >= _REMEMBERED:
+            self._moulds.clear()
+        numbers = layout.parts[1::2]
+        return take_mould(
+            layout.segments,
+            numbers,
+            blanks.leaves,
+            blanks.rows,
+            lambda rows: template.render(rows, add_generation_prompt),
+        )
+
+    def _readings(
+        self, rows: list[Row], rendered: str, template: _Template, add_generation_prompt: bool
+    ) -> Iterator[Blanks]:
+        """What a template may make of a conversation, likeliest first."""
+        added = self._owners_for(template).added
+        yield Blanks(rows, added)
+        if any(not row["content"].strip() for row in rows):  # templates may ask whether there is any content
+            yield Blanks(rows, added, keep_blank=True)
+        apart = with_thoughts_apart(rows)
+        if apart and template.render(apart, add_generation_prompt) == rendered:  # the template reads it the same way
+            yield Blanks(apart, added)
+
+    def _layout(self, rows: Sequence[Row], template: _Template, add_generation_prompt: bool) -> _Layout:
+        """How blank rows are rendered; remembered by shape."""
+        key = (template.key, json.dumps(rows), add_generation_prompt)
+        if key not in self._layouts:
+            if len(self._layouts) >= _REMEMBERED:
+                self._layouts.clear()
+            text = template.render(rows, add_generation_prompt)
+            parts = split_at_placeholders(text)
+            found = set(parts[1::2])
+            whole = set(split_at_placeholders(key[1])[1::2])
+            ignores = bool(template.tools) and text == template.without_tools(rows, add_generation_prompt)
+            self._layouts[key] = _Layout(parts, sorted(whole - found), ignores)
+        return self._layouts[key]
+
+    def _owners_for(self, template: _Template) -> Owners:
+        if template.key not in self._owners:
+            if len(self._owners) >= _REMEMBERED:
+                self._owners.clear()
+            self._owners[template.key] = Owners(
+                lambda rows, prompt: self._layout(rows, template, prompt).parts, template.words()
+            )
+        return self._owners[template.key]
+
+
+class _Template:
+    """A Jinja template with the tokenizer and the tool definitions that it renders."""
+
+    def __init__(self, source: str, tokenizer: PreTrainedTokenizerFast, tools: Sequence[Mapping[str, Any]] | None):
+        self.source = source
+        self.tokenizer = tokenizer
+        self.tools = [dict(tool) for tool in tools] if tools else None
+        # What a rendering depends on besides the messages; some templates print the date.
+        self.key = (source, str(tokenizer.special_tokens_map), len(tokenizer), repr(self.tools), date.today())
+
+    def without_tools(self, rows: Sequence[Row], add_generation_prompt: bool) -> str | None:
+        """The rendering without the tool definitions; None where there is none."""
         try:
-            prompt = self._layout(history, tokenizer, tools, add_generation_prompt=True)
+            return _Template(self.source, self.tokenizer, None).render(rows, add_generation_prompt)
         except DataError:
-            return 0  # the template refuses such a prompt; `prepare` finds that out for rows that need it
-        same = len(prompt) == len(before) and prompt[:-1] == before[:-1] and before[-1].startswith(prompt[-1])
-        return len(before[-1]) - len(prompt[-1]) if same else 0
+            return None
 
-    def _end_of_turn(self, text: str, tokenizer: PreTrainedTokenizerFast) -> int:
-        """The length of the end-of-turn marker that starts a template text: up to its first control token."""
-        ends = [text.index(word) + len(word) for word in tokenizer.get_added_vocab() if word.strip() and word in text]
-        return min(ends, default=0)
+    def words(self) -> list[str]:
+        """The tokenizer's added tokens, white space apart; the longest first."""
+        return sorted((word for word in self.tokenizer.get_added_vocab() if word.strip()), key=len, reverse=True)
 
-    def _marker(self, tokenizer: PreTrainedTokenizerFast) -> str:
-        """The end marker as this template writes it when a user's turn follows; empty where it never does."""
-        ask, say = Message("user", "a"), Message("assistant", "b")
+    def render(self, rows: Sequence[Row], add_generation_prompt: bool) -> str:
+        """Render messages.
+
+        Raises:
+            DataError: the template fails on them. It is a program of its own, and may fail in any way.
+        """
         try:
-            layout = self._layout([ask, say, ask, say], tokenizer, None, False)
-        except DataError:
-            return ""
-        after = next(n for n, part in enumerate(layout) if isinstance(part, _Slot) and part.turn == 1) + 1
-        text = layout[after]
-        return text[: self._end_of_turn(text, tokenizer)]
+            # As a batch of one: alone, an empty conversation is refused before the template sees it.
+            return self.tokenizer.apply_chat_template(
+                [list(rows)],
+                tools=self.tools,
+                chat_template=self.source,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+            )[0]
+        except Exception as error:
+            said = str(error) or type(error).__name__
+            what = "the conversation" if rows else "a conversation that the assistant begins"
+            raise DataError(f"the chat template refuses {what}: {said}") from None
 
 
-def _fill(layout: Sequence[str | _Slot], messages: Sequence[Message], rendered: str) -> list[str] | None:
-    """Find the real texts in the real rendering: the template's pieces stand as they are, contents maybe trimmed.
-
-    Returns:
-        The texts of the layout's slots, in turn; None where the whole does not give `rendered`.
-    """
-    texts: list[str] = []
-    at = 0
-    for n, part in enumerate(layout):
-        if isinstance(part, str):
-            if not rendered.startswith(part, at):
-                return None
-            at += len(part)
-        else:
-            message = messages[part.turn]
-            whole = (message.reasoning_content if part.reasoning else message.content) or ""
-            rest = layout[n + 1]
-            fits = [trimmed for trim in _TRIMS if rendered.startswith((trimmed := trim(whole)) + rest, at)]
-            if not fits:
-                return None
-            texts.append(fits[0])
-            at += len(fits[0])
-    return texts if at == len(rendered) else None
+def _check_complete(layout: _Layout, blanks: Blanks) -> None:
+    """All that was said must stand in the rendering, reasoning apart: templates drop that of earlier turns."""
+    if layout.ignores_tools:
+        raise DataError("the chat template has no place for tool definitions", "choose a student or format with tools")
+    for leaf in [blanks.leaves[number] for number in layout.absent]:
+        if leaf.kind == "call":
+            raise DataError(f"message {leaf.turn}: the chat template has no place for its tool calls")
+        if leaf.kind == "content" and leaf.text.strip():
+            beside = " beside its tool calls" if blanks.rows[leaf.turn].get("tool_calls") else ""
+            raise DataError(f"message {leaf.turn}: the chat template leaves out the {leaf.role}'s text{beside}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distill import LabelerSpec, NoOptions, hookimpl
 from distill.builtin.labelers.completion_only import CompletionOnly, CompletionOnlyOptions
-from distill.builtin.labelers.plain import Copy, Masked
+from distill.builtin.labelers.plain import Copy, Masked, MaskedOptions
 
 
 @hookimpl
@@ -13,7 +13,10 @@ def register_labelers() -> list[LabelerSpec]:
     return [
         LabelerSpec("copy", "every token counts, the prompt's too", lambda options, encoder: Copy(), NoOptions),
         LabelerSpec(
-            "masked", "the assistant's tokens count, end-of-turn marker included", lambda options, encoder: Masked()
+            "masked",
+            "the assistant's tokens count, end-of-turn marker included",
+            lambda options, encoder: Masked(options),
+            MaskedOptions,
         ),
         LabelerSpec(
             "trl",

@@ -69,6 +69,7 @@ class CompletionOnly:
                 f"name them with -L {which}=TEXT, or use --labeler masked",
             )
         self.masked = [] if options.end_of_turn else end
+        self._found = not options.instruction_template  # then it starts right after the end marker
 
     def label(self, encoded: Encoded) -> list[int]:
         """Label one row as the collator will.
@@ -77,9 +78,15 @@ class CompletionOnly:
             DataError: the templates lead to a question's text being trained, or an answer not.
         """
         labels = completion_only_labels(encoded.input_ids, self.response, self.instruction, self.masked)
+        answered: int | None = None  # where the last answer ended
         for n, label in enumerate(labels):
             wrote, turn, end = encoded.assistant_mask[n], encoded.turn[n], encoded.end_of_turn[n]
             trained = label != IGNORE_INDEX
+            if wrote and answered is not None and answered < n:
+                header = labels[answered : answered + 1 if self._found else n]
+                if IGNORE_INDEX not in header:
+                    raise DataError(f"no instruction template between the answer before and message {turn}")
+            answered = n + 1 if wrote else answered
             if trained and turn >= 0 and not wrote:
                 raise DataError(f"the instruction template was not found before message {turn}, which would be trained")
             if not trained and wrote and not (end and self.masked):

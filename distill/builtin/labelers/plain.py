@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from distill import IGNORE_INDEX, Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedOptions:
+    """Attributes:
+    reasoning: train the thinking before an answer too; false leaves it in the text, but trains the answer only.
+    """
+
+    reasoning: bool = True
 
 
 class Copy:
@@ -16,9 +27,13 @@ class Copy:
 class Masked:
     """Labels are the input ids where the assistant wrote, its end-of-turn marker included; -100 elsewhere."""
 
+    def __init__(self, options: MaskedOptions):
+        self._reasoning = options.reasoning
+
     def label(self, encoded: Encoded) -> list[int]:
-        """Mask what the assistant did not write."""
-        return [
-            token if wrote else IGNORE_INDEX
-            for token, wrote in zip(encoded.input_ids, encoded.assistant_mask, strict=True)
-        ]
+        """Mask what the assistant did not write; its thinking too, where the options say so."""
+        if self._reasoning:
+            marks = zip(encoded.input_ids, encoded.assistant_mask, strict=True)
+            return [token if wrote else IGNORE_INDEX for token, wrote in marks]
+        thoughts = zip(encoded.input_ids, encoded.assistant_mask, encoded.reasoning, strict=True)
+        return [token if wrote and not thought else IGNORE_INDEX for token, wrote, thought in thoughts]

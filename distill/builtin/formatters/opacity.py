@@ -1,0 +1,128 @@
+"""Does a chat template look into what it renders? One that only copies texts treats all conversations of a shape alike.
+
+A template is a program: it may branch on a message's text (Qwen3's looks for `</think>`), and then every conversation
+has to be rendered to know what becomes of it. Most templates do not: they put texts between markers, trimmed at most.
+For those, what was proved of one conversation holds for all with the same roles, and need not be rendered again.
+
+The proof is by reading the template's syntax tree, and errs on the safe side: what is not known to be harmless is not.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from jinja2 import nodes
+
+# What a conversation's shape says of a message (see `ChatTemplate.shape`); all else of a message is its text.
+_SHAPE = {"role", "name", "tool_call_id", "tool_calls"}
+_TYPE_TESTS = {"defined", "undefined", "none", "string", "mapping", "sequence", "iterable"}
+_TRIMS = {"strip", "lstrip", "rstrip"}
+_ITEMS = {"first", "last", "list", "reverse"}
+
+
+@lru_cache(16)
+def only_copies(template: str) -> bool:
+    """Whether a Jinja chat template does no more with messages' texts than to put them out, trimmed or not."""
+    import jinja2
+
+    # transformers' own tag; it changes nothing in what is rendered.
+    template = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", template)
+    try:
+        tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
+    except jinja2.TemplateSyntaxError:
+        return False
+    return _Reading(tree).harmless()
+
+
+class _Reading:
+    """Follows messages and their texts through a syntax tree, by the names they are given."""
+
+    def __init__(self, tree: nodes.Template):
+        from jinja2 import nodes
+
+        self._n = nodes
+        self._messages, self._texts = {"messages"}, set()
+        self._parents = {child: node for node in _walk(tree) for child in node.iter_child_nodes()}
+        self._tree = tree
+
+    def harmless(self) -> bool:
+        n = self._n
+        opaque = (n.Macro, n.CallBlock, n.FilterBlock, n.AssignBlock, n.Block, n.Extends, n.Include, n.ImportedName)
+        if any(isinstance(node, (*opaque, n.Import, n.FromImport)) for node in _walk(self._tree)):
+            return False
+        known = -1
+        while known != len(self._messages) + len(self._texts):  # until no further name holds a message or a text
+            known = len(self._messages) + len(self._texts)
+            for node in _walk(self._tree):
+                if isinstance(node, n.Name) and node.ctx == "load":
+                    if node.name in self._messages and not self._message(node):
+                        return False
+                    if node.name in self._texts and not self._text(node):
+                        return False
+                if self._neighbour(node) and not self._message(node):
+                    return False
+        return True
+
+    def _neighbour(self, node: nodes.Node) -> bool:
+        """`loop.previtem` and `loop.nextitem` are messages too."""
+        n = self._n
+        return isinstance(node, n.Getattr) and isinstance(node.node, n.Name) and node.attr in ("previtem", "nextitem")
+
+    def _message(self, node: nodes.Node) -> bool:
+        """Whether what holds messages is used harmlessly: to walk through them, and to ask for what the shape tells."""
+        n, parent = self._n, self._parents[node]
+        if isinstance(parent, (n.Getattr, n.Getitem)) and parent.node is node:
+            key = parent.attr if isinstance(parent, n.Getattr) else getattr(parent.arg, "value", None)
+            if isinstance(key, str):
+                return key in _SHAPE or self._text(parent)
+            return self._message(parent)  # messages[0], messages[1:], messages[loop.index0 - 1]
+        if isinstance(parent, n.For) and parent.iter is node:
+            return not parent.recursive and self._name(parent.target, self._messages)
+        if isinstance(parent, n.Filter) and parent.node is node:
+            return parent.name in ("length", "count") or (parent.name in _ITEMS and self._message(parent))
+        if isinstance(parent, n.Operand):
+            compare = self._parents[parent]
+            return parent.op in ("in", "notin") and isinstance(compare.expr, n.Const)  # 'tool_calls' in message
+        return self._either(node, self._message, self._messages) or isinstance(parent, (n.If, n.And, n.Or, n.Not))
+
+    def _text(self, node: nodes.Node) -> bool:
+        """Whether a text is used harmlessly: put out, joined, trimmed, or asked for its type."""
+        n, parent = self._n, self._parents[node]
+        if isinstance(parent, n.Output):
+            return True
+        if isinstance(parent, (n.Add, n.Concat)):
+            return self._text(parent)
+        if isinstance(parent, n.Filter) and parent.node is node:
+            return parent.name == "trim" and not parent.args and not parent.kwargs and self._text(parent)
+        if isinstance(parent, n.Getattr) and parent.attr in _TRIMS:
+            call = self._parents[parent]
+            return (
+                isinstance(call, n.Call) and call.node is parent and not (call.args or call.kwargs) and self._text(call)
+            )
+        return self._either(node, self._text, self._texts)
+
+    def _either(self, node: nodes.Node, follow: Callable[[nodes.Node], bool], names: set[str]) -> bool:
+        """What messages and texts may both do: be asked for their type, be chosen, be given a name."""
+        n, parent = self._n, self._parents[node]
+        if isinstance(parent, n.Test):
+            return parent.node is node and parent.name in _TYPE_TESTS
+        if isinstance(parent, n.CondExpr):
+            return parent.test is not node and follow(parent)
+        return isinstance(parent, n.Assign) and self._name(parent.target, names)
+
+    def _name(self, target: nodes.Node, names: set[str]) -> bool:
+        if not isinstance(target, self._n.Name):  # a namespace's attribute, or several names at once
+            return False
+        names.add(target.name)
+        return True
+
+
+def _walk(tree: nodes.Node) -> Iterator[nodes.Node]:
+    yield tree
+    for child in tree.iter_child_nodes():
+        yield from _walk(child)

@@ -1,0 +1,128 @@
+"""`distill check`: the label proof over a whole data set, before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from distill.cli.options import (
+    allow_option,
+    formatter_options,
+    from_option,
+    json_option,
+    labeler_options,
+    student_option,
+    turns_option,
+)
+from distill.cli.terminal import print_json, printable
+from distill.plugins import PluginManager
+from distill.specs import parse_pairs
+
+if TYPE_CHECKING:
+    from distill.check import CheckReport
+    from distill.findings import Finding
+    from distill.turns import Turns
+
+_COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
+
+
+@click.command("check")
+@click.argument("data", nargs=-1, required=True, metavar="DATA…", type=click.Path(path_type=Path))
+@from_option
+@student_option
+@formatter_options
+@labeler_options
+@turns_option
+@click.option(
+    "--max-length", type=click.IntRange(min=2), help="The most tokens of a row.  [default: what the student can take]"
+)
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A held-out file, none of whose prompts may be in DATA; may be repeated.",
+)
+@allow_option
+@json_option
+@click.pass_obj
+def command(
+    manager: PluginManager,
+    data: tuple[Path, ...],
+    data_format: str | None,
+    student: str,
+    formatter: str,
+    formatter_options: tuple[str, ...],
+    labeler: str,
+    labeler_options: tuple[str, ...],
+    turns: Turns,
+    max_length: int | None,
+    against: tuple[Path, ...],
+    allow: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Prove that DATA will be trained as you mean it, with this student, format and labeler.
+
+    Every trained answer is decoded from its own tokens and compared with the assistant's text; end-of-turn markers,
+    control tokens, roles, lengths, duplicates and leaks are checked. Only the student's tokenizer is loaded.
+
+    Findings are errors, warnings or notes, each with a code, the first rows and a way out. An error makes the exit
+    code 1, and keeps `distill train` from starting; --allow CODE accepts it.
+    """
+    from distill.check import check
+    from distill.dataset import Work
+    from distill.findings import Findings
+    from distill.formats import make_formatter, make_labeler
+    from distill.models import load_tokenizer, max_positions, resolve_model
+    from distill.student import prepare_tokenizer
+
+    Findings.check_codes(allow)
+    format_options, label_options = parse_pairs(formatter_options, "-F"), parse_pairs(labeler_options, "-L")
+    made = make_formatter(formatter, format_options, manager)
+    ref = resolve_model(student, manager)
+    encoder = prepare_tokenizer(load_tokenizer(ref), made, formatter)
+    work = Work(
+        encoder,
+        make_labeler(labeler, label_options, manager, encoder),
+        labeler,
+        {"formatter": [formatter, format_options], "labeler": [labeler, label_options]},
+        turns,
+        data_format,
+    )
+    report = check(data, work, max_length=max_length or max_positions(ref), against=against)
+    errors = report.findings.errors(allow)
+    if as_json:
+        counts = {one.name: getattr(report, one.name) for one in fields(report) if one.name != "findings"}
+        print_json({"ok": not errors, **counts, "findings": [finding.as_dict() for finding in report.findings]})
+    else:
+        _show(report, allow)
+    return 1 if errors else 0
+
+
+def _show(report: CheckReport, allow: tuple[str, ...]) -> None:
+    click.echo(
+        f"{report.rows} rows: {report.trained_rows} are trained as {report.examples} examples, {report.skipped_rows} "
+        f"are not; {report.trained_tokens} of {report.tokens} tokens count in the loss; the longest has "
+        f"{report.longest} tokens"
+    )
+    for finding in report.findings:
+        _show_finding(finding, finding.code in allow)
+    if not report.findings.errors(allow):
+        click.secho("No error: every trained answer reads back as the assistant wrote it.", fg="green")
+
+
+def _show_finding(finding: Finding, allowed: bool) -> None:
+    from distill.findings import CODES
+
+    code = CODES[finding.code]
+    severity = f"{finding.severity}, allowed" if allowed else finding.severity
+    click.secho(f"\n{severity}: {finding.code} × {finding.count}", fg=_COLOURS[finding.severity], bold=True)
+    click.echo(f"  {code.meaning}")
+    for where, detail in finding.rows:
+        click.echo(f"    {printable(f'{where}: {detail}' if detail else where)}")
+    if finding.count > len(finding.rows):
+        click.echo(f"    and {finding.count - len(finding.rows)} more")
+    click.echo(f"  → {code.hint}")

@@ -1,0 +1,145 @@
+"""Training rows in Arrow: in memory, or on disk and mapped, so that a large data set needs little memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+from distill.types import Example, Source
+
+if TYPE_CHECKING:
+    import datasets
+    import numpy as np
+    import pyarrow as pa
+
+
+class Examples(Sequence[Example]):
+    """Labelled rows: a sequence of `Example`, made one by one as they are asked for.
+
+    Args:
+        table: columns `input_ids` and `labels` (list<int32>), `id`, `file` and `line`, `length` and `trained` (tokens).
+        rows: which of the table's rows, in order; None: all.
+        path: the Arrow file that the table is mapped from, if any.
+
+    Attributes:
+        lengths: tokens of each row, (rows,) int32.
+        trained: tokens of each row that count in the loss, (rows,) int32.
+    """
+
+    def __init__(self, table: pa.Table, rows: np.ndarray | None = None, path: Path | None = None):
+        import numpy as np
+
+        self._table, self._rows, self._path = table, rows, path
+        self._batches = table.to_batches()
+        self._starts = np.cumsum([0, *(len(batch) for batch in self._batches)])
+        self.lengths = self._numbers("length")
+        self.trained = self._numbers("trained")
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> Examples:
+        """Put examples into a table in memory."""
+        import pyarrow as pa
+
+        return cls(pa.Table.from_batches([to_batch(examples)]))
+
+    @classmethod
+    def open(cls, path: Path) -> Examples:
+        """Map an Arrow file (stream format) that holds batches of `to_batch`."""
+        import pyarrow as pa
+
+        return cls(pa.ipc.open_stream(pa.memory_map(str(path))).read_all(), path=path)
+
+    def digest(self) -> str:
+        """A SHA-256, in hex, of all tokens and labels in their order."""
+        digest = sha256(b"" if self._rows is None else self._rows.tobytes())
+        for column in ("length", "input_ids", "labels"):
+            for batch in self._batches:
+                values = batch.column(column)
+                digest.update((values.flatten() if column != "length" else values).to_numpy().tobytes())
+        return digest.hexdigest()
+
+    def _numbers(self, column: str) -> np.ndarray:
+        numbers = self._table.column(column).to_numpy()
+        return numbers if self._rows is None else numbers[self._rows]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        row = index % len(self) if self._rows is None else int(self._rows[index])
+        number = int(self._starts.searchsorted(row, side="right")) - 1
+        batch, at = self._batches[number], row - int(self._starts[number])
+        file = batch.column("file")[at].as_py()
+        return Example(
+            input_ids=batch.column("input_ids")[at].values.to_numpy().tolist(),
+            labels=batch.column("labels")[at].values.to_numpy().tolist(),
+            id=batch.column("id")[at].as_py(),
+            source=None if file is None else Source(file, batch.column("line")[at].as_py()),
+        )
+
+    def select(self, rows: np.ndarray) -> Examples:
+        """Only these rows, in this order."""
+        return Examples(self._table, rows if self._rows is None else self._rows[rows], self._path)
+
+    def cut(self, max_length: int) -> Examples:
+        """Rows cut to `max_length` tokens, in memory; what counts in the loss is counted anew."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        table = self._table if self._rows is None else self._table.take(pa.array(self._rows))
+        for name in ("input_ids", "labels"):
+            table = table.set_column(
+                table.schema.get_field_index(name), name, pc.list_slice(table[name], 0, max_length)
+            )
+        trained = np.fromiter((_trained(row) for row in _lists(table["labels"])), np.int32, len(table))
+        lengths = pc.cast(pc.list_value_length(table["input_ids"]), pa.int32())
+        table = table.set_column(table.schema.get_field_index("length"), "length", lengths)
+        return Examples(table.set_column(table.schema.get_field_index("trained"), "trained", pa.array(trained)))
+
+    def dataset(self) -> datasets.Dataset:
+        """The columns `input_ids` and `labels` as a data set of the `datasets` library, mapped where this is."""
+        from datasets import Dataset
+        from datasets.table import InMemoryTable
+
+        whole = Dataset(InMemoryTable(self._table)) if self._path is None else Dataset.from_file(str(self._path))
+        return (whole if self._rows is None else whole.select(self._rows)).select_columns(["input_ids", "labels"])
+
+
+def to_batch(examples: Sequence[Example]) -> pa.RecordBatch:
+    """Examples as a batch of the columns that `Examples` reads."""
+    import pyarrow as pa
+
+    tokens, sources = pa.list_(pa.int32()), [example.source for example in examples]
+    columns = {
+        "input_ids": pa.array([example.input_ids for example in examples], tokens),
+        "labels": pa.array([example.labels for example in examples], tokens),
+        "id": pa.array([example.id for example in examples], pa.string()),
+        "file": pa.array([source and source.file for source in sources], pa.string()),
+        "line": pa.array([source and source.line for source in sources], pa.int32()),
+        "length": pa.array([len(example.input_ids) for example in examples], pa.int32()),
+        "trained": pa.array([example.trained_tokens for example in examples], pa.int32()),
+    }
+    return pa.record_batch(columns)
+
+
+def _lists(column: pa.ChunkedArray):
+    for chunk in column.chunks:
+        for row in chunk:
+            yield row.values.to_numpy()
+
+
+def _trained(labels: np.ndarray) -> int:
+    from distill.types import IGNORE_INDEX
+
+    return int((labels[1:] != IGNORE_INDEX).sum())
