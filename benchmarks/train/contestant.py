@@ -62,9 +62,9 @@ class Clock:
     def __call__(self, row: dict) -> None:
         """Take a log row; the last one of a Trainer has no loss."""
         if "loss" in row:
-            seconds = time.perf_counter() - self.began
+            seconds, cpu = time.perf_counter() - self.began, time.process_time() - self.worked
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-            self.tell({"seconds": seconds, "loss": float(row["loss"]), "peak": peak})
+            self.tell({"seconds": seconds, "cpu": cpu, "loss": float(row["loss"]), "peak": peak})
             self.wait()
 
     def tell(self, row: dict) -> None:
@@ -74,7 +74,7 @@ class Clock:
     def wait(self) -> None:
         """Until `run.py` says go."""
         sys.stdin.readline()
-        self.began = time.perf_counter()
+        self.began, self.worked = time.perf_counter(), time.process_time()
 
 
 def run_distill(name: str, job: TrainJob, clock: Clock) -> None:

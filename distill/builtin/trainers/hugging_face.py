@@ -226,9 +226,10 @@ def _dataset(job: TrainJob) -> Any:
     """The rows as the Dataset that Trainers ask for; tokens are read when a batch needs them."""
     from datasets import Dataset
 
-    def rows(wanted: Mapping[str, list[int]]) -> dict[str, list[list[int]]]:
+    def rows(wanted: Mapping[str, list[int]]) -> dict[str, list]:
         examples = [job.examples[row] for row in wanted["row"]]
-        return {"input_ids": [one.input_ids for one in examples], "labels": [one.labels for one in examples]}
+        tokens = {"input_ids": [one.input_ids for one in examples], "labels": [one.labels for one in examples]}
+        return {**tokens, "length": wanted["length"]}
 
     lengths = [len(example.input_ids) for example in job.examples]
     return Dataset.from_dict({"row": range(len(lengths)), "length": lengths}).with_transform(rows)
