@@ -45,7 +45,7 @@ def resolve_model(name: str, manager: PluginManager) -> str:
     path = Path(name).expanduser()
     if (path / "run.json").is_file():
         if not (path / "model").is_dir():
-            raise UsageError(f"run {name!r} has no finished model", "train it to its end first")
+            raise UsageError(f"run {name!r} has no finished model", "train it to its end first: `distill train … --resume`")
         return str(path / "model")
     if path.is_dir():
         if not (path / "config.json").is_file():

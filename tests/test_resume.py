@@ -307,7 +307,7 @@ def wait_for(path: Path, process) -> None:
 
 def test_a_real_kill(manager, student, article, tmp_path):
     """`kill -9` in the midst of steps and checkpoints, then once to the end."""
-    out, how = tmp_path / "run", ("--epochs", 20, "--batch-size", 2, "--save-steps", 1)
+    out, how = tmp_path / "run", ("--epochs", 12, "--batch-size", 2, "--save-steps", 1)
     first = spawn(article, student, out, *how)
     wait_for(out / "checkpoints/checkpoint-3/complete.json", first)
     first.kill()
@@ -316,7 +316,7 @@ def test_a_real_kill(manager, student, article, tmp_path):
     _, err = last.communicate(timeout=120)
     assert last.returncode == 0 and "Traceback" not in err
     assert "resuming from" in err or not killed
-    whole = TrainSettings(str(student), (article,), tmp_path / "whole", epochs=20, per_device_train_batch_size=2)
+    whole = TrainSettings(str(student), (article,), tmp_path / "whole", epochs=12, per_device_train_batch_size=2)
     train(whole, manager)
     assert_same(out, tmp_path / "whole")
 
