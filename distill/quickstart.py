@@ -159,7 +159,7 @@ def _train(settings: TrainSettings, manager: PluginManager, note: Note, on_log: 
             )
         note("  the trained student is there already")
         return
-    train(settings, manager, note=lambda text: note(f"  {text}"), on_log=on_log)
+    train(settings, manager, resume=settings.out.exists(), note=lambda text: note(f"  {text}"), on_log=on_log)
 
 
 def _answers(path: Path, model: str, asked: Sequence[Transcript], manager: PluginManager) -> list[str]:

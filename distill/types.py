@@ -187,8 +187,16 @@ class CollectRun:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a trainer reports: optimizer steps done and the mean training loss (None where it trained nothing)."""
+    """What a trainer reports.
+
+    Attributes:
+        steps: optimizer steps done.
+        loss: the mean training loss; None: it trained nothing.
+        metrics: whatever else it measured.
+        state_dict: the weights, where the model itself was left in pieces (FSDP); None: they are in the model.
+    """
 
     steps: int
     loss: float | None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    state_dict: Mapping[str, Any] | None = None

@@ -35,6 +35,7 @@ def test_the_wheel_is_whole(installed):
         "builtin/formatters/chatml.jinja",
         "data/quickstart.jsonl",
         "templates/show.html.jinja",
+        "templates/report.html.jinja",
         "py.typed",
         "cli/main.py",
         *SCAFFOLD,
