@@ -124,7 +124,11 @@ class Appender:
         Raises:
             DistillError: the disk is full, or the write failed otherwise.
         """
-        line = dumps(row).encode() + b"\n"
+        self.append_line(dumps(row).encode())
+
+    def append_line(self, line: bytes) -> None:
+        """As `append`, from the row's JSON, which is one line without its newline."""
+        line += b"\n"
         size = os.fstat(self._fd).st_size
         try:
             written = os.write(self._fd, line)

@@ -110,7 +110,8 @@ def _checked(answer: Any, owner: str) -> Answer | DistillError:
         refusal=clean_surrogates(message.refusal),
         tool_calls=tuple(clean_surrogates(message.tool_calls)),
     )
-    return replace(answer, message=cleaned, usage=clean_surrogates(answer.usage or {}))
+    usage, logprobs = clean_surrogates(answer.usage or {}), clean_surrogates(answer.logprobs)
+    return replace(answer, message=cleaned, usage=usage, logprobs=logprobs)
 
 
 class DaemonThread:

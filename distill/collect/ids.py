@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from distill.transcripts import message_to_dict
@@ -57,3 +57,38 @@ def row_id(teacher: str, params: Mapping[str, Any], prompt: Prompt, sample: int)
     }
     canonical = json.dumps(key, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+class IdSet:
+    """A set of ids in 13 bytes an id, where Python's own takes 150: a million rows fit into 13 MB.
+
+    It keeps 108 bits of each id's hash: that two of a million ids share them happens once in 10^20 runs.
+    """
+
+    _BYTES = 12
+
+    def __init__(self, ids: Iterable[str] = ()):
+        self._buckets = [bytearray() for _ in range(1 << 12)]
+        for id in ids:
+            self.add(id)
+
+    def __contains__(self, id: str) -> bool:
+        return self._find(*self._place(id))
+
+    def add(self, id: str) -> bool:
+        """Add an id; tells whether it is new."""
+        bucket, key = self._place(id)
+        new = not self._find(bucket, key)
+        if new:
+            bucket += key
+        return new
+
+    def _place(self, id: str) -> tuple[bytearray, bytes]:
+        digest = hashlib.blake2b(id.encode(), digest_size=self._BYTES + 2).digest()
+        return self._buckets[(digest[0] << 4) | (digest[1] >> 4)], digest[2:]
+
+    def _find(self, bucket: bytearray, key: bytes) -> bool:
+        at = bucket.find(key)
+        while at > 0 and at % self._BYTES:  # it begins inside another one's bytes
+            at = bucket.find(key, at + 1)
+        return at >= 0
