@@ -15,6 +15,8 @@ from distill.types import Answer, Request
 
 SLOWER = 0.7
 """What is left of the requests in flight after a 429; each answer gives a little back."""
+GLANCE = 0.1
+"""Seconds after which the one who waits for the pace looks again: answers may have been shorter than reckoned."""
 FIRST_GUESS = 256
 """Tokens that an answer is reckoned to have before one came."""
 
@@ -148,7 +150,7 @@ class Throttle:
 
     async def _wait_for_pace(self, requests: int, tokens: int) -> None:
         while (left := max(pace.next for pace in self._paces) - self._loop.time()) > 0 and not self.closed:
-            await self.pause(left)
+            await self.pause(min(left, GLANCE))
         for pace, amount in ((self._rpm, requests), (self._tpm, tokens)):
             if pace:
                 pace.take(amount, self._loop.time())

@@ -10,6 +10,8 @@ from typing import Any
 REFRESH = 0.2
 """Seconds between two looks at the numbers."""
 
+_FORMAT = "{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
 
 class Live:
     """A progress bar on a terminal, and nothing elsewhere. Use it as a context manager.
@@ -29,7 +31,7 @@ class Live:
         if shown and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit="row", file=sys.stderr, dynamic_ncols=True)
+            self._bar = tqdm(total=total, unit="row", file=sys.stderr, dynamic_ncols=True, bar_format=_FORMAT)
 
     def __enter__(self) -> Live:
         return self

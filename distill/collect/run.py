@@ -209,11 +209,11 @@ def _numbers(output: Output, meter: Meter, skipped: Counter[str], total: int) ->
         ended = output.rows + output.failed
         parts = [f"{output.failed} failed"] if output.failed else []
         parts += [f"{skipped['cached']} cached"] if skipped["cached"] else []
-        parts += [f"{short(meter.asked / seconds)} requests/s"]
-        parts += [f"{short((meter.tokens_in + meter.tokens_out) / seconds)} tokens/s"] if meter.answers else []
         if meter.usd is not None:
             whole = meter.usd / ended * (total - skipped.total()) if ended else 0.0
             parts.append(f"{dollars(meter.usd)} of about {dollars(whole)}")
+        parts += [f"{short(meter.asked / seconds)} requests/s"]
+        parts += [f"{short((meter.tokens_in + meter.tokens_out) / seconds)} tokens/s"] if meter.answers else []
         return ", ".join(parts)
 
     return text
