@@ -7,6 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ class Output:
         params: what goes into each row's `metadata.params`.
         manager: whose observers are notified.
         owner: the teacher's plugin, as errors name it.
-        done: the ids of the rows in the transcripts' file; grows with it.
+        done: the ids of the rows that were in the transcripts' file.
         tick: called at each row's end.
         rows, failed, cut, usage: counts of this run.
         reasons: why rows failed.
@@ -138,6 +139,12 @@ class Output:
     usage: dict[str, Any] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
     _failures: Appender | None = None
+    _failed_before: IdSet = field(default_factory=IdSet)
+    _mended: IdSet = field(default_factory=IdSet)
+
+    def __post_init__(self) -> None:
+        with suppress(DataError):  # none yet, or somebody edited it: `close` tells
+            self._failed_before = IdSet(str(row.get("id")) for _, row in read_rows(failed_path(self.run.out)))
 
     def save(self, conversation: Conversation) -> None:
         """Write a finished conversation, and tell the observers.
@@ -154,7 +161,8 @@ class Output:
             self.fail(conversation, PluginError(f"{self.owner} gave an answer that is no JSON: {one_line(error)}"))
             return
         self.appender.append_line(line)
-        self.done.add(conversation.id)
+        if conversation.id in self._failed_before:
+            self._mended.add(conversation.id)
         self.rows += 1
         self.cut += conversation.cut
         self.usage = add_usage(self.usage, conversation.usage)
@@ -218,14 +226,14 @@ class Output:
         if not path.exists():
             return
         try:
-            _rewrite(path, self.done)
+            _rewrite(path, self.done, self._mended)
         except DataError as error:  # somebody edited it: the transcripts are safe, and so is what it holds
             log.warning("%s; the file of failed rows is left as it is", error.message)
 
 
-def _rewrite(path: Path, done: IdSet) -> None:
+def _rewrite(path: Path, *done: IdSet) -> None:
     latest = {row.get("id"): source.line for source, row in read_rows(path)}
-    keep = {line for id, line in latest.items() if str(id) not in done}
+    keep = {line for id, line in latest.items() if not any(str(id) in ids for ids in done)}
     if not keep:
         path.unlink()
         return

@@ -188,9 +188,10 @@ def _str(value: Any) -> str | None:
 def _logprobs(value: Any) -> list[Any] | None:
     """The API's log probabilities, as `Answer.logprobs` holds them; None where the server sent none."""
     tokens = value.get("content") if isinstance(value, dict) else None
-    if not isinstance(tokens, list):
+    try:
+        return tokens and [[*_pair(one), [_pair(top) for top in one.get("top_logprobs") or ()]] for one in tokens]
+    except (AttributeError, TypeError):  # of another shape: no reason to lose a paid answer
         return None
-    return [[*_pair(one), [_pair(top) for top in one.get("top_logprobs") or []]] for one in tokens]
 
 
 def _pair(token: Mapping[str, Any]) -> list[Any]:
