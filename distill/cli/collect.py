@@ -7,13 +7,12 @@ from typing import Any
 
 import click
 
-from distill.cli.collect_report import show_estimate, show_summary
+from distill.cli.collect_report import show_batch, show_estimate, show_summary
 from distill.cli.terminal import print_json
 from distill.plugins import PluginManager
 from distill.specs import parse_pairs
 from distill.types import Params
 
-_ESTIMATED = ("system", "samples", "limit", "price", "append")
 _POSITIVE = click.FloatRange(0, min_open=True)
 
 
@@ -42,6 +41,8 @@ _POSITIVE = click.FloatRange(0, min_open=True)
 )
 @click.option("--limit", type=click.IntRange(1), help="Take only the first so many prompts.")
 @click.option("--append", is_flag=True, help="Add to a file with rows of another teacher or other parameters.")
+@click.option("--batch", metavar="FILE", help="Ask nothing: write a request file for OpenAI's batch API.")
+@click.option("--batch-answers", multiple=True, metavar="FILE", help="Take the answers from a batch's output file.")
 @click.option("--dry-run", is_flag=True, help="Ask nothing: say how many requests, tokens and dollars it would be.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on standard output.")
 @click.pass_obj
@@ -57,8 +58,11 @@ def command(
     max_tokens: int | None,
     temperature: float | None,
     seed: int | None,
+    batch: str | None,
+    batch_answers: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
+    append: bool,
     **settings: Any,
 ) -> int:
     """Ask a teacher PROMPTS, and write its answers to a file of transcripts.
@@ -68,8 +72,11 @@ def command(
     again to go on where it was stopped, to retry what failed, or to add prompts or samples.
 
     Rows that fail are written to FILE.failed.jsonl with their errors; the exit code is then 1.
+
+    At half the price through OpenAI's batch API, in two steps: the same command with `--batch requests.jsonl` writes
+    what is to be uploaded, and with `--batch-answers output.jsonl` reads what came back.
     """
-    from distill.collect import collect, estimate, make_teacher
+    from distill.collect import collect, estimate, make_teacher, read_batch, write_batch
 
     options = {"base_url": base_url, "timeout": timeout, "logprobs": logprobs}
     asked = {
@@ -77,11 +84,21 @@ def command(
         "teacher": make_teacher(manager, teacher, parse_pairs(pairs, "-T"), **options),
         "params": Params(max_tokens=max_tokens, temperature=temperature, seed=seed),
         "out": out,
+        "append": append,
+        **{key: settings.pop(key) for key in ("system", "samples", "limit")},
     }
+    if bool(batch) + bool(batch_answers) + dry_run > 1:
+        raise click.UsageError("--batch, --batch-answers and --dry-run are three commands: give one of them")
     if dry_run:
-        show_estimate(estimate(prompts, **asked, **{key: settings[key] for key in _ESTIMATED}), as_json)
+        show_estimate(estimate(prompts, **asked, price=settings["price"]), as_json)
         return 0
-    summary = collect(prompts, **asked, **settings, progress=True)
+    if batch:
+        show_batch(write_batch(prompts, requests=batch, **asked), as_json)
+        return 0
+    if batch_answers:
+        summary = read_batch(prompts, answers=batch_answers, **asked, price=settings["price"], progress=True)
+    else:
+        summary = collect(prompts, **asked, **settings, progress=True)
     if as_json:
         print_json(asdict(summary))
     else:

@@ -11,7 +11,7 @@ import click
 from distill.cli.terminal import note, print_json, printable
 
 if TYPE_CHECKING:
-    from distill.collect import CollectSummary, Estimate
+    from distill.collect import BatchSummary, CollectSummary, Estimate
 
 _SHOWN_REASONS = 5
 
@@ -22,7 +22,7 @@ def show_summary(summary: CollectSummary) -> None:
     parts += [f"{summary.cached} already there"] if summary.cached else []
     parts += [f"{summary.duplicates} duplicates"] if summary.duplicates else []
     parts += [f"{summary.failed} failed"] if summary.failed else []
-    parts += [f"{summary.left} not asked"] if summary.left else []
+    parts += [f"{summary.left} left"] if summary.left else []
     spent = [
         f"{summary.requests} requests",
         *_tokens(summary.usage),
@@ -55,6 +55,19 @@ def show_estimate(estimate: Estimate, as_json: bool) -> None:
     else:
         lines.append(f"about ${estimate.usd:.4f}" + _at_most(estimate.usd_at_most))
     click.echo("\n".join(printable(line) for line in lines))
+
+
+def show_batch(summary: BatchSummary, as_json: bool) -> None:
+    """Say what was written for a batch, and what to do with it."""
+    if as_json:
+        print_json(asdict(summary))
+        return
+    there = f" ({summary.cached} rows are there already)" if summary.cached else ""
+    if not summary.files:
+        note(f"Nothing is left to ask{there}.")
+        return
+    note(f"{', '.join(summary.files)}: {summary.requests} requests{there}")
+    note("Upload it as a batch for /v1/chat/completions; then run the same command with --batch-answers OUTPUT_FILE.")
 
 
 def _at_most(usd: float | None) -> str:

@@ -52,7 +52,7 @@ class Asker:
             raise
         except BaseException as error:  # SystemExit too: one row of a plugin must not end the run
             answers = [error] * len(requests)
-        return [_checked(answer, self._owner) for answer in answers]
+        return [checked(answer, self._owner) for answer in answers]
 
     async def _ask(self, what: Any) -> Any:
         answer = self._function(what) if self._thread is None else await self._thread.call(self._function, what)
@@ -88,8 +88,12 @@ def make_askers(teacher: Teacher | BatchTeacher, owner: str, concurrency: int) -
     return [Asker(teacher, owner) for _ in range(concurrency)], 1
 
 
-def _checked(answer: Any, owner: str) -> Answer | DistillError:
-    """An answer in order, with text that can be written; or the error, with the plugin's name where it is to blame."""
+def checked(answer: Any, owner: str) -> Answer | DistillError:
+    """Make sure of an answer.
+
+    Returns:
+        An Answer in order, with text that can be written; or the error, with the plugin's name where it is to blame.
+    """
     if isinstance(answer, (TeacherError, DataError, PluginError)):
         return answer
     if isinstance(answer, DistillError):  # the set-up is wrong (no such model, …): no row will fare better

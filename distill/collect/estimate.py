@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from distill.collect.conversation import Conversation
-from distill.collect.ids import IdSet
 from distill.collect.money import BYTES_PER_TOKEN, TOKENS_PER_MESSAGE, size_of
-from distill.collect.output import check_output, read_done
+from distill.collect.output import check_output, read_done, whole_rows
 from distill.collect.plan import Plan, make_plan
 from distill.collect.prompts import open_prompts
 from distill.collect.teachers import NamedTeacher
-from distill.jsonl import parse_rows
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.types import Params, Source
 
@@ -76,7 +73,7 @@ def estimate(
     with open_prompts(prompts) as file:
         plan.total(file)
         check_output(out, prompts)
-        done = read_done(answers.of(out), plan.teacher.name, plan.sent, append) if os.path.exists(out) else IdSet()
+        done = read_done(answers.of(out), plan.teacher.name, plan.sent, append)
         each, basis = answers.mean(plan)
         rows = requests = sent = most = 0
         for job in plan.jobs(file, done, lambda kind: skipped.update([kind])):
@@ -110,15 +107,14 @@ class _Answers:
         self._tokens = self._answers = 0
 
     def of(self, out: str | Path) -> Iterator[tuple[Source, dict[str, Any]]]:
-        """The rows of the file, but for a last one that was cut short."""
-        with open(out, "rb") as file:
-            for source, row in parse_rows((line for line in file if line.endswith(b"\n")), str(out)):
-                usage = (row.get("metadata") or {}).get("usage") or {}
-                tokens = usage.get("completion_tokens")
-                if isinstance(tokens, int):
-                    self._tokens += tokens
-                    self._answers += sum(message.get("role") == "assistant" for message in row["messages"])
-                yield source, row
+        """The rows of the file; counts while they pass."""
+        for source, row in whole_rows(out):
+            usage = (row.get("metadata") or {}).get("usage") or {}
+            tokens = usage.get("completion_tokens")
+            if isinstance(tokens, int):
+                self._tokens += tokens
+                self._answers += sum(message.get("role") == "assistant" for message in row["messages"])
+            yield source, row
 
     def mean(self, plan: Plan) -> tuple[int, str]:
         """Tokens an answer, and where that comes from."""

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from distill.collect.ids import IdSet
 from distill.collect.prompts import prompt_to_dict
 from distill.errors import DataError, DistillError, PluginError, UsageError
 from distill.files import utc_now, whole_file
-from distill.jsonl import Appender, dumps, read_rows
+from distill.jsonl import Appender, dumps, parse_rows, read_rows
 from distill.plugins import PluginManager, one_line
 from distill.transcripts import message_to_dict, parse_transcript, transcript_to_dict
 from distill.types import CollectRun, Source, Transcript
@@ -67,13 +67,20 @@ def _is_transcript(line: bytes) -> bool:
     return isinstance(row, dict) and isinstance(row.get("messages"), list)
 
 
+def whole_rows(out: str | Path) -> Iterator[tuple[Source, dict[str, Any]]]:
+    """As `read_rows`, without a last row that was cut short; nothing where there is no file."""
+    if os.path.exists(out):
+        with open(out, "rb") as file:
+            yield from parse_rows((line for line in file if line.endswith(b"\n")), str(out))
+
+
 def read_done(
     rows: Iterable[tuple[Source, dict[str, Any]]], teacher: str, params: Mapping[str, Any], append: bool
 ) -> IdSet:
     """The ids of the rows that are in a file.
 
     Args:
-        rows: of the file, as `read_rows` gives them.
+        rows: of the file, as `read_rows` or `whole_rows` gives them.
         teacher: who is going to answer.
         params: how; as `all_params` gives them.
         append: whether rows by others are welcome.

@@ -163,12 +163,13 @@ def collect(
                 output.close()
     if pool is not None:
         _raise_what_stopped(pool, output)
-    return _summary(output, pool, meter, skipped, total, time.perf_counter() - began)
+    return summary_of(output, pool, meter, skipped, total, time.perf_counter() - began)
 
 
-def _summary(
+def summary_of(
     output: Output, pool: Pool | None, meter: Meter, skipped: Counter[str], total: int, seconds: float
 ) -> CollectSummary:
+    """Make the summary of a run; `pool` is None where nothing was asked."""
     return CollectSummary(
         out=str(output.run.out),
         rows=output.rows,
