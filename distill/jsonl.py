@@ -26,7 +26,11 @@ def clean_surrogates(value: Any) -> Any:
     Args:
         value: strings, numbers, lists and objects, nested; it is not changed.
     """
+    if value is None or isinstance(value, (int, float)):
+        return value
     if isinstance(value, str):
+        if value.isascii():
+            return value
         try:
             value.encode()
         except UnicodeEncodeError:

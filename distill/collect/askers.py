@@ -6,13 +6,13 @@ import asyncio
 import inspect
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from distill.errors import DataError, DistillError, PluginError, TeacherError
-from distill.jsonl import clean_surrogates
+from distill.jsonl import clean_surrogates, dumps
 from distill.plugins import one_line
 from distill.protocols import BatchTeacher, Teacher
 from distill.types import Answer, Message, Request
@@ -107,6 +107,18 @@ def checked(answer: Any, owner: str) -> Answer | DistillError:
         return PluginError(f"{owner} returned an Answer whose message is no assistant message")
     if not isinstance(message.content, (str, type(None))):
         return PluginError(f"{owner} returned an Answer whose content is a {type(message.content).__name__}, not text")
+    texts = (message.content, message.reasoning_content, message.refusal, message.tool_calls, answer.logprobs)
+    try:
+        dumps({"texts": texts, "usage": answer.usage}).encode()
+    except UnicodeEncodeError:
+        return _without_surrogates(answer)
+    except (TypeError, ValueError, RecursionError):  # no JSON: it fails when its row is written
+        pass
+    return answer if isinstance(answer.usage, Mapping) else replace(answer, usage={})
+
+
+def _without_surrogates(answer: Answer) -> Answer:
+    message = answer.message
     cleaned = replace(
         message,
         content=clean_surrogates(message.content),

@@ -65,6 +65,8 @@ def test_collect_from_a_server_and_from_the_same_model_here(serving, cli, prompt
     assert ran.summary["usage"]["completion_tokens"] <= 160
     ran = cli(*words, "--teacher", f"transformers:{weights}", "--out", f"{out}2", "--json", "-T", "batch_size=1")
     assert ran.code == 0, ran.err
+    ran = cli(*words, "--teacher", f"transformers:{weights}", "--out", f"{out}2", "--json")
+    assert (ran.code, ran.summary["cached"], ran.summary["requests"]) == (0, 3, 0), "a local teacher is resumed too"
     served, local = ({row["metadata"]["source"]["line"]: row["messages"] for row in read(path)} for path in both(out))
     assert served == local
 
