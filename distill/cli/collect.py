@@ -33,7 +33,7 @@ _POSITIVE = click.FloatRange(0, min_open=True)
 @click.option("--logprobs", type=click.IntRange(0), metavar="K", help="Keep each token's logprob, and its top K.")
 @click.option("--rpm", type=_POSITIVE, help="Requests a minute at most.")
 @click.option("--tpm", type=_POSITIVE, help="Tokens a minute at most, in and out.")
-@click.option("--max-usd", type=_POSITIVE, help="Dollars this run may cost; with --max-tokens it holds to the cent.")
+@click.option("--max-usd", type=_POSITIVE, help="Dollars this run may cost; with --max-tokens they cannot be overrun.")
 @click.option("--price", metavar="IN/OUT", help="Dollars a million tokens; default: the published price.")
 @click.option("--timeout", type=_POSITIVE, help="Seconds for one whole request.")
 @click.option(
