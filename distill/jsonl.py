@@ -17,7 +17,10 @@ from distill.types import Source
 
 def dumps(row: Mapping[str, Any]) -> str:
     """Write a row as one line of JSON, without its newline; non-ASCII text stays readable, NaN is refused."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    return _encode(row)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def clean_surrogates(value: Any) -> Any:

@@ -102,5 +102,5 @@ def command(
     if as_json:
         print_json(asdict(summary))
     else:
-        show_summary(summary)
+        show_summary(summary, part=asked["limit"] is not None)
     return 1 if summary.failed or summary.left else 0

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _SHOWN_REASONS = 5
 
 
-def show_summary(summary: CollectSummary) -> None:
-    """Say what a collection did."""
+def show_summary(summary: CollectSummary, part: bool) -> None:
+    """Say what a collection did; `part`: only a part of the prompts was taken."""
     parts = [f"{summary.rows} written"]
     parts += [f"{summary.cached} already there"] if summary.cached else []
     parts += [f"{summary.duplicates} duplicates"] if summary.duplicates else []
@@ -32,6 +32,8 @@ def show_summary(summary: CollectSummary) -> None:
     note(f"{summary.out}: {', '.join(parts)} ({', '.join(spent)})")
     if summary.cut:
         note(f"{summary.cut} answers were cut short by the token limit (finish_reason is `length`)")
+    if summary.others and not part:
+        note(f"{summary.others} further rows of {summary.out} belong to other prompts (or another --system)")
     if summary.failed:
         for reason, count in list(summary.reasons.items())[:_SHOWN_REASONS]:
             note(f"  {count} × {reason}")

@@ -110,18 +110,21 @@ def write_batch(
 def _write_parts(lines: Iterable[str], path: Path) -> tuple[list[str], int]:
     """Write lines to as many files as they need: all of them appear, or none."""
     files, rows, size, part = [], 0, 0, None
-    with ExitStack() as stack:
-        for line in lines:
-            length = len(line.encode()) + 1
-            if part is None or rows % MOST_ROWS == 0 or size + length > MOST_BYTES:
-                name = path if part is None else path.with_name(f"{path.stem}.{len(files) + 1}{path.suffix}")
-                if name.exists():
-                    raise UsageError(f"{name} exists, and its requests may be on their way", "choose another name")
-                part, size = stack.enter_context(whole_file(name)), 0
-                files.append(str(name))
-            part.write(line + "\n")
-            size += length
-            rows += 1
+    try:
+        with ExitStack() as stack:
+            for line in lines:
+                length = len(line.encode()) + 1
+                if part is None or rows % MOST_ROWS == 0 or size + length > MOST_BYTES:
+                    name = path if part is None else path.with_name(f"{path.stem}.{len(files) + 1}{path.suffix}")
+                    if name.exists():
+                        raise UsageError(f"{name} exists, and its requests may be on their way", "choose another name")
+                    part, size = stack.enter_context(whole_file(name)), 0
+                    files.append(str(name))
+                part.write(line + "\n")
+                size += length
+                rows += 1
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}", "choose a file that can be written") from None
     return files, rows
 
 

@@ -75,6 +75,9 @@ class IdSet:
     def __contains__(self, id: str) -> bool:
         return self._find(*self._place(id))
 
+    def __len__(self) -> int:
+        return sum(map(len, self._buckets)) // self._BYTES
+
     def add(self, id: str) -> bool:
         """Add an id; tells whether it is new."""
         bucket, key = self._place(id)

@@ -82,6 +82,7 @@ class CollectSummary:
         usd: dollars this run cost; None where no price is known.
         left: rows that were not asked for, because the budget did not reach.
         stopped: why the run stopped before its end; None if it did not.
+        others: rows in the file that this run did not ask for: of other prompts, or of another `system`.
     """
 
     out: str
@@ -97,6 +98,7 @@ class CollectSummary:
     usd: float | None = None
     left: int = 0
     stopped: str | None = None
+    others: int = 0
 
 
 def collect(
@@ -184,6 +186,7 @@ def summary_of(
         usd=None if meter.usd is None else round(meter.usd, 6),
         left=total - output.rows - output.failed - skipped.total(),
         stopped=pool.error.message if pool and pool.error else None,
+        others=len(output.done) - skipped["cached"],
     )
 
 

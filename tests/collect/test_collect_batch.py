@@ -132,6 +132,8 @@ def test_what_a_batch_cannot_do(step, prompts, out, answers, tmp_path):
     assert ran.code == 2 and "no batches" in ran.err
     ran = step(prompts(1), "--batch", requests, "--batch-answers", requests)
     assert ran.code == 2 and "give one of them" in ran.err
+    ran = step(prompts(1), "--batch", tmp_path / "none" / "r.jsonl")
+    assert ran.code == 1 and "No such file or directory" in ran.err
     ran = step(prompts(1), "--batch-answers", tmp_path / "none.jsonl")
     assert ran.code == 1 and "none.jsonl" in ran.err
     ran = step(prompts(1), "--batch-answers", answers([{"id": 1}]))
