@@ -98,10 +98,10 @@ def write_batch(
         raise UsageError(f"{requests} exists, and its requests may be on their way", hint)
     skipped: Counter[str] = Counter()
     with open_prompts(prompts) as file:
-        plan.total(file)
+        total = plan.total(file)
         check_output(out, prompts)
         done = read_done(whole_rows(out), plan.teacher.name, plan.sent, append)
-        jobs = plan.jobs(file, done, lambda kind: skipped.update([kind]))
+        jobs = plan.jobs(file, total, done, lambda kind: skipped.update([kind]))
         lines = (dumps(built.batch_request(job.id, _only_request(job))) for job in jobs if job is not None)
         files, rows = _write_parts(lines, Path(requests))
     return BatchSummary(files, rows, skipped["cached"], skipped["duplicates"])
@@ -171,7 +171,7 @@ def read_batch(
         with Appender(out) as appender, Live(total, progress) as live:
             output = open_output(appender, plan, manager, append, live)
             try:
-                for job in plan.jobs(file, output.done, counter_of(skipped, live.skip)):
+                for job in plan.jobs(file, total, output.done, counter_of(skipped, live.skip)):
                     row = lines.take(job.id) if job else None
                     if row is not None:
                         _settle(job, row, built, output, meter)

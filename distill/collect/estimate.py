@@ -71,12 +71,12 @@ def estimate(
     skipped: Counter[str] = Counter()
     answers = _Answers()
     with open_prompts(prompts) as file:
-        plan.total(file)
+        total = plan.total(file)
         check_output(out, prompts)
         done = read_done(answers.of(out), plan.teacher.name, plan.sent, append)
         each, basis = answers.mean(plan)
         rows = requests = sent = most = 0
-        for job in plan.jobs(file, done, lambda kind: skipped.update([kind])):
+        for job in plan.jobs(file, total, done, lambda kind: skipped.update([kind])):
             if job is not None:
                 rows += 1
                 requests += job.turns_left

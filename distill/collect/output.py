@@ -151,7 +151,8 @@ class Output:
 
     def __post_init__(self) -> None:
         with suppress(DataError):  # none yet, or somebody edited it: `close` tells
-            self._failed_before = IdSet(str(row.get("id")) for _, row in read_rows(failed_path(self.run.out)))
+            for _, row in read_rows(failed_path(self.run.out)):
+                self._failed_before.add(str(row.get("id")))
 
     def save(self, conversation: Conversation) -> None:
         """Write a finished conversation, and tell the observers.

@@ -53,18 +53,21 @@ class Plan:
         """
         return file.count(self.limit) * self.samples
 
-    def jobs(self, file: PromptFile, done: IdSet, skipped: Callable[[str], None]) -> Iterator[Conversation | None]:
+    def jobs(
+        self, file: PromptFile, total: int, done: IdSet, skipped: Callable[[str], None]
+    ) -> Iterator[Conversation | None]:
         """Go through what is to be asked, row by row.
 
         Args:
             file: the prompts, read lazily.
+            total: as `total` counted them.
             done: rows that are there.
             skipped: told `cached` or `duplicates` for a row that is there, or comes twice.
 
         Yields:
             None for a row that needs no asking: thousands may follow each other.
         """
-        seen = IdSet()
+        seen = IdSet(total)
         for prompt in file.read(self.system, self.limit):
             for sample in range(self.samples):
                 id = row_id(self.teacher.name, self.sent, prompt, sample)

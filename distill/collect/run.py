@@ -157,7 +157,7 @@ def collect(
         check_output(out, prompts)
         with Appender(out) as appender, Live(total, progress) as live:
             output = open_output(appender, plan, manager, append, live)
-            jobs = plan.jobs(file, output.done, counter_of(skipped, live.skip))
+            jobs = plan.jobs(file, total, output.done, counter_of(skipped, live.skip))
             live.numbers = _numbers(output, meter, skipped, total)
             try:
                 pool = _ask(plan.teacher, jobs, output, limits, meter)

@@ -289,13 +289,10 @@ def test_a_set_of_ids_is_a_set(added, others):
     assert all((id in mine) is (id in own) for id in [*added, *others])
 
 
-def test_a_set_of_ids_finds_no_piece_of_another():
-    """Within one bucket, bytes that reach over two neighbours are no id."""
-    ids = IdSet()
-    bucket = ids._buckets[0]
-    bucket += bytes(range(24))
-    assert ids._find(bucket, bytes(range(12))) and ids._find(bucket, bytes(range(12, 24)))
-    assert not ids._find(bucket, bytes(range(6, 18)))
+def test_a_set_of_ids_grows():
+    ids = IdSet(10)
+    assert all(ids.add(f"{n}") for n in range(5000)) and len(ids) == 5000
+    assert not any(ids.add(f"{n}") for n in range(5000)) and "5000" not in ids
 
 
 def test_the_library_takes_the_same_limits(prompts, out, server):
