@@ -123,10 +123,13 @@ class Throttle:
 
     def leave(self, ticket: Ticket, requests: Sequence[Request], outcomes: Sequence[Any]) -> None:
         """Give the place back, and count what came; `outcomes` are Answers or errors, one a request."""
-        before = self._meter.tokens_in + self._meter.tokens_out
-        self._meter.settle(requests, ticket.most, outcomes)
+        meter = self._meter
+        tokens, told = meter.tokens_in + meter.tokens_out, meter.answers
+        meter.settle(requests, ticket.most, outcomes)
         if self._tpm:
-            self._tpm.correct(self._meter.tokens_in + self._meter.tokens_out - before - ticket.tokens)
+            untold = sum(isinstance(outcome, Answer) for outcome in outcomes) - (meter.answers - told)
+            reckoned = ticket.tokens * untold / max(len(outcomes), 1)  # what is not known stays as it was reckoned
+            self._tpm.correct(meter.tokens_in + meter.tokens_out - tokens + reckoned - ticket.tokens)
         if any(getattr(outcome, "throttled", False) for outcome in outcomes):
             if ticket.at >= self._slowed:  # else it was sent before the last slowing: that took care of it
                 self._limit = max(1.0, min(self._limit, self._inside) * SLOWER)

@@ -31,7 +31,8 @@ class Live:
         if shown and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit="row", file=sys.stderr, dynamic_ncols=True, bar_format=_FORMAT)
+            # smoothing=0: the time left comes from all rows asked for so far, not from the latest few.
+            self._bar = tqdm(total=total, file=sys.stderr, dynamic_ncols=True, bar_format=_FORMAT, smoothing=0)
 
     def __enter__(self) -> Live:
         return self
@@ -55,7 +56,7 @@ class Live:
         """A row needed no asking: it does not count in the rate, nor in the time left."""
         if self._bar is not None:
             self._bar.initial += 1
-            self._bar.update()
+            self._bar.n += 1
 
 
 def short(number: float) -> str:

@@ -57,6 +57,20 @@ def test_tokens_a_minute(ask):
     assert ran.code == 0 and ran.summary["seconds"] >= 11 * 5 * 60 / 3000
 
 
+def test_tokens_are_corrected_where_the_answer_tells_them():
+    async def run(outcome):
+        throttle = Throttle(1, Meter(), tpm=60_000_000)
+        ticket = await throttle.enter([request()])
+        before = throttle._tpm.next
+        throttle.leave(ticket, [request()], [outcome])
+        return ticket.tokens, round((throttle._tpm.next - before) * 1e6)
+
+    guess, change = asyncio.run(run(answer(1000, 500)))
+    assert change == 1500 - guess
+    assert asyncio.run(run(Answer(Message("assistant", "x")))) == (guess, 0), "it stays as it was reckoned"
+    assert asyncio.run(run(TeacherError("429", throttled=True))) == (guess, -guess)
+
+
 def test_fewer_at_a_time_after_a_429_and_more_again():
     async def run():
         throttle = Throttle(8, Meter())
