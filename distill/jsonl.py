@@ -17,7 +17,10 @@ from distill.types import Source
 
 def dumps(row: Mapping[str, Any]) -> str:
     """Write a row as one line of JSON, without its newline; non-ASCII text stays readable, NaN is refused."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    return _encode(row)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def clean_surrogates(value: Any) -> Any:
@@ -26,7 +29,11 @@ def clean_surrogates(value: Any) -> Any:
     Args:
         value: strings, numbers, lists and objects, nested; it is not changed.
     """
+    if value is None or isinstance(value, (int, float)):
+        return value
     if isinstance(value, str):
+        if value.isascii():
+            return value
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -125,7 +132,11 @@ class Appender:
         Raises:
             DistillError: the disk is full, or the write failed otherwise.
         """
-        line = dumps(row).encode() + b"\n"
+        self.append_line(dumps(row).encode())
+
+    def append_line(self, line: bytes) -> None:
+        """As `append`, from the row's JSON, which is one line without its newline."""
+        line += b"\n"
         size = os.fstat(self._fd).st_size
         try:
             written = os.write(self._fd, line)
