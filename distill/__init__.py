@@ -13,6 +13,7 @@ from distill.hookspecs import hookimpl
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.protocols import (
     BatchTeacher,
+    Checkpoints,
     CollatingLabeler,
     Collator,
     Formatter,
@@ -51,11 +52,13 @@ _LAZY = {
     "Encoder": "distill.encode",
     "make_formatter": "distill.formats",
     "pad_batch": "distill.collate",
-    "read_transcripts": "distill.transcripts",
+    "read_transcripts": "distill.dialects",
     "message_to_dict": "distill.transcripts",
     "cache_dir": "distill.models",
     "clean_surrogates": "distill.jsonl",
     "convert_model": "distill.models",
+    "data_loader": "distill.train.batching",
+    "supervised_only": "distill.train.head",
 }
 
 __all__ = [
@@ -64,6 +67,7 @@ __all__ = [
     "Answer",
     "BatchTeacher",
     "ChatModel",
+    "Checkpoints",
     "CollatingLabeler",
     "Collator",
     "CollectRun",
@@ -99,12 +103,14 @@ __all__ = [
     "cache_dir",
     "clean_surrogates",
     "convert_model",
+    "data_loader",
     "hookimpl",
     "make_formatter",
     "make_plugin_manager",
     "message_to_dict",
     "pad_batch",
     "read_transcripts",
+    "supervised_only",
     "unknown_name",
 ]
 

@@ -10,9 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from distill.dataset import Work, prepare_files
+from distill.dialects import read_transcripts
 from distill.errors import DataError
 from distill.findings import Findings
-from distill.transcripts import message_to_dict, read_transcripts
+from distill.transcripts import message_to_dict
 from distill.types import Message, Transcript
 
 
@@ -64,7 +65,7 @@ def check(
         for row in (examples.lengths > max_length).nonzero()[0]:
             example = examples[int(row)]
             findings.add("overlong", example.source or example.id, f"{len(example.input_ids)} tokens, of {max_length}")
-    _look(_read(paths), _prompts(against), findings)
+    _look(_read(paths, work.data_format), _prompts(against), findings)
     return CheckReport(
         rows=prepared.rows,
         trained_rows=prepared.trained_rows,
@@ -77,9 +78,9 @@ def check(
     )
 
 
-def _read(paths: Iterable[Path]) -> Iterator[Transcript]:
+def _read(paths: Iterable[Path], data_format: str | None) -> Iterator[Transcript]:
     for path in paths:
-        yield from read_transcripts(path)
+        yield from read_transcripts(path, data_format)
 
 
 def _look(transcripts: Iterable[Transcript], held_out: dict[bytes, str], findings: Findings) -> None:

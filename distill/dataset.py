@@ -30,16 +30,16 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.dialects import find_dialect, open_rows, parse_row
 from distill.encode import Encoder
 from distill.errors import DataError, DistillError
 from distill.examples import Examples, to_batch
 from distill.files import sha256_of, whole_folder
 from distill.findings import Findings
-from distill.jsonl import dumps, read_rows
+from distill.jsonl import dumps
 from distill.models import cache_dir
 from distill.prepare import CHUNK, Chunk, Overlong, Prepared, Skipped, fit, prepare_chunk
 from distill.protocols import Labeler
-from distill.transcripts import parse_transcript
 from distill.turns import Turns, choose_turns
 from distill.types import Source
 
@@ -64,6 +64,7 @@ class Work:
         labeler_name: for errors.
         settings: names and options of formatter and labeler: part of the cached data's name.
         turns: which answers of a conversation are trained.
+        data_format: the format of the rows, as `distill.dialects` names it; None: found out row by row.
     """
 
     encoder: Encoder
@@ -71,6 +72,7 @@ class Work:
     labeler_name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     turns: Turns = "all"
+    data_format: str | None = None
 
 
 def prepare_files(
@@ -105,7 +107,7 @@ def prepare_files(
 
 def _rows(path: Path) -> Iterator[Row]:
     empty = True
-    for source, row in read_rows(path):
+    for source, row in open_rows(path):
         empty = False
         yield source.file, source.line, row
     if empty:
@@ -122,7 +124,8 @@ def _in_memory(rows: Sequence[Row], work: Work) -> Prepared:
 
 
 def _prepare(rows: Sequence[Row], work: Work) -> Chunk:
-    transcripts = (parse_transcript(row, Source(file, line)) for file, line, row in rows)
+    named = find_dialect(work.data_format) if work.data_format else None
+    transcripts = (parse_row(row, Source(file, line), named)[0] for file, line, row in rows)
     return prepare_chunk(list(choose_turns(transcripts, work.turns)), work.encoder, work.labeler, work.labeler_name)
 
 
@@ -244,7 +247,7 @@ def _name(paths: Sequence[Path], work: Work) -> str:
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
         "template": template,
         "date": str(date.today()) if "strftime_now" in template else None,
-        "settings": [work.settings, work.turns],
+        "settings": [work.settings, work.turns, work.data_format],
         "code": [_code_of(thing) for thing in (prepare_files, work.encoder.formatter, work.labeler)],
         "versions": [metadata.version(name) for name in _PACKAGES],
     }

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from distill.errors import DataError, DistillError, PluginError
-from distill.plain_text import SENTINEL, PlainText, Tokens
+from distill.pieces import Frame, Piece, assemble, cut
+from distill.plain_text import SENTINEL, PlainText
 from distill.plugins import one_line
 from distill.protocols import ShapedFormatter
 from distill.tools import refuse_control_tokens
@@ -27,24 +28,22 @@ if TYPE_CHECKING:
 
     from distill.protocols import Formatter
 
-_Span = tuple[int, int, int, bool]
-"""A stretch of text with an owner: start, end, turn, whether it is reasoning."""
+T = TypeVar("T")
 
 
-class _Piece(NamedTuple):  # a plain tuple: there are fifty of them in a chat of four turns
-    """What becomes tokens in one go: a control token (`id`), or ordinary `text` with the messages' text inside it."""
+class ByShape(Generic[T]):
+    """What was found for conversations' shapes; there are few of them, or else it forgets."""
 
-    text: str
-    id: int | None
-    assistant: bool
-    end_of_turn: bool
-    first: bool
-    spans: Sequence[_Span]
+    def __init__(self) -> None:
+        self._known: dict[Hashable, T] = {}
 
-    @property
-    def of_one(self) -> bool:
-        """Whether all of it has one owner, or none: then nobody needs to know which characters a token stands for."""
-        return not self.spans or (self.spans[0][0] <= 0 and self.spans[0][1] >= len(self.text))
+    def get_or(self, shape: Hashable, find: Callable[[], T]) -> T:
+        """What is known for a shape, or else is found now."""
+        if shape not in self._known:
+            if len(self._known) >= 2000:
+                self._known.clear()
+            self._known[shape] = find()
+        return self._known[shape]
 
 
 class Encoder:
@@ -66,7 +65,8 @@ class Encoder:
         self.name = name
         self._text = PlainText(tokenizer)
         self.control_ids = frozenset(self._text.control_ids)
-        self.proved: dict[Hashable, bool] = {}
+        self.proved: ByShape[bool] = ByShape()
+        self._frames: ByShape[Frame] = ByShape()
 
     def segments(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[Segment]:
         """Render a finished conversation, and check what the formatter says of it.
@@ -115,16 +115,32 @@ class Encoder:
         ids = self._text.encode_batch({(text, False): False})[text, False].ids
         return self.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False)
 
-    def encode_segments(self, rendered: Sequence[Sequence[Segment]]) -> list[Encoded]:
-        """Encode rendered conversations, in one batch."""
-        plans = [list(self._plan(segments)) for segments in rendered]
+    def encode_segments(
+        self, rendered: Sequence[Sequence[Segment]], shapes: Sequence[Hashable | None] | None = None
+    ) -> list[Encoded]:
+        """Encode rendered conversations, in one batch.
+
+        Args:
+            rendered: their segments.
+            shapes: as `shape` gives them; the tokens between the texts are then found once a shape.
+        """
+        if shapes is None:
+            plans = [list(cut(segments, self._text)) for segments in rendered]
+        else:
+            plans = [self._plan(segments, shape) for segments, shape in zip(rendered, shapes, strict=True)]
         texts: dict[tuple[str, bool], bool] = {}  # each once, and whether the characters of its tokens are needed
         for piece in itertools.chain.from_iterable(plans):
-            if piece.id is None:
+            if type(piece) is Piece and piece.id is None:
                 key = piece.text, piece.first
                 texts[key] = texts.get(key, False) or not piece.of_one
         encodings = self._text.encode_batch(texts)
-        return [_assemble(plan, encodings) for plan in plans]
+        return [assemble(plan, encodings) for plan in plans]
+
+    def _plan(self, segments: Sequence[Segment], shape: Hashable | None) -> Sequence[Piece | Encoded]:
+        if shape is None or not self._text.position_free:
+            return list(cut(segments, self._text))
+        frame = self._frames.get_or(shape, lambda: Frame(segments, self._text))
+        return frame.filled(segments) or list(cut(segments, self._text))
 
     @functools.cached_property
     def stop(self) -> int:
@@ -173,86 +189,7 @@ class Encoder:
                 )
         return list(segments)
 
-    def _plan(self, segments: Iterable[Segment]) -> Iterator[_Piece]:
-        """Cut a conversation into control tokens and runs of ordinary text."""
-        first, swallow = True, False
-        for (assistant, end_of_turn, _), stretch in itertools.groupby(segments, _stretch):
-            parts = list(stretch)
-            text, spans = "".join([part.text for part in parts]), []
-            start = 0
-            for part in parts:
-                end = start + len(part.text)
-                if part.content or part.turn >= 0:
-                    spans.append((start, end, part.turn, part.reasoning))
-                start = end
-            at = len(text) - len(text.lstrip()) if swallow and not assistant else 0
-            for start, end, token in self._text.controls_of(parts, text):
-                if start < at:  # white space that the control token before it swallowed
-                    continue
-                end_strip = len(text) - len(text[end:].lstrip()) if token.rstrip else end
-                start_strip = max(at, len(text[:start].rstrip())) if token.lstrip else start
-                if start_strip > at:
-                    yield _piece(text, at, start_strip, spans, assistant, end_of_turn, first)
-                inside = [span for span in spans if span[0] < end and start < span[1]]
-                yield _Piece("", self._text.ids[token.content], assistant, end_of_turn, False, inside)
-                first, at, swallow = False, end_strip, token.rstrip and end_strip == len(text)
-            if at < len(text):
-                yield _piece(text, at, len(text), spans, assistant, end_of_turn, first)
-                first, swallow = False, False
-
 
 def text_of(segments: Sequence[Segment]) -> str:
     """The text that segments make together."""
     return "".join([segment.text for segment in segments])
-
-
-def _stretch(segment: Segment) -> tuple[bool, bool, int]:
-    """Segments with the same key are encoded jointly: what an assistant wrote in a turn, its end marker, the rest."""
-    assistant = segment.role == "assistant"
-    return assistant, segment.end_of_turn, segment.turn if assistant else -1
-
-
-def _piece(
-    text: str, start: int, end: int, spans: Sequence[_Span], assistant: bool, end_of_turn: bool, first: bool
-) -> _Piece:
-    inside = [(a - start, b - start, turn, thought) for a, b, turn, thought in spans if a < end and b > start]
-    return _Piece(text[start:end], None, assistant, end_of_turn, first, inside)
-
-
-def _assemble(plan: Sequence[_Piece], encodings: Mapping[tuple[str, bool], Tokens]) -> Encoded:
-    input_ids, assistant_mask, ends, turns, reasoning = [], [], [], [], []
-    for piece in plan:
-        spans = piece.spans
-        if piece.id is not None:
-            input_ids.append(piece.id)
-            size = 1
-        else:
-            tokens = encodings[piece.text, piece.first]
-            input_ids.extend(tokens.ids)
-            size = len(tokens.ids)
-        if piece.id is not None or piece.of_one:
-            turn, thought = (spans[0][2], int(spans[0][3])) if spans else (-1, 0)
-            turns.extend([turn] * size)
-            reasoning.extend([thought] * size)
-        else:
-            whose, thoughts = _owners(spans, tokens.offsets(), tokens.shift)
-            turns.extend(whose)
-            reasoning.extend(thoughts)
-        assistant_mask.extend([int(piece.assistant)] * size)
-        ends.extend([int(piece.end_of_turn)] * size)
-    return Encoded(input_ids, assistant_mask, ends, turns, reasoning)
-
-
-def _owners(spans: Sequence[_Span], offsets: Sequence[tuple[int, int]], shift: int) -> tuple[list[int], list[int]]:
-    """Whose each token is: the first span it touches. Tokens and spans both run from left to right."""
-    turns, reasoning, at = [], [], 0
-    a, b, turn, thought = spans[0]
-    for start, end in offsets:
-        start -= shift
-        while b <= start and at + 1 < len(spans):
-            at += 1
-            a, b, turn, thought = spans[at]
-        inside = start < b and (a < end - shift or a <= start)
-        turns.append(turn if inside else -1)
-        reasoning.append(int(inside and thought))
-    return turns, reasoning

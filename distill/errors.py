@@ -46,6 +46,8 @@ class TeacherError(DistillError):
         retry_after: seconds the server asked to wait, if it said so.
         fatal: whether every further request would fail alike (wrong key, unknown model): the run stops at once.
         unreachable: whether no connection came about at all (a server that is not running).
+        throttled: whether the server said that it is asked too much at a time (429): the collector asks less.
+        maybe_paid: whether the request may have been paid for all the same (a timeout, a broken answer).
     """
 
     def __init__(
@@ -57,12 +59,16 @@ class TeacherError(DistillError):
         retry_after: float | None = None,
         fatal: bool = False,
         unreachable: bool = False,
+        throttled: bool = False,
+        maybe_paid: bool = False,
     ):
         super().__init__(message, hint)
         self.retryable = retryable
         self.retry_after = retry_after
         self.fatal = fatal
         self.unreachable = unreachable
+        self.throttled = throttled
+        self.maybe_paid = maybe_paid
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], more: str = "") -> UsageError:

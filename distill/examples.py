@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -49,6 +50,15 @@ class Examples(Sequence[Example]):
         import pyarrow as pa
 
         return cls(pa.ipc.open_stream(pa.memory_map(str(path))).read_all(), path=path)
+
+    def digest(self) -> str:
+        """A SHA-256, in hex, of all tokens and labels in their order."""
+        digest = sha256(b"" if self._rows is None else self._rows.tobytes())
+        for column in ("length", "input_ids", "labels"):
+            for batch in self._batches:
+                values = batch.column(column)
+                digest.update((values.flatten() if column != "length" else values).to_numpy().tobytes())
+        return digest.hexdigest()
 
     def _numbers(self, column: str) -> np.ndarray:
         numbers = self._table.column(column).to_numpy()

@@ -52,19 +52,20 @@ def whole_folder(target: Path) -> Iterator[Path]:
         for file in made.rglob("*"):
             if file.is_file():  # safetensors makes its files for their owner only
                 file.chmod(0o666 & ~_umask())
-            _fsync(file)
-        _fsync(made)
+            fsync(file)
+        fsync(made)
         try:
             made.rename(target)
         except OSError:
             if not target.is_dir():  # else another process was as quick: its folder is as good
                 raise
-        _fsync(target.parent)
+        fsync(target.parent)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Have a file's content, or a folder's entries, on the disk before going on."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -107,6 +107,9 @@ CODES: dict[str, Code] = {
         "nothing to do; the report counts rows and examples apart",
     ),
     # Rows that are not trained (`distill.prepare`).
+    "answer-left-out": Code(
+        "warning", "an answer of a row that was split is not trained; the others are", "see the reason, as for a row"
+    ),
     "skipped": Code("warning", "a row is not trained", "see the reason; mend the row or leave it out"),
     "no-answer": Code("warning", "a conversation has no answer; it is not trained", "collect its answers first"),
     "weight-0": Code(

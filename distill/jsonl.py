@@ -17,7 +17,10 @@ from distill.types import Source
 
 def dumps(row: Mapping[str, Any]) -> str:
     """Write a row as one line of JSON, without its newline; non-ASCII text stays readable, NaN is refused."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    return _encode(row)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def clean_surrogates(value: Any) -> Any:
@@ -26,7 +29,11 @@ def clean_surrogates(value: Any) -> Any:
     Args:
         value: strings, numbers, lists and objects, nested; it is not changed.
     """
+    if value is None or isinstance(value, (int, float)):
+        return value
     if isinstance(value, str):
+        if value.isascii():
+            return value
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -73,12 +80,13 @@ def parse_rows(lines: IO[bytes], name: str) -> Iterator[tuple[Source, dict[str, 
 
 def _loads(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=refuse_constant)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
 
 
-def _refuse_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
+    """For `json`'s parse_constant: NaN and the infinities are not JSON."""
     raise ValueError(f"{name} is not JSON")
 
 
@@ -124,7 +132,11 @@ class Appender:
         Raises:
             DistillError: the disk is full, or the write failed otherwise.
         """
-        line = dumps(row).encode() + b"\n"
+        self.append_line(dumps(row).encode())
+
+    def append_line(self, line: bytes) -> None:
+        """As `append`, from the row's JSON, which is one line without its newline."""
+        line += b"\n"
         size = os.fstat(self._fd).st_size
         try:
             written = os.write(self._fd, line)

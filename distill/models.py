@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
     from distill.plugins import PluginManager
 
@@ -45,7 +45,9 @@ def resolve_model(name: str, manager: PluginManager) -> str:
     path = Path(name).expanduser()
     if (path / "run.json").is_file():
         if not (path / "model").is_dir():
-            raise UsageError(f"run {name!r} has no finished model", "train it to its end first")
+            raise UsageError(
+                f"run {name!r} has no finished model", "train it to its end first: `distill train … --resume`"
+            )
         return str(path / "model")
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -138,12 +140,13 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def load_model(ref: str, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
+def load_model(ref: str, dtype: torch.dtype | str | None = None, *, quantization_config: Any = None) -> PreTrainedModel:
     """Load a causal language model: safetensors only, no remote code.
 
     Args:
         ref: as `resolve_model` returns it.
         dtype: of the weights, "auto" as they were saved; None is float32, in which optimizers are exact.
+        quantization_config: of transformers, to quantize the weights while they are loaded.
 
     Raises:
         DistillError: there is none, or it cannot be read.
@@ -155,6 +158,8 @@ def load_model(ref: str, dtype: torch.dtype | str | None = None) -> PreTrainedMo
         location, extra = _arguments(ref)
         if not extra:
             extra = {"use_safetensors": True}
+        if quantization_config is not None:
+            extra["quantization_config"] = quantization_config
         model, info = AutoModelForCausalLM.from_pretrained(
             location, dtype=dtype or torch.float32, output_loading_info=True, **extra
         )
@@ -207,11 +212,22 @@ def quiet() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def max_positions(ref: str) -> int | None:
-    """The longest input a model takes, in tokens; None where it sets no limit (ALiBi models)."""
+def model_config(ref: str) -> PreTrainedConfig:
+    """A model's config; no weights are read.
+
+    Args:
+        ref: as `resolve_model` returns it.
+
+    Raises:
+        DistillError: there is none, or it cannot be read.
+    """
     from transformers import AutoConfig
 
     with quiet(), _loading(ref):
         location, extra = _arguments(ref)
-        config = AutoConfig.from_pretrained(location, **extra)
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+        return AutoConfig.from_pretrained(location, **extra)
+
+
+def max_positions(ref: str) -> int | None:
+    """The longest input a model takes, in tokens; None where it sets no limit (ALiBi models)."""
+    return getattr(model_config(ref).get_text_config(), "max_position_embeddings", None)

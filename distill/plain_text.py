@@ -55,6 +55,9 @@ class PlainText:
         steering = [re.escape(text) for text in longest_first if text not in self._vocabulary]
         self.controls = re.compile("|".join(steering) or r"(?!)")
         self._in_template = functools.lru_cache(4096)(self._controls_in_template)
+        # Whether what is around a text makes no difference to its tokens, nor to those around it.
+        strips = any(token.single_word or token.lstrip or token.rstrip for token in self._tokens.values())
+        self.position_free = not self._vocabulary and not strips
         # Where content may hold added tokens, or a token's neighbours decide, a stretch is searched as a whole.
         self._by_part = not self._vocabulary and not any(token.single_word for token in self._tokens.values())
         config = json.loads(tokenizer.backend_tokenizer.to_str())

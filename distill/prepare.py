@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
@@ -88,6 +88,7 @@ class _Rendered:
     transcript: Transcript
     segments: list[Segment]
     turns: frozenset[int]  # the assistant turns that count
+    shape: Hashable | None = None
 
 
 def prepare(
@@ -146,7 +147,7 @@ def prepare_chunk(transcripts: Sequence[Transcript], encoder: Encoder, labeler: 
     for part, encoded in _encode(rendered, encoder, chunk):
         _label(part, encoded, labeler, labeler_name, chunk, proof)
     chunk.findings = proof.finish()
-    chunk.skipped = _settle(chunk.skipped, {(row.id, str(row.source or "?")) for row in chunk.examples})
+    chunk.skipped = _settle(chunk.skipped, chunk.examples, chunk.findings)
     return chunk
 
 
@@ -175,9 +176,9 @@ def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
         if messages[turn].refusal:
             raise _Unfit("refused-answer", f"message {turn}: the answer is a refusal")
         raise _Unfit("empty-answer", f"message {turn}: the answer is empty")
-    segments = encoder.segments(messages, tools)
-    if _all_as_at_inference(segments, turns, transcript, encoder):
-        return [_Rendered(transcript, segments, frozenset(turns))]
+    segments, shape = encoder.segments(messages, tools), encoder.shape(messages, tools)
+    if _all_as_at_inference(segments, shape, turns, transcript, encoder):
+        return [_Rendered(transcript, segments, frozenset(turns), shape)]
     parts = []
     for turn in turns:
         segments = encoder.segments(messages[: turn + 1], tools)
@@ -190,18 +191,18 @@ def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
 
 
 def _all_as_at_inference(
-    segments: Sequence[Segment], turns: Sequence[int], transcript: Transcript, encoder: Encoder
+    segments: Sequence[Segment],
+    shape: Hashable | None,
+    turns: Sequence[int],
+    transcript: Transcript,
+    encoder: Encoder,
 ) -> bool:
     """Whether all answers stand in the rendering as they do at inference: proved once a shape, where there is one."""
-    messages = transcript.messages
-    shape = encoder.shape(messages, transcript.tools)
-    key = None if shape is None else (shape, tuple(turns))
-    if key is None or key not in encoder.proved:
-        holds = all(_as_at_inference(segments, messages, turn, transcript, encoder) for turn in turns)
-        if key is None:
-            return holds
-        encoder.proved[key] = holds
-    return encoder.proved[key]
+
+    def proof() -> bool:
+        return all(_as_at_inference(segments, transcript.messages, turn, transcript, encoder) for turn in turns)
+
+    return proof() if shape is None else encoder.proved.get_or((shape, tuple(turns)), proof)
 
 
 def _as_at_inference(
@@ -238,7 +239,8 @@ def _of_turn(segments: Sequence[Segment], turn: int) -> list[Segment]:
 def _encode(rendered: Sequence[_Rendered], encoder: Encoder, chunk: Chunk) -> Iterator[tuple[_Rendered, Encoded]]:
     """Encode in one batch; one by one where the batch fails, to find the row."""
     try:
-        yield from zip(rendered, encoder.encode_segments([part.segments for part in rendered]), strict=True)
+        shapes = [part.shape for part in rendered]
+        yield from zip(rendered, encoder.encode_segments([part.segments for part in rendered], shapes), strict=True)
     except DataError:
         for part in rendered:
             try:
@@ -304,9 +306,8 @@ def fit(prepared: Prepared, max_length: int | None, overlong: Overlong) -> None:
             reason = f"{lengths[row]} tokens, more than --max-length {max_length}"
         _skip(dropped, prepared.examples[row], reason, "overlong")
     prepared.examples = (cut if overlong == "truncate" else prepared.examples).select(kept.nonzero()[0])
-    if prepared.split and dropped:  # a part of a row may be trained still
-        trained = {(example.id, str(example.source or "?")) for example in prepared.examples}
-        dropped = _settle(dropped, trained)
+    if prepared.split and dropped:
+        dropped = _settle(dropped, prepared.examples, prepared.findings)
     prepared.skipped += dropped
 
 
@@ -325,10 +326,13 @@ def _too_long(examples: Examples, max_length: int) -> DistillError:
     )
 
 
-def _settle(skipped: Sequence[Skipped], trained: Collection[tuple[str, str]]) -> list[Skipped]:
-    """A row that was split counts as trained when any part of it is; a row is skipped once."""
+def _settle(skipped: Sequence[Skipped], examples: Iterable[Example], findings: Findings) -> list[Skipped]:
+    """Count each skipped row once; one that was split is trained when any answer of it is, and the others are found."""
+    trained = {(example.id, str(example.source or "?")) for example in examples}
     once: dict[tuple[str, str], Skipped] = {}
     for row in skipped:
-        if (row.id, row.source) not in trained:
+        if (row.id, row.source) in trained:
+            findings.add("answer-left-out", row.source, row.reason)
+        else:
             once.setdefault((row.id, row.source), row)
     return list(once.values())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from distill.types import Answer, Encoded, Example, Message, Request, Segment, TrainResult
 
@@ -136,6 +136,51 @@ class CollatingLabeler(Labeler, Protocol):
         ...
 
 
+Verdict = Literal["go on", "save", "stop"]
+"""After an optimizer step: go on; write a checkpoint and go on; write a checkpoint and stop."""
+
+
+class Checkpoints(Protocol):
+    """Where a training may be stopped, and goes on from, exactly.
+
+    Attributes:
+        resume_from: a checkpoint the trainer wrote, whole and verified, to go on from; None: start at the beginning.
+    """
+
+    resume_from: Path | None
+
+    def after_step(self, step: int, *, max_steps: int, epoch_end: bool) -> Verdict:
+        """Say what to do; to be called after each optimizer step, in every process.
+
+        Args:
+            step: optimizer steps done since the training began, before it was ever stopped.
+            max_steps: how many it will have done at its end.
+            epoch_end: whether the step was an epoch's last.
+        """
+        ...
+
+    def seal(self, folder: Path) -> None:
+        """Make a checkpoint count: to be called, in every process, when all its files are written.
+
+        Args:
+            folder: `TrainJob.output_dir / f"checkpoint-{step}"`.
+        """
+        ...
+
+
+class NoCheckpoints:
+    """For a training that is neither stopped nor resumed."""
+
+    resume_from: Path | None = None
+
+    def after_step(self, step: int, *, max_steps: int, epoch_end: bool) -> Verdict:
+        """Always goes on."""
+        return "go on"
+
+    def seal(self, folder: Path) -> None:
+        """Nobody asked for one."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainJob:
     """All a trainer needs: the model is loaded, the examples are labelled and checked.
@@ -145,12 +190,14 @@ class TrainJob:
         tokenizer: the student's tokenizer.
         examples: the training rows, in order; every one has at least one trained token.
         collate: makes a batch of rows `{input_ids, labels}`.
-        output_dir: a folder for the trainer's own files.
+        output_dir: a folder for the trainer's own files, its checkpoints above all.
         epochs: passes over the examples.
         per_device_train_batch_size: sequences a device and forward pass.
         gradient_accumulation_steps: forward passes an optimizer step.
         learning_rate: the highest one.
         seed: for shuffling and dropout.
+        batch_tokens: instead of a number of sequences, the most tokens of a device and forward pass, padding included.
+        checkpoints: when to write one, when to stop, and what to go on from.
     """
 
     model: PreTrainedModel
@@ -163,6 +210,8 @@ class TrainJob:
     gradient_accumulation_steps: int
     learning_rate: float
     seed: int
+    batch_tokens: int | None = None
+    checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
 
 
 @runtime_checkable
@@ -172,8 +221,12 @@ class Trainer(Protocol):
     def train(self, job: TrainJob, on_log: Callable[[Mapping[str, float]], None]) -> TrainResult:
         """Train `job.model` on `job.examples`.
 
+        `distill.data_loader(job)` gives batches of like length, and `distill.supervised_only(model)` keeps the model
+        from projecting positions that do not count; the built-in trainers use both.
+
         Args:
             job: the model, the data and the settings.
-            on_log: to be called after each optimizer step with at least `step`, `loss` and `learning_rate`.
+            on_log: to be called after each optimizer step with at least `step`, `loss` and `learning_rate`. It raises
+                when a value is not finite; let it through.
         """
         ...

@@ -17,6 +17,7 @@ from typing import Any
 
 from distill.chat_model import ChatModel
 from distill.collect import collect
+from distill.dialects import read_transcripts
 from distill.errors import UsageError
 from distill.files import sha256_of
 from distill.formats import make_formatter
@@ -24,7 +25,6 @@ from distill.jsonl import dumps
 from distill.models import resolve_model
 from distill.plugins import PluginManager
 from distill.train import TrainSettings, train
-from distill.transcripts import read_transcripts
 from distill.types import Message, Transcript
 
 HELD_OUT = 40
@@ -159,7 +159,7 @@ def _train(settings: TrainSettings, manager: PluginManager, note: Note, on_log: 
             )
         note("  the trained student is there already")
         return
-    train(settings, manager, note=lambda text: note(f"  {text}"), on_log=on_log)
+    train(settings, manager, resume=settings.out.exists(), note=lambda text: note(f"  {text}"), on_log=on_log)
 
 
 def _answers(path: Path, model: str, asked: Sequence[Transcript], manager: PluginManager) -> list[str]:

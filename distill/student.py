@@ -43,7 +43,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerFast, formatter: Formatter, 
     stop = encoder.stop_token_id()
     if tokenizer.pad_token_id in (None, stop):
         known = len(tokenizer)
-        tokenizer.pad_token = _padding(tokenizer, stop)
+        tokenizer.add_special_tokens({"pad_token": _padding(tokenizer, stop)})  # setting it alone adds no new one
         if len(tokenizer) > known:
             encoder = Encoder(tokenizer, formatter, name)
     tokenizer.chat_template = formatter.chat_template(tokenizer)

@@ -1,35 +1,16 @@
-"""Transcripts as JSON rows: the canonical shape, which OpenAI, TRL and axolotl readers take as it is."""
+"""Transcripts as JSON rows: the canonical shape, which OpenAI, TRL and axolotl readers take as it is.
+
+`distill.dialects` reads files, of this and other shapes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from distill.errors import DataError
-from distill.jsonl import read_rows
 from distill.types import ROLES, Message, Source, Transcript
-
-_OTHER_SHAPES = {
-    "conversations": "a ShareGPT row",
-    "instruction": "an Alpaca row",
-    "turns": "a prompt row; collect its answers first, with `distill collect`",
-    "prompt": "a prompt row; collect its answers first, with `distill collect`",
-    "text": "a row of plain text",
-}
-
-
-def read_transcripts(path: str | Path) -> Iterator[Transcript]:
-    """Read a file of transcripts.
-
-    Yields:
-        Transcripts, each with the `source` it was read from; one without an `id` is given its `file:line`.
-
-    Raises:
-        DataError: a row is not a transcript; says file, line and what is wrong.
-    """
-    for source, row in read_rows(path):
-        yield parse_transcript(row, source)
 
 
 def parse_transcript(row: Mapping[str, Any], source: Source) -> Transcript:
@@ -40,18 +21,15 @@ def parse_transcript(row: Mapping[str, Any], source: Source) -> Transcript:
     """
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
-        shape = next((text for key, text in _OTHER_SHAPES.items() if key in row), None)
-        looks = f"; it looks like {shape}" if shape and "messages" not in row else ""
-        raise DataError(
-            f"{source}: no list of `messages`{looks}", 'a transcript is {"messages": [{"role", "content"}, …]}'
-        )
+        raise DataError(f"{source}: no list of `messages`", 'a transcript is {"messages": [{"role", "content"}, …]}')
     metadata, tools = row.get("metadata") or {}, row.get("tools") or []
     if not isinstance(metadata, dict):
         raise DataError(f"{source}: `metadata` is not an object")
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise DataError(f"{source}: `tools` is not a list of objects")
+    _check_json(tools, f"{source}: `tools`")
     return Transcript(
-        id=str(row.get("id") or source),
+        id=_text(str(row.get("id") or source), f"{source}: `id`"),
         messages=tuple(parse_message(message, f"{source}: message {n}") for n, message in enumerate(messages)),
         tools=tuple(tools),
         metadata=metadata,
@@ -73,6 +51,7 @@ def parse_message(row: Any, where: str) -> Message:
     calls = row.get("tool_calls") or ()
     if not isinstance(calls, (list, tuple)) or not all(isinstance(call, dict) for call in calls):
         raise DataError(f"{where}: `tool_calls` is not a list of objects")
+    _check_json(calls, f"{where}: `tool_calls`")
     content = _text(row.get("content"), f"{where}: `content`")
     refusal = _text(row.get("refusal"), f"{where}: `refusal`")
     if content is None and not calls and refusal is None:
@@ -85,8 +64,17 @@ def parse_message(row: Any, where: str) -> Message:
         tool_call_id=_text(row.get("tool_call_id"), f"{where}: `tool_call_id`"),
         name=_text(row.get("name"), f"{where}: `name`"),
         refusal=refusal,
-        train=row.get("weight", 1) != 0 and row.get("train", True) is not False,
+        train=_counts(row, where),
     )
+
+
+def _counts(row: Mapping[str, Any], where: str) -> bool:
+    """OpenAI's `weight` and axolotl's `train`: a message counts in the loss, or it does not."""
+    for key in ("weight", "train"):
+        mark = row.get(key)
+        if mark is not None and (not isinstance(mark, (bool, int, float)) or mark not in (0, 1)):
+            raise DataError(f"{where}: `{key}` is {mark!r}", "a message counts in the loss (1, true) or not (0, false)")
+    return row.get("weight") not in (0, False) and row.get("train") not in (0, False)
 
 
 def _text(value: Any, where: str) -> str | None:
@@ -99,9 +87,19 @@ def _text(value: Any, where: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise DataError(f"{where} is {type(value).__name__}, not text")
-    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-        raise DataError(f"{where} has half a surrogate pair, which is no text", "replace it, e.g. with U+FFFD")
+    _check_encodable(value, where)
     return value
+
+
+def _check_json(value: Any, where: str) -> None:
+    """Tools and calls become text in a template."""
+    if value:
+        _check_encodable(json.dumps(value, ensure_ascii=False), where)
+
+
+def _check_encodable(text: str, where: str) -> None:
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        raise DataError(f"{where} has half a surrogate pair, which is no text", "replace it, e.g. with U+FFFD")
 
 
 def message_to_dict(message: Message) -> dict[str, Any]:

@@ -108,12 +108,16 @@ class Answer:
         finish_reason: `stop`, `length` (a cut answer), `tool_calls`, `content_filter` or the server's own word.
         usage: token counts as the server gave them.
         model: the model id as answered.
+        logprobs: of each token of the answer `[token, logprob, [[token, logprob], …]]`, the last being the likeliest
+            tokens at its place; a token is its text, or the list of its bytes where they are no UTF-8. Goes into the
+            row's `metadata.logprobs`, one list an answer.
     """
 
     message: Message
     finish_reason: str | None = "stop"
     usage: Mapping[str, Any] = field(default_factory=dict)
     model: str | None = None
+    logprobs: Sequence[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +191,16 @@ class CollectRun:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a trainer reports: optimizer steps done and the mean training loss (None where it trained nothing)."""
+    """What a trainer reports.
+
+    Attributes:
+        steps: optimizer steps done.
+        loss: the mean training loss; None: it trained nothing.
+        metrics: whatever else it measured.
+        state_dict: the weights, where the model itself was left in pieces (FSDP); None: they are in the model.
+    """
 
     steps: int
     loss: float | None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    state_dict: Mapping[str, Any] | None = None

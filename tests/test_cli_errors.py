@@ -30,7 +30,7 @@ TRAIN = ["train", "{data}", "--student", "{bloom}", "--out", "{out}"]
         (["train", "{empty}", "--student", "{bloom}", "--out", "{out}"], 1, "is empty", None),
         (["train", "{broken}", "--student", "{bloom}", "--out", "{out}"], 1, "broken.jsonl:2: ", "one JSON object"),
         (["train", "{role}", "--student", "{bloom}", "--out", "{out}"], 1, "unknown role 'bot'", "the roles are"),
-        (["train", "{sharegpt}", "--student", "{bloom}", "--out", "{out}"], 1, "looks like a ShareGPT row", None),
+        (["train", "{sharegpt}", "--student", "{bloom}", "--out", "{out}"], 1, "no list of `conversations`", None),
         (["train", "{data}", "--student", "./none", "--out", "{out}"], 2, "no model at './none'", "model folder"),
         (["train", "{data}", "--student", "{out}/x.gguf", "--out", "{out}"], 2, "no model at", ".gguf file"),
         (

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers_zoo import ZOO
 
-from distill import IGNORE_INDEX, DistillError, Message, PluginError, Source, Transcript, make_formatter
+from distill import IGNORE_INDEX, DataError, DistillError, Message, PluginError, Source, Transcript, make_formatter
 from distill.encode import Encoder
 from distill.formats import make_labeler
 from distill.prepare import prepare
@@ -101,6 +101,25 @@ def test_history_that_the_template_rewrites_splits_the_row(manager):
         for example in prepared.examples
     ]
     assert texts == ["<think>\n\n</think>\n\nfirst<|im_end|>", "<think>\n\n</think>\n\nsecond<|im_end|>"]
+
+
+def test_an_answer_lost_from_a_split_row_is_found(manager):
+    encoder = prepare_tokenizer(ZOO["qwen3"](), make_formatter("chat-template"), "chat-template")
+
+    class Picky:
+        def label(self, encoded):
+            if max(encoded.turn) > 1:
+                raise DataError("too late")
+            return list(encoded.input_ids)
+
+    row = transcript("q", "first", "r", "second", line=4)
+    prepared = prepare([row], encoder, Picky(), labeler_name="picky")
+    assert (prepared.rows, prepared.trained_rows, len(prepared.examples), prepared.skipped) == (1, 1, 1, [])
+    assert prepared.findings.rows["answer-left-out"] == [("data.jsonl:4", "labeler 'picky': too late")]
+    masked = make_labeler("masked", {}, manager, encoder)
+    lengths = prepare([row], encoder, masked).examples.lengths
+    short = prepare([row], encoder, masked, max_length=int(lengths.min()), overlong="drop")
+    assert short.trained_rows == 1 and "answer-left-out" in short.findings.counts
 
 
 class Bad:

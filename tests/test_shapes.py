@@ -18,9 +18,17 @@ from distill.prepare import prepare
 from distill.student import prepare_tokenizer
 
 MANAGER = make_plugin_manager(environ={"DISTILL_PLUGINS": ""})
-KINDS = {**ZOO, **{f"{name} tools": make for name, make in STUDENTS.items()}}
+
+
+def smollm2():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(make_plugin_manager().models.get("smollm2").path())
+
+
+KINDS = {**ZOO, **{f"{name} tools": make for name, make in STUDENTS.items()}, "smollm2": smollm2}
 LABELERS = {"masked": {}, "answers": {"reasoning": "false"}, "copy": {}, "trl": {}}
-PAIRS = [(kind, "chat-template") for kind in KINDS] + [
+PAIRS = [(kind, "chat-template") for kind in KINDS if kind != "smollm2"] + [
     (kind, "special-tokens") for kind in ("bloom", "gemma", "unigram")
 ]
 
@@ -108,15 +116,31 @@ in_order = st.lists(st.one_of(asked, asked, result), min_size=1, max_size=4).map
 )
 
 
+conversations = st.one_of(any_order, in_order), st.sampled_from([(), (), TOOLS])
+
+
 @pytest.mark.parametrize(("kind", "name"), PAIRS)
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.one_of(any_order, in_order), st.sampled_from([(), (), TOOLS]))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(*conversations)
 def test_whatever_is_trained_is_what_the_assistant_wrote(kind, name, messages, tools):
+    look_at(kind, name, messages, tools)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "name"), [*PAIRS, ("smollm2", "chat-template"), ("smollm2", "special-tokens")])
+@settings(max_examples=550, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(*conversations)
+def test_so_it_is_in_ten_thousand_conversations(kind, name, messages, tools):
+    look_at(kind, name, messages, tools)
+
+
+def look_at(kind: str, name: str, messages: list[Message], tools: tuple) -> None:
+    """Prepare a conversation with every labeler, and hold what is trained to what the template itself renders."""
     made = encoder(kind, name)
     whole = prepared(kind, name, "masked", messages, tools)
     assert not whole.findings.errors()
     answers = [turn for turn, message in enumerate(messages) if message.role == "assistant" and message.train]
-    if whole.examples and kind.partition(" ")[0] in (*EXACT, *STUDENTS) and name == "chat-template":
+    if whole.examples and kind.partition(" ")[0] in (*EXACT, *STUDENTS, "smollm2") and name == "chat-template":
         late = "<|im_end|>" if kind == "late-end" else ""
         expected = [written(made.tokenizer, messages, tools, turn, late) for turn in answers]
         assert "".join(trained(made, example) for example in whole.examples) == "".join(expected)

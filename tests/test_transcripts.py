@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.dialects import read_transcripts
 from distill.errors import DataError
 from distill.jsonl import dumps
-from distill.transcripts import parse_transcript, read_transcripts, transcript_to_dict
+from distill.transcripts import parse_transcript, transcript_to_dict
 from distill.types import Message, Source, Transcript
 
 HERE = Source("f.jsonl", 3)
@@ -86,16 +87,18 @@ def test_messages_that_do_not_count(mark):
         ({}, "no list of `messages`"),
         ({"messages": "a"}, "no list"),
         ({"messages": []}, "no list"),
-        ({"conversations": []}, "ShareGPT"),
-        ({"instruction": "a"}, "Alpaca"),
-        ({"prompt": "a"}, "collect"),
         ({"messages": [1]}, "message 0 is not an object"),
         ({"messages": [{"role": "boss", "content": "a"}]}, "unknown role 'boss'"),
         ({"messages": [{"role": "user"}]}, "no `content`"),
         ({"messages": [{"role": "user", "content": 5}]}, "int"),
         ({"messages": [{"role": "user", "content": "\ud83d"}]}, "surrogate"),
+        ({"id": "\ud83d", "messages": [{"role": "user", "content": "a"}]}, "`id` has half a surrogate"),
+        ({"messages": [{"role": "user", "content": "a"}], "tools": [{"a": "\ud83d"}]}, "`tools` has half a surrogate"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"a": "\ud83d"}]}]}, "`tool_calls` has half a surrogate"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "not text"),
         ({"messages": [{"role": "assistant", "content": "a", "tool_calls": ["f"]}]}, "tool_calls"),
+        ({"messages": [{"role": "assistant", "content": "a", "weight": 0.5}]}, "`weight` is 0.5"),
+        ({"messages": [{"role": "assistant", "content": "a", "train": "false"}]}, "`train` is 'false'"),
         ({"messages": [{"role": "user", "content": "a"}], "tools": 1}, "tools"),
         ({"messages": [{"role": "user", "content": "a"}], "metadata": []}, None),
         ({"messages": [{"role": "user", "content": "a"}], "metadata": [1]}, "metadata"),

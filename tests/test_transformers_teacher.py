@@ -36,7 +36,7 @@ def test_sampling_differs_by_seed(teacher):
 
 
 def test_a_request_that_cannot_be_rendered_fails_alone(teacher):
-    call = Message("assistant", None, tool_calls=({"id": "1"},))
+    call = Message("assistant", None, tool_calls=({"id": "1", "function": {"name": "f", "arguments": "{}"}},))
     bad = Request((Message("user", "a"), call, Message("user", "b")), params=Params(max_tokens=6))
     answers = teacher.ask_batch([request("a"), bad, request("c")])
     assert isinstance(answers[1], TeacherError) and "tool call" in answers[1].message

@@ -31,7 +31,15 @@ def installed(tmp_path_factory) -> Path:
 
 
 def test_the_wheel_is_whole(installed):
-    for file in ("builtin/formatters/chatml.jinja", "data/quickstart.jsonl", "py.typed", "cli/main.py", *SCAFFOLD):
+    for file in (
+        "builtin/formatters/chatml.jinja",
+        "data/quickstart.jsonl",
+        "templates/show.html.jinja",
+        "templates/report.html.jinja",
+        "py.typed",
+        "cli/main.py",
+        *SCAFFOLD,
+    ):
         assert (installed / "distill" / file).is_file(), file
     assert not (installed / "tests").exists()
     info = next(installed.glob("distill_chat-*.dist-info"))

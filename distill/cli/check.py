@@ -11,6 +11,7 @@ import click
 from distill.cli.options import (
     allow_option,
     formatter_options,
+    from_option,
     json_option,
     labeler_options,
     student_option,
@@ -30,6 +31,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
 
 @click.command("check")
 @click.argument("data", nargs=-1, required=True, metavar="DATA…", type=click.Path(path_type=Path))
+@from_option
 @student_option
 @formatter_options
 @labeler_options
@@ -50,6 +52,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
 def command(
     manager: PluginManager,
     data: tuple[Path, ...],
+    data_format: str | None,
     student: str,
     formatter: str,
     formatter_options: tuple[str, ...],
@@ -87,6 +90,7 @@ def command(
         labeler,
         {"formatter": [formatter, format_options], "labeler": [labeler, label_options]},
         turns,
+        data_format,
     )
     report = check(data, work, max_length=max_length or max_positions(ref), against=against)
     errors = report.findings.errors(allow)

@@ -12,17 +12,18 @@ from types import FrameType
 import click
 
 import distill
-from distill.cli import check, collect, generate, plugins, quickstart, show, train
+from distill.cli import check, collect, convert, generate, plugins, quickstart, show, train
 from distill.cli.terminal import printable
 from distill.errors import DistillError
 from distill.plugins import PluginManager, make_plugin_manager
 
 COMMANDS = (
     collect.command,
+    convert.command,
     check.command,
+    show.command,
     train.command,
     generate.command,
-    show.command,
     plugins.command,
     quickstart.command,
 )

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import click
 
+from distill.dialects import DIALECTS
+
 F = TypeVar("F", bound=Callable)
 
 
@@ -14,6 +16,16 @@ def json_option(function: F) -> F:
     """`--json`: machine output."""
     return click.option(
         "--json", "as_json", is_flag=True, help="Print JSON on standard output, and nothing else there."
+    )(function)
+
+
+def from_option(function: F) -> F:
+    """`--from NAME`: the format of the rows that are read."""
+    return click.option(
+        "--from",
+        "data_format",
+        type=click.Choice(list(DIALECTS)),
+        help="The format of the rows that are read.  [default: found out row by row]",
     )(function)
 
 

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from distill.cli.options import formatter_options, json_option, labeler_options, student_option, turns_option
-from distill.cli.terminal import print_json, printable
+from distill.cli.options import (
+    formatter_options,
+    from_option,
+    json_option,
+    labeler_options,
+    student_option,
+    turns_option,
+)
+from distill.cli.terminal import note, print_json, printable
+from distill.errors import DataError, UsageError
 from distill.plugins import PluginManager
 from distill.specs import parse_pairs
 from distill.types import IGNORE_INDEX
@@ -19,27 +27,46 @@ if TYPE_CHECKING:
     from distill.turns import Turns
 
 
+_SHOWN = 3
+_SHOWN_ON_PAGE = 50
+
+
 @click.command("show")
 @click.argument("data", type=click.Path(path_type=Path))
+@from_option
 @student_option
 @formatter_options
 @labeler_options
 @turns_option
-@click.option("-n", "count", type=click.IntRange(min=1), default=3, show_default=True, help="How many rows.")
+@click.option(
+    "-n",
+    "count",
+    type=click.IntRange(min=1),
+    help=f"How many rows.  [default: {_SHOWN}; {_SHOWN_ON_PAGE} with --html]",
+)
 @click.option("--all", "every", is_flag=True, help="All rows.")
+@click.option(
+    "--html",
+    "page",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write a web page instead: tokens in colour, with counts and lengths over all rows.",
+)
 @json_option
 @click.pass_obj
 def command(
     manager: PluginManager,
     data: Path,
+    data_format: str | None,
     student: str,
     formatter: str,
     formatter_options: tuple[str, ...],
     labeler: str,
     labeler_options: tuple[str, ...],
     turns: Turns,
-    count: int,
+    count: int | None,
     every: bool,
+    page: Path | None,
     as_json: bool,
 ) -> None:
     """Show the rows of DATA token by token, exactly as the trainer's collator would get them.
@@ -48,24 +75,45 @@ def command(
     special tokens are in reverse video. Only the student's tokenizer is
     loaded, not its weights.
 
+    --html makes one file that needs no network and runs no script; point at a token for its id, label and role.
+
     --json prints one object a row: {"row", "id", "token_ids", "tokens", "labels", "trained"}.
     """
+    from distill.dialects import read_transcripts
     from distill.formats import make_formatter, make_labeler
     from distill.models import load_tokenizer, resolve_model
     from distill.show import show
     from distill.student import prepare_tokenizer
-    from distill.transcripts import read_transcripts
     from distill.turns import choose_turns
 
-    made = make_formatter(formatter, parse_pairs(formatter_options, "-F"), manager)
+    if page and as_json:
+        raise UsageError("--html and --json are two ways to show the rows", "choose one")
+    format_options, label_options = parse_pairs(formatter_options, "-F"), parse_pairs(labeler_options, "-L")
+    made = make_formatter(formatter, format_options, manager)
     encoder = prepare_tokenizer(load_tokenizer(resolve_model(student, manager)), made, formatter)
-    labels = make_labeler(labeler, parse_pairs(labeler_options, "-L"), manager, encoder)
-    rows = choose_turns(read_transcripts(data), turns)
-    for row in show(rows, encoder, labels, labeler, None if every else count):
+    labels = make_labeler(labeler, label_options, manager, encoder)
+    number = None if every else count or (_SHOWN_ON_PAGE if page else _SHOWN)
+    transcripts = choose_turns(read_transcripts(data, data_format), turns)
+    rows = show(transcripts, encoder, labels, labeler, number)
+    if page:
+        from distill.dataset import Work
+        from distill.show_page import check_target, summarise, write_page
+
+        check_target(page)
+        names = {"formatter": [formatter, format_options], "labeler": [labeler, label_options]}
+        summary = summarise(data, Work(encoder, labels, labeler, names, turns, data_format))
+        about = {"data": str(data), "student": student, "formatter": formatter, "labeler": labeler}
+        shown = write_page(rows, summary, encoder, page, about)
+        note(f"{page}: {shown} of {summary.rows} rows, {summary.skipped} of all would be skipped")
+        return
+    row = None
+    for row in rows:
         if as_json:
             print_json(row.as_dict())
         else:
             _show(row)
+    if row is None:
+        raise DataError(f"{data} is empty", "give a file of transcripts; `distill collect` makes one")
 
 
 def _show(row: ShownRow) -> None:

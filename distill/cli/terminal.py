@@ -1,4 +1,4 @@
-"""What goes to a terminal: notes on standard error, and text of others made harmless."""
+"""What goes to a terminal: notes on standard error, JSON on standard output, nothing of others raw."""
 
 from __future__ import annotations
 
@@ -7,18 +7,9 @@ from typing import Any
 
 import click
 
+from distill.text import printable
 
-def printable(text: str, newlines: bool = False) -> str:
-    """Make text of a teacher, a student or a file harmless: control characters and bidi overrides become escapes.
-
-    Args:
-        text: anything.
-        newlines: keep line breaks and tabs as they are.
-    """
-    return "".join(
-        char if char.isprintable() or (newlines and char in "\n\t") else char.encode("unicode_escape").decode()
-        for char in text
-    )
+__all__ = ["note", "print_json", "printable"]
 
 
 def note(text: str) -> None:

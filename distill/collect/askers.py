@@ -6,13 +6,13 @@ import asyncio
 import inspect
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from distill.errors import DataError, DistillError, PluginError, TeacherError
-from distill.jsonl import clean_surrogates
+from distill.jsonl import clean_surrogates, dumps
 from distill.plugins import one_line
 from distill.protocols import BatchTeacher, Teacher
 from distill.types import Answer, Message, Request
@@ -52,7 +52,7 @@ class Asker:
             raise
         except BaseException as error:  # SystemExit too: one row of a plugin must not end the run
             answers = [error] * len(requests)
-        return [_checked(answer, self._owner) for answer in answers]
+        return [checked(answer, self._owner) for answer in answers]
 
     async def _ask(self, what: Any) -> Any:
         answer = self._function(what) if self._thread is None else await self._thread.call(self._function, what)
@@ -88,8 +88,12 @@ def make_askers(teacher: Teacher | BatchTeacher, owner: str, concurrency: int) -
     return [Asker(teacher, owner) for _ in range(concurrency)], 1
 
 
-def _checked(answer: Any, owner: str) -> Answer | DistillError:
-    """An answer in order, with text that can be written; or the error, with the plugin's name where it is to blame."""
+def checked(answer: Any, owner: str) -> Answer | DistillError:
+    """Make sure of an answer.
+
+    Returns:
+        An Answer in order, with text that can be written; or the error, with the plugin's name where it is to blame.
+    """
     if isinstance(answer, (TeacherError, DataError, PluginError)):
         return answer
     if isinstance(answer, DistillError):  # the set-up is wrong (no such model, …): no row will fare better
@@ -103,6 +107,18 @@ def _checked(answer: Any, owner: str) -> Answer | DistillError:
         return PluginError(f"{owner} returned an Answer whose message is no assistant message")
     if not isinstance(message.content, (str, type(None))):
         return PluginError(f"{owner} returned an Answer whose content is a {type(message.content).__name__}, not text")
+    texts = (message.content, message.reasoning_content, message.refusal, message.tool_calls, answer.logprobs)
+    try:
+        dumps({"texts": texts, "usage": answer.usage}).encode()
+    except UnicodeEncodeError:
+        return _without_surrogates(answer)
+    except (TypeError, ValueError, RecursionError):  # no JSON: it fails when its row is written
+        pass
+    return answer if isinstance(answer.usage, Mapping) else replace(answer, usage={})
+
+
+def _without_surrogates(answer: Answer) -> Answer:
+    message = answer.message
     cleaned = replace(
         message,
         content=clean_surrogates(message.content),
@@ -110,7 +126,8 @@ def _checked(answer: Any, owner: str) -> Answer | DistillError:
         refusal=clean_surrogates(message.refusal),
         tool_calls=tuple(clean_surrogates(message.tool_calls)),
     )
-    return replace(answer, message=cleaned, usage=clean_surrogates(answer.usage or {}))
+    usage, logprobs = clean_surrogates(answer.usage or {}), clean_surrogates(answer.logprobs)
+    return replace(answer, message=cleaned, usage=usage, logprobs=logprobs)
 
 
 class DaemonThread:

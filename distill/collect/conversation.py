@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,7 @@ class Conversation:
         usage: the token counts of all turns, added up.
         finish_reason: of the last answer.
         model: the model id as last answered.
+        logprobs: of each answer, as `Answer.logprobs` holds them.
         attempts: how often the next request has failed already.
         progress: how many answers the whole run had when it last failed.
         done: whether nothing is left to ask.
@@ -39,6 +40,7 @@ class Conversation:
         self.usage: dict[str, Any] = {}
         self.finish_reason: str | None = None
         self.model: str | None = None
+        self.logprobs: list[Sequence[Any] | None] = []
         self.attempts = 0
         self.progress = 0
         self.done = False
@@ -69,6 +71,7 @@ class Conversation:
         self.usage = add_usage(self.usage, answer.usage)
         self.finish_reason, self.model = answer.finish_reason, answer.model
         self.answers.append(message)
+        self.logprobs.append(answer.logprobs)
         self.messages.append(message)
         problem = _problem(answer)
         if problem:

@@ -6,23 +6,27 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from distill.collect.conversation import Conversation, add_usage
+from distill.collect.ids import IdSet
 from distill.collect.prompts import prompt_to_dict
 from distill.errors import DataError, DistillError, PluginError, UsageError
 from distill.files import utc_now, whole_file
-from distill.jsonl import Appender, dumps, read_rows
+from distill.jsonl import Appender, dumps, parse_rows, read_rows
 from distill.plugins import PluginManager, one_line
 from distill.transcripts import message_to_dict, parse_transcript, transcript_to_dict
-from distill.types import CollectRun, Transcript
+from distill.types import CollectRun, Source, Transcript
 
 log = logging.getLogger("distill")
 
 _FIRST_BYTES = b'{"id": "'
+HOPELESS = 20
+"""So many rows that fail before one is written are worth a warning while there is still money to save."""
 _REASONS = 100  # distinct ones that are counted by their text
 
 
@@ -63,11 +67,20 @@ def _is_transcript(line: bytes) -> bool:
     return isinstance(row, dict) and isinstance(row.get("messages"), list)
 
 
-def read_done(out: str | Path, teacher: str, params: Mapping[str, Any], append: bool) -> set[str]:
-    """The ids of the rows that are in `out`.
+def whole_rows(out: str | Path) -> Iterator[tuple[Source, dict[str, Any]]]:
+    """As `read_rows`, without a last row that was cut short; nothing where there is no file."""
+    if os.path.exists(out):
+        with open(out, "rb") as file:
+            yield from parse_rows((line for line in file if line.endswith(b"\n")), str(out))
+
+
+def read_done(
+    rows: Iterable[tuple[Source, dict[str, Any]]], teacher: str, params: Mapping[str, Any], append: bool
+) -> IdSet:
+    """The ids of the rows that are in a file.
 
     Args:
-        out: the file, whole rows only.
+        rows: of the file, as `read_rows` or `whole_rows` gives them.
         teacher: who is going to answer.
         params: how; as `all_params` gives them.
         append: whether rows by others are welcome.
@@ -76,8 +89,8 @@ def read_done(out: str | Path, teacher: str, params: Mapping[str, Any], append: 
         DataError: a row is no transcript.
         UsageError: a row is by another teacher, or was made with other parameters; names the first difference.
     """
-    done = set()
-    for source, row in read_rows(out):
+    done = IdSet()
+    for source, row in rows:
         transcript = parse_transcript(row, source)
         done.add(transcript.id)
         if not append:
@@ -114,7 +127,7 @@ class Output:
         params: what goes into each row's `metadata.params`.
         manager: whose observers are notified.
         owner: the teacher's plugin, as errors name it.
-        done: the ids of the rows in the transcripts' file; grows with it.
+        done: the ids of the rows that were in the transcripts' file.
         tick: called at each row's end.
         rows, failed, cut, usage: counts of this run.
         reasons: why rows failed.
@@ -125,7 +138,7 @@ class Output:
     params: Mapping[str, Any]
     manager: PluginManager
     owner: str
-    done: set[str]
+    done: IdSet
     tick: Callable[[], None]
     rows: int = 0
     failed: int = 0
@@ -133,6 +146,13 @@ class Output:
     usage: dict[str, Any] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
     _failures: Appender | None = None
+    _failed_before: IdSet = field(default_factory=IdSet)
+    _mended: IdSet = field(default_factory=IdSet)
+
+    def __post_init__(self) -> None:
+        with suppress(DataError):  # none yet, or somebody edited it: `close` tells
+            for _, row in read_rows(failed_path(self.run.out)):
+                self._failed_before.add(str(row.get("id")))
 
     def save(self, conversation: Conversation) -> None:
         """Write a finished conversation, and tell the observers.
@@ -143,14 +163,14 @@ class Output:
         transcript = Transcript(
             conversation.id, tuple(conversation.messages), conversation.prompt.tools, self._metadata(conversation)
         )
-        row = transcript_to_dict(transcript)
         try:
-            dumps(row).encode()
+            line = dumps(transcript_to_dict(transcript)).encode()
         except (TypeError, ValueError, RecursionError) as error:
             self.fail(conversation, PluginError(f"{self.owner} gave an answer that is no JSON: {one_line(error)}"))
             return
-        self.appender.append(row)
-        self.done.add(conversation.id)
+        self.appender.append_line(line)
+        if conversation.id in self._failed_before:
+            self._mended.add(conversation.id)
         self.rows += 1
         self.cut += conversation.cut
         self.usage = add_usage(self.usage, conversation.usage)
@@ -176,6 +196,8 @@ class Output:
             metadata["prompt_metadata"] = dict(prompt.metadata)
         if conversation.turns_left:
             metadata["turns_left"] = conversation.turns_left
+        if any(logprobs is not None for logprobs in conversation.logprobs):
+            metadata["logprobs"] = conversation.logprobs
         return metadata
 
     def fail(self, conversation: Conversation, error: DistillError) -> None:
@@ -197,6 +219,8 @@ class Output:
             "finish_reason": conversation.finish_reason,
             "answers": [message_to_dict(message) for message in conversation.answers],
         }
+        if self.rows == 0 and self.failed == HOPELESS:
+            log.warning("the first %d rows all failed, the last of them so: %s", HOPELESS, error.message)
         if self._failures is None:
             self._failures = Appender(failed_path(self.run.out))
         self._failures.append(_writable(row))
@@ -210,14 +234,14 @@ class Output:
         if not path.exists():
             return
         try:
-            _rewrite(path, self.done)
+            _rewrite(path, self.done, self._mended)
         except DataError as error:  # somebody edited it: the transcripts are safe, and so is what it holds
             log.warning("%s; the file of failed rows is left as it is", error.message)
 
 
-def _rewrite(path: Path, done: set[str]) -> None:
+def _rewrite(path: Path, *done: IdSet) -> None:
     latest = {row.get("id"): source.line for source, row in read_rows(path)}
-    keep = {line for id, line in latest.items() if id not in done}
+    keep = {line for id, line in latest.items() if not any(str(id) in ids for ids in done)}
     if not keep:
         path.unlink()
         return

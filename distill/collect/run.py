@@ -7,12 +7,10 @@ import inspect
 import logging
 import math
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -20,23 +18,55 @@ from typing import Any
 
 from distill.collect.askers import make_askers
 from distill.collect.conversation import Conversation
-from distill.collect.ids import all_params, row_id
+from distill.collect.limits import Throttle
+from distill.collect.money import Meter, OutOfMoney
 from distill.collect.output import Output, check_output, read_done
+from distill.collect.plan import Plan, at_least, by_length, counter_of, make_plan
+from distill.collect.progress import Live, dollars, short
 from distill.collect.prompts import open_prompts
 from distill.collect.schedule import Pool
-from distill.collect.teachers import NamedTeacher, make_teacher
+from distill.collect.teachers import NamedTeacher
 from distill.errors import TeacherError, UsageError
-from distill.jsonl import Appender
+from distill.jsonl import Appender, read_rows
 from distill.plugins import PluginManager, make_plugin_manager, one_line
 from distill.protocols import BatchTeacher, Teacher
-from distill.types import CollectRun, Params, Prompt
+from distill.types import CollectRun, Params
 
 log = logging.getLogger("distill")
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How hard a teacher is asked, and for how much.
+
+    Attributes:
+        concurrency: requests in flight at most; fewer for a while after a 429. A BatchTeacher has its own batch size.
+        retries: how often a request is sent again when that may help.
+        rpm: requests a minute; None: no limit.
+        tpm: tokens a minute, those of the answers included; None: no limit.
+        max_usd: dollars this run may spend; None: no limit.
+        price: `IN/OUT`, dollars a million tokens; None: the published price, where there is one.
+    """
+
+    concurrency: int = 16
+    retries: int = 5
+    rpm: float | None = None
+    tpm: float | None = None
+    max_usd: float | None = None
+    price: str | None = None
+
+    def __post_init__(self) -> None:
+        at_least("concurrency", self.concurrency, 1)
+        at_least("retries", self.retries, 0)
+        for name in ("rpm", "tpm", "max_usd"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise UsageError(f"{name.replace('_', '-')} is {value}; it must be above 0")
+
+
+@dataclass(frozen=True, slots=True)
 class CollectSummary:
-    """What a collection did. Every row asked for is in exactly one of rows, cached, failed, duplicates.
+    """What a collection did. Every row asked for is in exactly one of rows, cached, failed, duplicates, left.
 
     Attributes:
         out: the file of transcripts.
@@ -49,6 +79,10 @@ class CollectSummary:
         usage: token counts of all answers, added up.
         seconds: how long it took.
         reasons: why rows failed, and how many for each reason.
+        usd: dollars this run cost; None where no price is known.
+        left: rows that were not asked for, because the budget did not reach.
+        stopped: why the run stopped before its end; None if it did not.
+        others: rows in the file that this run did not ask for: of other prompts, or of another `system`.
     """
 
     out: str
@@ -61,6 +95,10 @@ class CollectSummary:
     usage: Mapping[str, Any]
     seconds: float
     reasons: Mapping[str, int] = field(default_factory=dict)
+    usd: float | None = None
+    left: int = 0
+    stopped: str | None = None
+    others: int = 0
 
 
 def collect(
@@ -73,9 +111,13 @@ def collect(
     params: Params = Params(),  # noqa: B008 - it is frozen
     system: str | None = None,
     samples: int = 1,
+    limit: int | None = None,
     concurrency: int = 16,
     retries: int = 5,
-    limit: int | None = None,
+    rpm: float | None = None,
+    tpm: float | None = None,
+    max_usd: float | None = None,
+    price: str | None = None,
     append: bool = False,
     progress: bool = False,
 ) -> CollectSummary:
@@ -93,11 +135,10 @@ def collect(
         params: how to answer.
         system: a system message for prompts without one.
         samples: answers a prompt.
-        concurrency: requests in flight; a BatchTeacher has its own batch size instead.
-        retries: how often a request is sent again when that may help.
         limit: take only so many prompts.
+        concurrency, retries, rpm, tpm, max_usd, price: see `Limits`.
         append: add to a file that holds rows by another teacher or with other parameters.
-        progress: whether to show a progress bar on standard error, where that is a terminal.
+        progress: whether to show a live line on standard error, where that is a terminal.
 
     Raises:
         UsageError: an argument does not fit, or the file has rows by another teacher or with other parameters.
@@ -106,29 +147,33 @@ def collect(
         KeyboardInterrupt: after Ctrl-C, when the answers in flight have been waited for (SIGTERM: as its handler does).
     """
     began = time.perf_counter()
-    _check(params, samples, concurrency, retries, limit)
     manager = manager or make_plugin_manager()
-    if isinstance(teacher, str):
-        teacher = make_teacher(manager, teacher, options)
-    sent = all_params(params, teacher.options)
+    plan = make_plan(manager, teacher, options, params, system, samples, limit)
+    limits = Limits(concurrency, retries, rpm, tpm, max_usd, price)
+    meter = Meter(plan.price(price, needed=max_usd is not None), max_usd, plan.answer_limit)
     skipped: Counter[str] = Counter()
     with open_prompts(prompts) as file:
-        total = file.count(limit) * samples
+        total = plan.total(file)
         check_output(out, prompts)
-        with Appender(out) as appender, _bar(total, progress) as tick:
-            if appender.quarantined:
-                log.warning("%s: its last row was cut short; moved to %s.quarantine", out, out)
-            done = read_done(out, teacher.name, sent, append)
-            output = Output(appender, CollectRun(Path(out), teacher.name), sent, manager, teacher.owner, done, tick)
-            jobs = _jobs(file.read(system, limit), teacher.name, params, sent, samples, output, skipped)
+        with Appender(out) as appender, Live(total, progress) as live:
+            output = open_output(appender, plan, manager, append, live)
+            jobs = plan.jobs(file, total, output.done, counter_of(skipped, live.skip))
+            live.numbers = _numbers(output, meter, skipped, total)
             try:
-                pool = _ask(teacher, jobs, output, concurrency, retries)
+                pool = _ask(plan.teacher, jobs, output, limits, meter)
             finally:
                 output.close()
     if pool is not None:
         _raise_what_stopped(pool, output)
+    return summary_of(output, pool, meter, skipped, total, time.perf_counter() - began)
+
+
+def summary_of(
+    output: Output, pool: Pool | None, meter: Meter, skipped: Counter[str], total: int, seconds: float
+) -> CollectSummary:
+    """Make the summary of a run; `pool` is None where nothing was asked."""
     return CollectSummary(
-        out=str(out),
+        out=str(output.run.out),
         rows=output.rows,
         cached=skipped["cached"],
         failed=output.failed,
@@ -136,65 +181,57 @@ def collect(
         cut=output.cut,
         requests=pool.requests if pool else 0,
         usage=output.usage,
-        seconds=round(time.perf_counter() - began, 3),
+        seconds=round(seconds, 3),
         reasons=dict(output.reasons.most_common()),
+        usd=None if meter.usd is None else round(meter.usd, 6),
+        left=total - output.rows - output.failed - skipped.total(),
+        stopped=pool.error.message if pool and pool.error else None,
+        others=len(output.done) - skipped["cached"],
     )
 
 
-def _check(params: Params, samples: int, concurrency: int, retries: int, limit: int | None) -> None:
-    least = {"samples": (samples, 1), "concurrency": (concurrency, 1), "retries": (retries, 0), "limit": (limit, 1)}
-    least["max_tokens"] = (params.max_tokens, 1)
-    for name, (value, minimum) in least.items():
-        if value is not None and value < minimum:
-            raise UsageError(f"{name.replace('_', '-')} is {value}; it must be at least {minimum}")
-    if params.temperature is not None and not (math.isfinite(params.temperature) and params.temperature >= 0):
-        raise UsageError(f"temperature is {params.temperature}; it must be 0 or more")
+def open_output(appender: Appender, plan: Plan, manager: PluginManager, append: bool, live: Live) -> Output:
+    """Read what is in the file of transcripts, and make ready to write to it.
+
+    Raises:
+        UsageError: it has rows by another teacher or with other parameters, and `append` is False.
+        DataError: it has a malformed row.
+    """
+    if appender.quarantined:
+        log.warning("%s: its last row was cut short; moved to %s.quarantine", appender.path, appender.path)
+    done = read_done(read_rows(appender.path), plan.teacher.name, plan.sent, append)
+    run = CollectRun(appender.path, plan.teacher.name)
+    return Output(appender, run, plan.sent, manager, plan.teacher.owner, done, live.row)
 
 
-@contextmanager
-def _bar(total: int, progress: bool) -> Iterator[Callable[[], None]]:
-    """Show a progress bar; gives the function to call at each row's end."""
-    if not progress:
-        yield lambda: None
-        return
-    from tqdm import tqdm
+def _numbers(output: Output, meter: Meter, skipped: Counter[str], total: int) -> Callable[[], str]:
+    """What the live line says behind its bar."""
+    began = time.monotonic()
 
-    with tqdm(total=total, unit="row", file=sys.stderr, disable=None, dynamic_ncols=True) as bar:
-        yield bar.update
+    def text() -> str:
+        seconds = max(time.monotonic() - began, 0.001)
+        ended = output.rows + output.failed
+        parts = [f"{output.failed} failed"] if output.failed else []
+        parts += [f"{skipped['cached']} cached"] if skipped["cached"] else []
+        if meter.usd is not None:
+            whole = meter.usd / ended * (total - skipped.total()) if ended else 0.0
+            parts.append(f"{dollars(meter.usd)} of about {dollars(whole)}")
+        parts += [f"{short(meter.asked / seconds)} requests/s"]
+        parts += [f"{short((meter.tokens_in + meter.tokens_out) / seconds)} tokens/s"] if meter.answers else []
+        return ", ".join(parts)
 
-
-def _jobs(
-    prompts: Iterator[Prompt],
-    teacher: str,
-    params: Params,
-    sent: Mapping[str, Any],
-    samples: int,
-    output: Output,
-    skipped: Counter[str],
-) -> Iterator[Conversation | None]:
-    """What is to be asked, row by row; None for a row that is there, or comes twice."""
-    seen: set[str] = set()
-    for prompt in prompts:
-        for sample in range(samples):
-            id = row_id(teacher, sent, prompt, sample)
-            if id not in seen and id not in output.done:
-                yield Conversation(id, prompt, sample, params)
-            else:
-                skipped["duplicates" if id in seen else "cached"] += 1
-                output.tick()
-                yield None
-            seen.add(id)
+    return text
 
 
 def _ask(
-    teacher: NamedTeacher, jobs: Iterator[Conversation | None], output: Output, concurrency: int, retries: int
+    teacher: NamedTeacher, jobs: Iterator[Conversation | None], output: Output, limits: Limits, meter: Meter
 ) -> Pool | None:
     """Build the teacher and ask it, if there is anything to ask."""
     first = next((job for job in jobs if job is not None), None)
     if first is None:
         return None
     built = teacher.build()
-    work = _ask_all(built, teacher.owner, chain([first], jobs), output, concurrency, retries)
+    work = _ask_all(built, teacher.owner, chain([first], jobs), output, limits, meter)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -208,12 +245,14 @@ async def _ask_all(
     owner: str,
     jobs: Iterator[Conversation | None],
     output: Output,
-    concurrency: int,
-    retries: int,
+    limits: Limits,
+    meter: Meter,
 ) -> Pool:
     try:
-        askers, size = make_askers(built, owner, concurrency)
-        pool = Pool(jobs, askers, size, retries, output)
+        askers, size = make_askers(built, owner, limits.concurrency)
+        jobs = by_length(jobs, size) if size > 1 else jobs
+        throttle = Throttle(len(askers), meter, limits.rpm, limits.tpm)
+        pool = Pool(jobs, askers, size, limits.retries, output, throttle)
         await pool.run()
         return pool
     finally:
@@ -235,7 +274,7 @@ def _raise_what_stopped(pool: Pool, output: Output) -> None:
         saved = f"{rows} rows are saved in {out}; the same command goes on from there" if rows else None
         hint = "; ".join(part for part in (pool.error.hint, saved) if part)
         raise TeacherError(f"teacher {output.run.teacher}: {pool.error.message}", hint, fatal=True) from pool.error
-    if pool.error is not None:
+    if pool.error is not None and not isinstance(pool.error, OutOfMoney):
         raise pool.error
     if pool.signum is not None:
         log.warning("stopped: %d rows are saved in %s; the same command goes on from there", rows, out)

@@ -1,4 +1,4 @@
-"""Asks a teacher many things at once: retries, one gate for all workers, and an orderly stop."""
+"""Asks a teacher many things at once: retries, one door for all workers, and an orderly stop."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import random
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Protocol
 
 from distill.collect.askers import Asker
 from distill.collect.conversation import Conversation
+from distill.collect.limits import Throttle
+from distill.collect.money import OutOfMoney
 from distill.errors import DistillError, TeacherError
 from distill.types import Answer
 
@@ -21,6 +23,9 @@ FIRST_WAIT = 0.5
 
 LONGEST_WAIT = 60.0
 """Seconds between retries at most, whatever the server asks for."""
+
+LONG_WAIT = 10.0
+"""Seconds without a request from which on the user is told why."""
 
 GRACE = 5.0
 """Seconds that answers in flight have after the first Ctrl-C or SIGTERM."""
@@ -50,6 +55,7 @@ class Pool:
         size: how many conversations each worker holds at a time.
         retries: how often a failed request is sent again.
         recorder: is told of each row's end.
+        throttle: says when a request may go.
 
     Attributes:
         requests: how many requests were sent.
@@ -64,13 +70,14 @@ class Pool:
         size: int,
         retries: int,
         recorder: Recorder,
+        throttle: Throttle,
     ):
         self._jobs, self._askers, self._size, self._retries, self._recorder = jobs, askers, size, retries, recorder
+        self._throttle = throttle
         self._loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
-        self._gate = 0.0  # the loop's time before which nobody asks
         self._in_flight = 0
         self._answered = 0
+        self._refusals = 0  # 429 and the like, one after the other
         self._given_up = 0  # rows, one after the other
         self._warned = False
         self._tasks: list[asyncio.Task] = []
@@ -94,23 +101,36 @@ class Pool:
 
     async def _work(self, asker: Asker) -> None:
         active: list[Conversation] = []
-        while not self._stopping.is_set():
+        while not self._throttle.closed:
             await self._top_up(active)
-            await self._pass_gate()
-            if not active or self._stopping.is_set():
+            answers = await self._ask(asker, active) if active else None
+            if answers is None:
                 break
-            self.requests += len(active)
-            self._in_flight += len(active)
-            try:
-                answers = await asker.ask([conversation.request() for conversation in active])
-            finally:
-                self._in_flight -= len(active)
             waits = [self._settle(*pair) for pair in zip(active, answers, strict=True)]
             active = [one for one, wait in zip(active, waits, strict=True) if wait is not None]
-            await self._pause(max((wait for wait in waits if wait is not None), default=0.0))
+            await self._throttle.pause(max((wait for wait in waits if wait is not None), default=0.0))
         for conversation in active:
             if conversation.answers:  # keep what was paid for, where the user can find it
                 self._recorder.fail(conversation, TeacherError("the run was stopped in the middle of the conversation"))
+
+    async def _ask(self, asker: Asker, active: Sequence[Conversation]) -> list[Answer | DistillError] | None:
+        """Ask when there is room, time and money for it; None where nothing may be asked any more."""
+        requests = [conversation.request() for conversation in active]
+        try:
+            ticket = await self._throttle.enter(requests)
+        except OutOfMoney as error:
+            self._stop(error)
+            return None
+        if ticket is None:
+            return None
+        self.requests += len(requests)
+        self._in_flight += len(requests)
+        try:
+            answers = await asker.ask(requests)
+        finally:
+            self._in_flight -= len(requests)
+        self._throttle.leave(ticket, requests, answers)
+        return answers
 
     async def _top_up(self, active: list[Conversation]) -> None:
         while len(active) < self._size:
@@ -127,7 +147,7 @@ class Pool:
         """Deal with one answer: gives the seconds to wait before the next request, or None at the row's end."""
         if isinstance(answer, Answer):
             self._answered += 1
-            self._given_up = 0
+            self._given_up = self._refusals = 0
             try:
                 conversation.take(answer)
             except TeacherError as error:
@@ -140,9 +160,9 @@ class Pool:
         if isinstance(answer, TeacherError) and (answer.fatal or answer.retryable):
             if answer.fatal:
                 self._stop(answer)
-            elif not self._stopping.is_set() and self._may_retry(conversation, answer):
+            elif not self._throttle.closed and self._may_retry(conversation, answer):
                 return self._wait_before_retry(conversation, answer)
-            elif not self._stopping.is_set() and not self._is_down(answer):
+            elif not self._throttle.closed and not self._is_down(answer):
                 self._recorder.fail(conversation, answer)
                 return None
             return 0.0  # the run is stopping, and not because of this row: the next run asks again
@@ -152,7 +172,7 @@ class Pool:
     def _may_retry(self, conversation: Conversation, error: TeacherError) -> bool:
         progress = self._answered > conversation.progress
         conversation.progress = self._answered
-        if error.retry_after is not None and progress and self._retries:
+        if (error.throttled or error.retry_after is not None) and progress and self._retries:
             return True  # a rate limit that lets others pass is no failure of this row: it waits for its turn
         conversation.attempts += 1
         return conversation.attempts <= self._retries
@@ -161,10 +181,19 @@ class Pool:
         if error.unreachable and not self._warned:
             self._warned = True
             log.warning("%s; trying again", error.message)
-        if error.retry_after is not None:
-            self._gate = max(self._gate, self._loop.time() + min(error.retry_after, LONGEST_WAIT))
+        if error.throttled or error.retry_after is not None:
+            self._throttle.hold(self._wait_of_all(error))
             return 0.0
-        return min(FIRST_WAIT * 2 ** (conversation.attempts - 1), LONGEST_WAIT) * random.uniform(0.75, 1.25)
+        return _backoff(conversation.attempts) * random.uniform(0.75, 1.25)
+
+    def _wait_of_all(self, error: TeacherError) -> float:
+        """Seconds that nobody asks, after the server said that it is asked too much."""
+        first = not self._throttle.held  # the others were sent before the door closed
+        self._refusals += first
+        wait = _backoff(min(self._refusals, 8)) if error.retry_after is None else min(error.retry_after, LONGEST_WAIT)
+        if first and wait >= LONG_WAIT:
+            log.warning("%s; nobody asks for %.0f s", error.message, wait)
+        return wait
 
     def _is_down(self, error: TeacherError) -> bool:
         """Whether this row, given up after all its retries, shows that the teacher is down; stops the run then."""
@@ -175,22 +204,12 @@ class Pool:
             self._stop(
                 TeacherError(f"gave up after {HOPELESS} rows failed one after the other: {error.message}", error.hint)
             )
-        return self._stopping.is_set()
-
-    async def _pass_gate(self) -> None:
-        while (left := self._gate - self._loop.time()) > 0 and not self._stopping.is_set():
-            await self._pause(left + random.uniform(0, 0.1 * left))  # spread out: not all at once when it opens
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, but not beyond the run's end."""
-        if seconds > 0:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._throttle.closed
 
     def _stop(self, error: Exception) -> None:
         """Send nothing any more; what is in flight may come."""
         self.error = self.error or error
-        self._stopping.set()
+        self._throttle.close()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -214,7 +233,7 @@ class Pool:
             self._cancel()
             return
         self.signum = number
-        self._stopping.set()
+        self._throttle.close()
         if self._in_flight:
             log.warning("stopping: %d answers may come within %g s; once more to stop at once", self._in_flight, GRACE)
         self._loop.call_later(GRACE, self._cancel)
@@ -222,3 +241,8 @@ class Pool:
     def _cancel(self) -> None:
         for task in self._tasks:
             task.cancel()
+
+
+def _backoff(attempts: int) -> float:
+    """Seconds before the so-manieth try."""
+    return min(FIRST_WAIT * 2 ** (attempts - 1), LONGEST_WAIT)

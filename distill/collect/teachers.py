@@ -21,12 +21,14 @@ class NamedTeacher:
 
     Attributes:
         name: what the user wrote: it goes into each row and its id.
+        model: what stands behind the first colon of it; None where there is none.
         owner: the plugin it comes from, as errors name it.
         options: its options object.
         build: builds it (may load a model); raises DistillError.
     """
 
     name: str
+    model: str | None
     owner: str
     options: Any
     build: Callable[[], Teacher | BatchTeacher]
@@ -39,6 +41,7 @@ def make_teacher(
     *,
     base_url: str | None = None,
     timeout: float | None = None,
+    logprobs: int | None = None,
 ) -> NamedTeacher:
     """Look a teacher up and check its options; it is built later, by its `build`.
 
@@ -49,6 +52,7 @@ def make_teacher(
         options: `-T key=value`.
         base_url: the server; for a teacher with an option `base_url`.
         timeout: seconds a request may take; for a teacher with an option `timeout`.
+        logprobs: how many likeliest tokens to tell at each place; for a teacher with an option `logprobs`.
 
     Raises:
         UsageError: an unknown name or option, or an option the teacher does not have.
@@ -61,7 +65,7 @@ def make_teacher(
         raise unknown_name("teacher", kind, [*manager.teachers.names(), *manager.models.names()], more.strip())
     spec = manager.teachers.get(kind)
     values = dict(options or {})
-    for key, value in (("base_url", base_url), ("timeout", timeout)):
+    for key, value in (("base_url", base_url), ("timeout", timeout), ("logprobs", logprobs)):
         if value is not None:
             _add_option(spec, values, key, value)
     made = make_options(spec, values, "teacher")
@@ -78,13 +82,13 @@ def make_teacher(
         except Exception as error:
             raise PluginError(f"{owner} cannot build the teacher {kind!r}: {one_line(error)}") from error
 
-    return NamedTeacher(name, owner, made, build)
+    return NamedTeacher(name, model or None, owner, made, build)
 
 
 def _add_option(spec: TeacherSpec, values: dict[str, Any], key: str, value: Any) -> None:
     flag = "--" + key.replace("_", "-")
     if key not in {field.name for field in dataclasses.fields(spec.options)}:
-        raise UsageError(f"teacher {spec.name!r} has no {flag}", "leave it out; it is for teachers on a server")
+        raise UsageError(f"teacher {spec.name!r} has no {flag}", "leave it out")
     if key in values:
         raise UsageError(f"{flag} and -T {key}=… are both given", "leave one of them out")
     values[key] = value

@@ -1,29 +1,27 @@
-"""The run folder: manifest, metrics, skipped rows, the student, and a page about it."""
+"""The run folder: manifest, metrics, skipped rows, the student, and pages about it."""
 
 from __future__ import annotations
 
 import json
-import sys
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
-from importlib import metadata
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.errors import UsageError
-from distill.files import sha256_of, utc_now, whole_file, whole_folder
+from distill.errors import DistillError, UsageError
+from distill.files import utc_now, whole_file, whole_folder
 from distill.jsonl import dumps
 from distill.models import quiet
-from distill.plugins import PluginManager
 from distill.prepare import Prepared
+from distill.train.checkpoints import MARKER, checkpoints_in, remove
+from distill.train.pages import model_card, report_page
+from distill.train.settings import TrainReport, TrainSettings
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-    from distill.train.settings import TrainReport, TrainSettings
-
-_VERSIONS = ("distill-chat", "torch", "transformers", "trl", "datasets", "accelerate", "tokenizers")
 
 
 class RunFolder:
@@ -31,48 +29,69 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self.checkpoints = path / "checkpoints"
 
     def check_free(self) -> None:
-        """Refuse a folder that holds a finished run, or anything that is not a run.
+        """Refuse a folder that holds a run whose work would be lost, or anything that is not a run.
 
         Raises:
             UsageError: says what is there.
         """
-        if (self.path / "model").exists():
+        self._check_is_run()
+        if self.is_finished():
             raise UsageError(f"{self.path} already holds a finished run", "choose another --out, or remove it")
-        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "run.json").is_file():
-            raise UsageError(f"{self.path} holds something that is not a run", "choose another --out")
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path} is a file", "--out names a folder")
+        complete = [path.name for path in checkpoints_in(self.checkpoints) if (path / MARKER).is_file()]
+        if complete:
+            raise UsageError(
+                f"{self.path} holds a training that was stopped after {complete[0]}",
+                "--resume goes on from there; to start over, remove the folder or choose another --out",
+            )
 
-    def start(
-        self,
-        settings: TrainSettings,
-        manager: PluginManager,
-        prepared: Prepared,
-        report: TrainReport,
-        origins: Mapping[str, str],
-    ) -> None:
-        """Write the manifest and the skipped rows, before the first step. What an unfinished run left is replaced."""
+    def is_finished(self) -> bool:
+        """Whether the student is there: it appears whole, when training is over."""
+        return (self.path / "model").exists()
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What `run.json` says; None where no run was begun.
+
+        Raises:
+            UsageError: the folder is not a run.
+            DistillError: the manifest cannot be read.
+        """
+        self._check_is_run()
+        path = self.path / "run.json"
+        if not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            _ = found["state"], found["started"], found["settings"], TrainReport(**found["report"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DistillError(f"{path} is damaged", "remove the folder to start over") from error
+        return found
+
+    def start(self, manifest: Mapping[str, Any], prepared: Prepared, resume_step: int | None) -> None:
+        """Write the manifest and the skipped rows, before the first step.
+
+        Args:
+            manifest: of `describe`.
+            prepared: whose skipped rows are written.
+            resume_step: the step that training goes on from: metrics of later ones will be measured again. None: what
+                an unfinished run left is replaced.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "metrics.jsonl").unlink(missing_ok=True)
+        kept = [] if resume_step is None else [row for row in self.metric_rows() if row["step"] <= resume_step]
+        self._write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         self._write("skipped.jsonl", "".join(dumps(asdict(row)) + "\n" for row in prepared.skipped))
-        self._manifest = {
-            "state": "training",
-            "started": utc_now(),
-            "command": sys.argv[1:],
-            "settings": {
-                name: {"value": _plain(getattr(settings, name)), "origin": origins.get(name, "default")}
-                for name in (one.name for one in fields(settings))
-            },
-            "plugins": {
-                kind: _owner(manager, kind, getattr(settings, kind)) for kind in ("formatter", "labeler", "trainer")
-            },
-            "versions": _versions(),
-            "data": [{"file": str(path), "sha256": sha256_of(path)} for path in settings.data],
-            "report": asdict(report),
-        }
-        self._write_manifest()
+        self._write_manifest(manifest)
+
+    def metric_rows(self) -> list[dict[str, float]]:
+        """The rows of `metrics.jsonl`; a last line that a kill cut off does not count."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise DistillError(f"{path} is damaged", "restore it from a backup, or remove the folder") from error
 
     @contextmanager
     def metrics(self) -> Iterator[Callable[[Mapping[str, float]], None]]:
@@ -85,81 +104,49 @@ class RunFolder:
 
             yield write
 
-    def finish(
+    def save_adapter(self, model: Any) -> Path:
+        """Save a LoRA adapter by itself, beside the merged student; gives its folder."""
+        adapter = self.path / "adapter"
+        shutil.rmtree(adapter, ignore_errors=True)  # of a training that was killed before its student was whole
+        with quiet(), whole_folder(adapter) as made:
+            model.save_pretrained(made)
+        return adapter
+
+    def save_student(
         self,
         model: PreTrainedModel,
+        state_dict: Mapping[str, Tensor] | None,
         tokenizer: PreTrainedTokenizerFast,
-        settings: TrainSettings,
-        report: TrainReport,
+        card: str,
     ) -> None:
-        """Save the student and complete the manifest."""
-        checkpoints = self.path / "checkpoints"
-        if checkpoints.is_dir() and not any(checkpoints.iterdir()):
-            checkpoints.rmdir()
-        card = _card(settings, report)
+        """Save the student, whole or not at all."""
         with quiet(), whole_folder(self.path / "model") as made:
-            model.save_pretrained(made)
+            model.save_pretrained(made, state_dict=state_dict)
             tokenizer.save_pretrained(made)
             (made / "README.md").write_text(card, encoding="utf-8")
-        self._write("README.md", card)
-        self._manifest.update(state="finished", finished=utc_now(), report=asdict(report))
-        self._write_manifest()
 
-    def _write_manifest(self) -> None:
-        self._write("run.json", json.dumps(self._manifest, indent=2, ensure_ascii=False) + "\n")
+    def finish(self, settings: TrainSettings, report: TrainReport) -> None:
+        """Write the pages, remove the checkpoints that nobody asked to keep, and complete the manifest."""
+        self._write("README.md", model_card(settings, report))
+        manifest = self.manifest() or {}
+        manifest.update(state="finished", finished=utc_now(), report=asdict(report))
+        self._write("report.html", report_page(manifest, self.metric_rows()))
+        if settings.save_total_limit is None:
+            for checkpoint in checkpoints_in(self.checkpoints):
+                remove(checkpoint)
+        if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()):
+            self.checkpoints.rmdir()
+        self._write_manifest(manifest)
+
+    def _check_is_run(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path} is a file", "--out names a folder")
+        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "run.json").is_file():
+            raise UsageError(f"{self.path} holds something that is not a run", "choose another --out")
+
+    def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        self._write("run.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
     def _write(self, name: str, text: str) -> None:
         with whole_file(self.path / name) as file:
             file.write(text)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else dict(value) if isinstance(value, Mapping) else value
-
-
-def _owner(manager: PluginManager, kind: str, name: str) -> dict[str, str | None]:
-    record = manager.registries[kind].owner(name)
-    return {"name": name, "plugin": record.name, "distribution": record.distribution, "version": record.version}
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0]}
-    for name in _VERSIONS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _card(settings: TrainSettings, report: TrainReport) -> str:
-    return f"""---
-base_model: {json.dumps(settings.student)}
-library_name: transformers
-pipeline_tag: text-generation
-tags: [knowledge-distillation]
----
-
-# {settings.out.name}
-
-A student distilled from a teacher's chat transcripts with [distill](https://pypi.org/project/distill-chat/).
-
-| | |
-|---|---|
-| base | `{settings.student}` |
-| transcripts | {report.trained_rows} trained, {report.skipped_rows} skipped |
-| tokens | {report.tokens}, of which {report.trained_tokens} trained |
-| format, labels, trainer | `{settings.formatter}`, `{settings.labeler}`, `{settings.trainer}` |
-| epochs, batch, learning rate, seed | {settings.epochs:g}, {settings.per_device_train_batch_size} × \
-{settings.gradient_accumulation_steps}, {settings.learning_rate:g}, {settings.seed} |
-| steps, mean loss | {report.steps}, {"none" if report.loss is None else f"{report.loss:.4f}"} |
-
-```python
-from transformers import pipeline
-
-chat = pipeline("text-generation", "{settings.out.name}/model")
-print(chat([{{"role": "user", "content": "…"}}])[0]["generated_text"][-1]["content"])
-```
-"""

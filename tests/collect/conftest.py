@@ -63,7 +63,7 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             [sys.executable, "-m", "distill", *map(str, argv)],
             stdin=kwargs.pop("stdin", subprocess.DEVNULL),
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=kwargs.pop("stderr", subprocess.PIPE),
             text=True,
             **kwargs,
         )

@@ -116,3 +116,83 @@ def test_a_short_dummy_key_does_not_spoil_answers(ask, out, read, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")
     ran, _ = ask([Reply(completion("EMPTY is a word"))])
     assert ran.code == 0 and read(out)[0]["messages"][-1]["content"] == "EMPTY is a word"
+
+
+def test_logprobs_are_asked_for_and_kept(ask, out, read):
+    """A token is its text, or its bytes where it is a piece of a character."""
+    pieces = [
+        {
+            "token": "Hi",
+            "logprob": -0.12345678,
+            "bytes": [72, 105],
+            "top_logprobs": [
+                {"token": "Hi", "logprob": -0.12345678, "bytes": [72, 105]},
+                {"token": "Yo", "logprob": -2},
+            ],
+        },
+        {"token": "\\xf0\\x9f", "logprob": -9999.0, "bytes": [240, 159], "top_logprobs": []},
+        {"token": "!", "logprob": None, "bytes": None},
+    ]
+    body = completion("Hi")
+    body["choices"][0]["logprobs"] = {"content": pieces}
+    ran, server = ask([Reply(body)], "--logprobs", 2)
+    assert ran.code == 0, ran.err
+    assert server.asked[0].body["logprobs"] is True and server.asked[0].body["top_logprobs"] == 2
+    [row] = read(out)
+    assert row["metadata"]["logprobs"] == [
+        [
+            ["Hi", -0.123457, [["Hi", -0.123457], ["Yo", -2]]],
+            [[240, 159], -9999.0, []],
+            ["!", None, []],
+        ]
+    ]
+    assert row["metadata"]["params"] == {"logprobs": 2}
+    ran, server = ask((), "--logprobs", 3)
+    assert ran.code == 2 and "logprobs=2, not logprobs=3" in ran.err
+
+
+@pytest.mark.parametrize("odd", [None, {}, {"content": None}, {"content": 7}, {"content": [1]}, {"content": []}, [1]])
+def test_odd_logprobs_cost_no_answer(ask, out, read, odd):
+    body = completion("Hi")
+    body["choices"][0]["logprobs"] = odd
+    ran, _ = ask([Reply(body)], "--logprobs", 0)
+    assert ran.code == 0 and read(out)[0]["messages"][-1]["content"] == "Hi"
+
+
+def test_more_logprobs_than_there_are(ask):
+    ran, server = ask((), "--logprobs", 21)
+    assert ran.code == 2 and "from 0 to 20" in ran.err and not server.asked
+
+
+def test_reasoning_goes_back_where_the_server_demands_it(ask, prompts, out, read):
+    """As DeepSeek does: without the reasoning of the turn before, the second turn is refused."""
+
+    def script(asked):
+        said = [one for one in asked.body["messages"] if one["role"] == "assistant"]
+        if any("reasoning_content" not in one for one in said):
+            return Reply({"error": {"message": "Missing `reasoning_content` field in the assistant message"}}, 400)
+        return Reply(completion("sure", reasoning_content="hm"))
+
+    ran, server = ask(script, "--concurrency", 1, file=prompts([{"turns": ["a", "b", "c"]}, {"turns": ["d", "e"]}]))
+    assert ran.code == 0, ran.err
+    assert len(server.asked) == 6, "it is refused once in a run"
+    assert len(read(out)) == 2
+
+
+@pytest.mark.parametrize(("value", "goes"), [("true", True), ("false", False)])
+def test_reasoning_goes_back_or_not_as_told(ask, prompts, value, goes):
+    def script(asked):
+        return Reply(completion("sure", reasoning_content="hm"))
+
+    words = ["-T", f"replay_reasoning={value}"]
+    ran, server = ask(script, *words, file=prompts([{"turns": ["a", "b"]}]))
+    assert ran.code == 0 and ("reasoning_content" in server.asked[1].body["messages"][1]) is goes
+
+
+def test_nothing_of_the_key_is_on_a_command_line(cli, prompts, out):
+    """There is no option that takes it, and a URL that holds one is refused without being shown."""
+    words = ["collect", prompts(1), "--teacher", "openai:m", "--out", out]
+    ran = cli(*words, "--base-url", "http://user:sk-secret@127.0.0.1:9/v1")
+    assert ran.code == 2 and "user or a password" in ran.err and "sk-secret" not in ran.err
+    ran = cli(*words, "-T", "api_key=sk-secret")
+    assert ran.code == 2 and "api_key_env" in ran.err and "sk-secret" not in ran.err

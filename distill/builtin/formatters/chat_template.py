@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill import DataError, Message, Segment, UsageError
+from distill.builtin.formatters.moulds import Mould, plain, take_mould
 from distill.builtin.formatters.opacity import only_copies
 from distill.builtin.formatters.owners import Owners
 from distill.builtin.formatters.placeholders import (
@@ -85,6 +86,7 @@ class ChatTemplate:
         self._reasoning = options.reasoning
         self._layouts: dict[Any, _Layout] = {}
         self._owners: dict[Any, Owners] = {}
+        self._moulds: dict[Any, Mould] = {}
 
     def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str:
         """The template that is used, and saved with the student."""
@@ -126,6 +128,10 @@ class ChatTemplate:
         if not self._reasoning:
             messages = [without_reasoning(message, turn) for turn, message in enumerate(messages)]
         template = _Template(self.chat_template(tokenizer), tokenizer, tools)
+        shape = self.shape(messages, tokenizer, tools=tools) if plain(messages) else None
+        key = template.key, shape, add_generation_prompt
+        if shape is not None and key in self._moulds:
+            return self._moulds[key].pour(messages)
         rows = [as_row(message, turn) for turn, message in enumerate(messages)]
         rendered = template.render(rows, add_generation_prompt)
         try:
@@ -144,6 +150,8 @@ class ChatTemplate:
         _check_complete(layout, blanks)
         if layout.segments is None:  # who wrote what depends on the conversation's shape alone
             layout.segments = self._owners_for(template).segments(layout.parts, blanks)
+        if shape is not None and (mould := self._mould(layout, blanks, template, add_generation_prompt)):
+            self._moulds[key] = mould
         fill = zip([blanks.leaves[number].kind for number in layout.parts[1::2]], texts, strict=True)
         segments: list[Segment] = []
         for part in layout.segments:
@@ -156,6 +164,19 @@ class ChatTemplate:
             else:
                 segments.append(Segment(text, True, part.role, part.turn, False, part.reasoning))
         return segments
+
+    def _mould(self, layout: _Layout, blanks: Blanks, template: _Template, add_generation_prompt: bool) -> Mould | None:
+        """What this shape's conversations are made with from now on."""
+        if len(self._moulds) >= _REMEMBERED:
+            self._moulds.clear()
+        numbers = layout.parts[1::2]
+        return take_mould(
+            layout.segments,
+            numbers,
+            blanks.leaves,
+            blanks.rows,
+            lambda rows: template.render(rows, add_generation_prompt),
+        )
 
     def _readings(
         self, rows: list[Row], rendered: str, template: _Template, add_generation_prompt: bool

@@ -1,20 +1,26 @@
-"""Built-in teachers: any OpenAI-compatible server, a local transformers model, recorded answers."""
+"""Built-in teachers: any OpenAI-compatible server, Anthropic, a local transformers model, recorded answers."""
 
 from __future__ import annotations
 
 from distill import TeacherSpec, hookimpl
-from distill.builtin.teachers import openai, replay, transformers
+from distill.builtin.teachers import anthropic, openai, replay, transformers
 
 
 @hookimpl
 def register_teachers() -> list[TeacherSpec]:
-    """Offer `openai`, `replay` and `transformers`. The modules import heavy packages where they need them."""
+    """Offer the built-in teachers. Their modules import heavy packages where they need them."""
     return [
         TeacherSpec(
             "openai",
             "any OpenAI-compatible server: openai:MODEL, with --base-url or OPENAI_BASE_URL",
             openai.OpenAITeacher,
             openai.OpenAIOptions,
+        ),
+        TeacherSpec(
+            "anthropic",
+            "Anthropic's Messages API: anthropic:MODEL, with the key from ANTHROPIC_API_KEY",
+            anthropic.AnthropicTeacher,
+            anthropic.AnthropicOptions,
         ),
         TeacherSpec("replay", "recorded answers: replay:FILE of transcripts", replay.build),
         TeacherSpec(

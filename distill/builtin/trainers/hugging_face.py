@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.utils import logging as hf_logging
 
-from distill import DistillError, TrainJob, TrainResult, UsageError, unknown_name
+from distill import Checkpoints, TrainJob, TrainResult, UsageError, data_loader, supervised_only, unknown_name
 
 OnLog = Callable[[Mapping[str, float]], None]
 
-# Settings that have a flag of their own, and where to say them.
-_FLAGS = {
+# Settings that are distill's own, and where to say them.
+_OWNED = {
     "output_dir": "--out",
     "num_train_epochs": "--epochs",
     "per_device_train_batch_size": "--batch-size",
@@ -23,6 +29,27 @@ _FLAGS = {
     "learning_rate": "--learning-rate",
     "seed": "--seed",
     "max_length": "--max-length",
+    "resume_from_checkpoint": "--resume",
+    "save_strategy": "--save-steps",
+    "save_steps": "--save-steps",
+    "save_total_limit": "--save-total-limit",
+    **dict.fromkeys(("assistant_only_loss", "completion_only_loss"), "--labeler"),
+    **dict.fromkeys(("chat_template_path", "eos_token", "pad_token"), "--formatter"),
+}
+
+# Settings that would break what distill promises, and which promise.
+_FIXED = {
+    **dict.fromkeys(("label_names", "remove_unused_columns", "dataset_kwargs"), "the examples are labelled already"),
+    "logging_nan_inf_filter": "a loss that is not finite must be seen",
+    "auto_find_batch_size": "a smaller batch is another training; lower --batch-size, and raise --accumulation",
+    **dict.fromkeys(
+        ("ignore_data_skip", "save_only_model", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
+        "a stopped training must go on exactly",
+    ),
+    **dict.fromkeys(
+        ("eval_strategy", "eval_on_start", "do_eval", "do_predict", "load_best_model_at_end", "metric_for_best_model"),
+        "there is no evaluation data in training",
+    ),
 }
 
 
@@ -33,33 +60,87 @@ class HuggingFaceTrainer:
         options: TrainingArguments fields.
 
     Raises:
-        UsageError: an unknown field (with the nearest one), or one that has a flag of its own.
+        UsageError: an unknown field (with the nearest one), one that is distill's own, or a value that does not fit.
     """
 
     def __init__(self, options: Mapping[str, Any]):
-        check_fields(options, TrainingArguments, "hf")
-        self.options = dict(options)
+        self.options = check_options(options, TrainingArguments, "hf")
 
     def train(self, job: TrainJob, on_log: OnLog) -> TrainResult:
         """Train `job.model`; see `distill.Trainer`."""
-        return fit(Trainer, make_arguments(TrainingArguments, job, self.options), job, on_log)
+        return fit(_Trainer, make_arguments(TrainingArguments, job, self.options), job, on_log)
 
 
-def check_fields(options: Mapping[str, Any], arguments: type, trainer: str) -> None:
-    """Refuse options that the arguments class does not have, or that have a flag of their own."""
+class OwnBatches:
+    """Makes a Trainer take its batches from `distill.data_loader`, unless its options ask for another sampling."""
+
+    job: TrainJob
+
+    def get_train_dataloader(self) -> Any:
+        """The batches of this process, on the CPU; the Trainer moves them."""
+        args = self.args
+        if args.train_sampling_strategy != "random" or args.dataloader_drop_last:
+            return super().get_train_dataloader()
+        loader = data_loader(
+            self.job,
+            process_index=args.process_index,
+            num_processes=args.world_size,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+        self.add_callback(_Epochs(loader.batch_sampler))
+        return loader
+
+
+class _Trainer(OwnBatches, Trainer):
+    pass
+
+
+class _Epochs(TrainerCallback):
+    """Tells the sampler which epoch it is; a resumed run starts in the middle of one."""
+
+    def __init__(self, sampler: Any):
+        self._sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer before it asks for the epoch's batches."""
+        self._sampler.set_epoch(int(state.epoch or 0))
+
+
+def check_options(options: Mapping[str, Any], arguments: type, trainer: str) -> dict[str, Any]:
+    """Refuse options that the arguments class does not have, that are distill's own, or that it refuses itself.
+
+    Returns:
+        The options, by the names that this version of transformers goes by.
+    """
     known = {field.name for field in dataclasses.fields(arguments) if field.init}
     for key in options:
-        if key in _FLAGS:
-            raise UsageError(f"trainer {trainer!r}: {key} is set by {_FLAGS[key]}")
+        if key in _OWNED:
+            raise UsageError(f"trainer {trainer!r}: {key} is set by {_OWNED[key]}")
+        if key in _FIXED:
+            raise UsageError(f"trainer {trainer!r}: {key} cannot be set: {_FIXED[key]}", f"leave -T {key}=… out")
         if key not in known:
-            raise unknown_name(f"option of trainer {trainer!r}:", key, known)
+            raise unknown_name(f"option of trainer {trainer!r}:", key, known - set(_FIXED))
+    options = {_RENAMED.get(key, key) if _RENAMED.get(key, key) in known else key: options[key] for key in options}
+    made = _construct(arguments, {"output_dir": "", **_defaults(arguments), **options})
+    try:
+        get_reporting_integration_callbacks(made.report_to)
+    except (ValueError, ImportError, RuntimeError) as error:
+        raise UsageError(f"trainer {trainer!r}: report_to: {error}") from error
+    return options
+
+
+# In transformers 5.2x; the old name is not heard any more where the new one has a value.
+_RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
 
 
 def make_arguments(arguments: type, job: TrainJob, options: Mapping[str, Any], **fixed: Any) -> Any:
     """Build TrainingArguments, or a subclass: the job's settings, defaults for this tool, then the user's options."""
-    import torch
-
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     settings = {
         "output_dir": str(job.output_dir),
         "num_train_epochs": job.epochs,
@@ -67,52 +148,95 @@ def make_arguments(arguments: type, job: TrainJob, options: Mapping[str, Any], *
         "gradient_accumulation_steps": job.gradient_accumulation_steps,
         "learning_rate": job.learning_rate,
         "seed": job.seed,
-        "bf16": bf16,
+    }
+    return _construct(arguments, {**settings, **_defaults(arguments), **fixed, **options})
+
+
+def _defaults(arguments: type) -> dict[str, Any]:
+    """What distill has otherwise than transformers and TRL."""
+    import torch
+
+    names = {field.name for field in dataclasses.fields(arguments)}
+    checkpointing = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+    return {
+        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "ddp_find_unused_parameters": False,  # a causal model uses all of them
         "dataloader_pin_memory": torch.cuda.is_available(),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # else a NaN loss is shown as 0.0
         "report_to": "none",
-        "save_strategy": "no",
+        "save_strategy": "no",  # `Checkpoints` says when
         "remove_unused_columns": False,
-        _checkpointing(arguments): False,  # TRL turns it on by default, which costs a third more time
-        **fixed,
-        **options,
+        checkpointing: False,  # TRL turns it on by default, which costs a third more time
     }
+
+
+def _construct(arguments: type, settings: Mapping[str, Any]) -> Any:
     try:
         return arguments(**settings)
     except (ValueError, TypeError, ImportError) as error:
         raise UsageError(f"the trainer refuses its settings: {error}") from error
 
 
-def _checkpointing(arguments: type) -> str:
-    names = {field.name for field in dataclasses.fields(arguments)}  # renamed in transformers 5.2x
-    return "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
-
-
 def fit(trainer_class: type[Trainer], arguments: TrainingArguments, job: TrainJob, on_log: OnLog) -> TrainResult:
     """Train with a Trainer class; each log line goes to `on_log`, and nothing to standard output."""
-    from datasets import Dataset
-
-    columns = {
-        "input_ids": [example.input_ids for example in job.examples],
-        "labels": [example.labels for example in job.examples],
-    }
     trainer = trainer_class(
         model=job.model,
         args=arguments,
-        train_dataset=Dataset.from_dict(columns),
+        train_dataset=_dataset(job),
         data_collator=job.collate,
         processing_class=job.tokenizer,
     )
+    if trainer.is_fsdp_enabled and hasattr(job.model, "peft_config"):
+        raise UsageError(
+            "--lora cannot be trained with FSDP yet", "leave one of them out; several processes go without"
+        )
+    trainer.job = job
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Log(on_log))
-    output = trainer.train()
-    return TrainResult(output.global_step, output.training_loss, output.metrics)
+    trainer.add_callback(_Save(job.checkpoints))
+    resume_from = job.checkpoints.resume_from
+    with _quiet(), supervised_only(trainer.model):
+        output = trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    return TrainResult(output.global_step, output.training_loss, output.metrics, weights)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the Trainer's advice and the bar of each checkpoint off the terminal; `--debug` shows all."""
+    if logging.getLogger().level <= logging.DEBUG:
+        yield
+        return
+    bars, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
+    hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Setting `save_embedding_layers`")  # peft is right to do so
+            yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def _dataset(job: TrainJob) -> Any:
+    """The rows as the Dataset that Trainers ask for; tokens are read when a batch needs them."""
+    from datasets import Dataset
+
+    def rows(wanted: Mapping[str, list[int]]) -> dict[str, list]:
+        examples = [job.examples[row] for row in wanted["row"]]
+        tokens = {"input_ids": [one.input_ids for one in examples], "labels": [one.labels for one in examples]}
+        return {**tokens, "length": wanted["length"]}
+
+    lengths = [len(example.input_ids) for example in job.examples]
+    return Dataset.from_dict({"row": range(len(lengths)), "length": lengths}).with_transform(rows)
 
 
 class _Log(TrainerCallback):
-    """Passes on what the Trainer logs, and stops at the first loss that is no number."""
+    """Passes on what the Trainer logs after a step."""
 
     def __init__(self, sink: OnLog):
         self._sink = sink
@@ -121,10 +245,28 @@ class _Log(TrainerCallback):
         """Called by the Trainer after each logging step, and once at its end with the totals."""
         if not logs or "loss" not in logs:
             return
-        if not math.isfinite(float(logs["loss"])):
-            raise DistillError(
-                f"the loss is {logs['loss']} at step {state.global_step}; training stopped, no model was written",
-                "lower --learning-rate, or look at the data with `distill show`",
-            )
         row = {key: float(value) for key, value in logs.items() if isinstance(value, (int, float, str))}
+        if args.fp16 and not math.isfinite(row.get("grad_norm", 0)):
+            del row["grad_norm"]  # the loss scaler has found its limit, and leaves this step out
         self._sink({"step": state.global_step, "max_steps": state.max_steps, **row})
+
+
+class _Save(TrainerCallback):
+    """Writes a checkpoint, or stops, when it is told to."""
+
+    def __init__(self, checkpoints: Checkpoints):
+        self._checkpoints = checkpoints
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer after each optimizer step."""
+        verdict = self._checkpoints.after_step(
+            state.global_step, max_steps=state.max_steps, epoch_end=float(state.epoch).is_integer()
+        )
+        if verdict != "go on":
+            control.should_log = True  # the loss is looked at before anything is saved
+            control.should_save = True
+            control.should_training_stop |= verdict == "stop"
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer when a checkpoint's files are written."""
+        self._checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from transformers import Trainer, TrainerState
 from trl import SFTConfig, SFTTrainer
 
 from distill import TrainJob, TrainResult
-from distill.builtin.trainers.hugging_face import OnLog, check_fields, fit, make_arguments
+from distill.builtin.trainers.hugging_face import OnLog, OwnBatches, check_options, fit, make_arguments
 
 
 class TRLTrainer:
@@ -18,12 +20,11 @@ class TRLTrainer:
         options: SFTConfig fields.
 
     Raises:
-        UsageError: an unknown field (with the nearest one), or one that has a flag of its own.
+        UsageError: an unknown field (with the nearest one), one that is distill's own, or a value that does not fit.
     """
 
     def __init__(self, options: Mapping[str, Any]):
-        check_fields(options, SFTConfig, "trl")
-        self.options = dict(options)
+        self.options = check_options(options, SFTConfig, "trl")
 
     def train(self, job: TrainJob, on_log: OnLog) -> TrainResult:
         """Train `job.model`; see `distill.Trainer`."""
@@ -34,4 +35,31 @@ class TRLTrainer:
             max_length=None,  # SFTConfig's default of 1024 cuts answers away without a word
             dataset_kwargs={"skip_prepare_dataset": True},
         )
-        return fit(SFTTrainer, arguments, job, on_log)
+        return fit(_SFTTrainer, arguments, job, on_log)
+
+
+class _SFTTrainer(OwnBatches, SFTTrainer):
+    """Takes the loss of the model itself, which projects supervised positions only (see `distill.supervised_only`).
+
+    TRL's own head measures entropy and accuracy of all positions; elsewhere than on a GPU it projects them all, twice.
+    Overriding `compute_loss` is how TRL wants another loss to be put in.
+    """
+
+    def compute_loss(
+        self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The negative log-likelihood as transformers' Trainer takes it; for any other loss, TRL's way."""
+        if self.args.loss_type != "nll" or self.label_smoother is not None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch)
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        """See transformers' Trainer."""
+        if resume_from_checkpoint is not None:
+            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
+            counts = [row["num_tokens"] for row in state.log_history if "num_tokens" in row]
+            self._total_train_tokens = int(counts[-1]) if counts else 0
+        return super().train(resume_from_checkpoint, **kwargs)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """The run folder has one already."""

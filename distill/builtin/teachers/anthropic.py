@@ -1,0 +1,187 @@
+"""Anthropic's Messages API as teacher; what is asked and answered keeps the OpenAI shape of a transcript."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from distill import Answer, Message, Request, TeacherError, UsageError
+from distill.builtin.teachers.http import HttpClient, endpoint, read_key
+
+DEFAULT_BASE_URL = "https://api.anthropic.com"
+VERSION = "2023-06-01"
+"""Of the API, which wants it named in each request."""
+_HOST = "api.anthropic.com"
+
+_FINISH = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AnthropicOptions:
+    """Options of an Anthropic teacher.
+
+    Attributes:
+        base_url: where `/v1/messages` is; default: `ANTHROPIC_BASE_URL`, else Anthropic's own.
+        api_key_env: the environment variable that holds the key.
+        timeout: seconds for a whole request, its answer included.
+        max_tokens: the longest answer where `--max-tokens` does not say; the API wants a limit.
+        body: further fields of the request, as JSON, such as `thinking`; they count as parameters.
+    """
+
+    base_url: str | None = None
+    api_key_env: str = "ANTHROPIC_API_KEY"
+    timeout: float = 300.0
+    max_tokens: int = field(default=4096, metadata={"params": True})
+    body: dict[str, Any] = field(default_factory=dict, metadata={"params": True})
+
+    def __post_init__(self) -> None:
+        if not self.timeout > 0 or math.isinf(self.timeout):
+            raise ValueError("timeout must be a number of seconds above 0")
+        if self.max_tokens < 1:
+            raise ValueError("max_tokens must be at least 1")
+
+    @property
+    def api_url(self) -> str:
+        """The server that is asked: the collector finds the prices by it."""
+        return (self.base_url or os.environ.get("ANTHROPIC_BASE_URL") or DEFAULT_BASE_URL).strip()
+
+
+class AnthropicTeacher:
+    """Asks `POST {base_url}/v1/messages`.
+
+    Args:
+        options: how to reach the server.
+        model: its name there.
+
+    Raises:
+        UsageError: no model, no key where one is needed, or a malformed URL or key.
+    """
+
+    def __init__(self, options: AnthropicOptions, model: str | None):
+        if not model:
+            raise UsageError("teacher 'anthropic' needs a model", "write --teacher anthropic:MODEL")
+        self._model, self._options = model, options
+        url = endpoint(options.api_url.rstrip("/").removesuffix("/v1"), "/v1/messages")
+        key = read_key(options.api_key_env, url, _HOST)
+        headers = {"anthropic-version": VERSION} | ({"x-api-key": key} if key else {})
+        self._http = HttpClient(
+            url, headers, key=key, key_env=options.api_key_env, model=model, timeout=options.timeout
+        )
+
+    async def ask(self, request: Request) -> Answer:
+        """Ask once.
+
+        Raises:
+            TeacherError: no answer; says whether asking again may help.
+        """
+        if request.params.seed is not None:
+            raise TeacherError("the Messages API has no seed", "leave --seed out", fatal=True)
+        return self._answer(await self._http.post(self._body(request)))
+
+    async def close(self) -> None:
+        """Close the session."""
+        await self._http.close()
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        params = request.params
+        body: dict[str, Any] = {
+            "model": self._model,
+            "max_tokens": params.max_tokens or self._options.max_tokens,
+            "messages": list(_turns(message for message in request.messages if message.role != "system")),
+        }
+        system = [message.content for message in request.messages if message.role == "system" and message.content]
+        if system:
+            body["system"] = "\n\n".join(system)
+        if request.tools:
+            body["tools"] = [_tool(tool) for tool in request.tools]
+        if params.temperature is not None:
+            body["temperature"] = params.temperature
+        return body | self._options.body
+
+    def _answer(self, payload: Mapping[str, Any]) -> Answer:
+        blocks = payload.get("content")
+        if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+            raise TeacherError(f"{self._http.where} sent no content", retryable=True, maybe_paid=True)
+        text, thinking = _joined(blocks, "text", "text"), _joined(blocks, "thinking", "thinking")
+        stop, usage, model = payload.get("stop_reason"), payload.get("usage"), payload.get("model")
+        return Answer(
+            Message(
+                "assistant",
+                text,
+                reasoning_content=thinking,
+                tool_calls=tuple(_call(block) for block in blocks if block.get("type") == "tool_use"),
+                refusal=(text or "no reason given") if stop == "refusal" else None,
+            ),
+            finish_reason=_FINISH.get(stop, stop) if isinstance(stop, str) else None,
+            usage=_usage(usage) if isinstance(usage, dict) else {},
+            model=model if isinstance(model, str) else None,
+        )
+
+
+def _turns(messages: Iterable[Message]) -> Iterable[dict[str, Any]]:
+    """Messages in the API's shape: a tool's results are blocks of one user message."""
+    results: list[dict[str, Any]] = []
+    for message in messages:
+        if message.role == "tool":
+            result = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.content or ""}
+            results.append(result)
+            continue
+        if results:
+            yield {"role": "user", "content": results}
+            results = []
+        blocks = [_use(call) for call in message.tool_calls]
+        if message.content and blocks:
+            blocks.insert(0, {"type": "text", "text": message.content})
+        yield {"role": message.role, "content": blocks or message.content or ""}
+    if results:
+        yield {"role": "user", "content": results}
+
+
+def _use(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool call in OpenAI's shape as a `tool_use` block."""
+    function = call.get("function") or {}
+    try:
+        given = json.loads(function.get("arguments") or "{}")
+    except (TypeError, ValueError):
+        raise TeacherError(f"the arguments of the tool call {call.get('id')!r} are no JSON") from None
+    return {"type": "tool_use", "id": call.get("id"), "name": function.get("name"), "input": given}
+
+
+def _call(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A `tool_use` block as a tool call in OpenAI's shape."""
+    arguments = json.dumps(block.get("input") or {}, ensure_ascii=False)
+    return {"id": block.get("id"), "type": "function", "function": {"name": block.get("name"), "arguments": arguments}}
+
+
+def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool definition in OpenAI's shape as the API takes it; another shape goes as it is."""
+    function = tool.get("function")
+    if not isinstance(function, Mapping):
+        return dict(tool)
+    made = {"name": function.get("name"), "input_schema": function.get("parameters") or {"type": "object"}}
+    return made | ({"description": function["description"]} if function.get("description") else {})
+
+
+def _joined(blocks: Sequence[Mapping[str, Any]], kind: str, key: str) -> str | None:
+    parts = [block.get(key) for block in blocks if block.get("type") == kind]
+    texts = [part for part in parts if isinstance(part, str)]
+    return "".join(texts) if texts else None
+
+
+def _usage(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """The API's usage, with OpenAI's names beside its own: there the tokens read from the cache are of the prompt."""
+    counts = [usage.get(key) for key in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")]
+    fresh, written, cached = (count if isinstance(count, int) else 0 for count in counts)
+    totals = {"prompt_tokens": fresh + written + cached, "completion_tokens": usage.get("output_tokens")}
+    return totals | {"prompt_tokens_details": {"cached_tokens": cached}} | dict(usage)

@@ -1,0 +1,86 @@
+"""`distill convert`: conversations from one format to another."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from distill.cli.options import from_option, json_option
+from distill.cli.terminal import note, print_json
+from distill.dialects import DIALECTS
+from distill.errors import UsageError
+
+if TYPE_CHECKING:
+    from distill.convert import ConvertReport, Rows
+
+_LOST = {
+    "id": "ids",
+    "metadata": "metadata (teacher, finish reason, usage, other columns)",
+    "finish_reason": "the mark that an answer was cut at its length limit: it will look whole",
+    "tools": "tool definitions",
+    "messages": "messages: some were cut off, joined or parted",
+    "content": "text",
+    "empty_content": "empty texts beside tool calls",
+    "reasoning_content": "reasoning",
+    "tool_calls": "tool calls: their ids, or the spelling of their arguments",
+    "tool_call_id": "which call a tool's result belongs to",
+    "name": "names of speakers",
+    "refusal": "refusals",
+    "weight": "weights: what did not count in the loss will count",
+}
+
+
+@click.command("convert")
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@click.option("--to", required=True, type=click.Choice(list(DIALECTS)), help="The format to write.")
+@from_option
+@click.option("--force", is_flag=True, help="Replace OUT where it exists.")
+@json_option
+def command(source: str, target: str, to: str, data_format: str | None, force: bool, as_json: bool) -> int:
+    """Convert the conversations of IN to another format, and say what was lost.
+
+    IN is JSON lines or one JSON array; OUT is JSON lines, and appears whole or not at all. - stands for standard
+    input, or output. What a format cannot hold is counted and named, found by reading every written row again. Rows
+    that it cannot hold at all are left out, and named; the exit code is then 1.
+
+    \b
+        distill convert transcripts.jsonl chats.jsonl --to sharegpt
+        distill convert alpaca.json - --to openai | head
+
+    prompt-completion is TRL's conversational one, lists of messages; a conversation becomes a row an answer. alpaca
+    keeps earlier turns in `history`, as LLaMA-Factory has it.
+    """
+    from distill.convert import convert_file
+
+    if as_json and target == "-":
+        raise UsageError("--json prints the report where the rows go", "give OUT a file name, or leave out --json")
+    report = convert_file(source, target, to, data_format, overwrite=force, watch=_watch)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        _show(report)
+    return 1 if report.left_out else 0
+
+
+def _watch(rows: Rows) -> Rows:
+    from tqdm import tqdm
+
+    return tqdm(rows, unit="row", desc="converting", disable=None)
+
+
+def _show(report: ConvertReport) -> None:
+    note(
+        f"{report.converted} of {_rows(report.rows)} converted to {report.to}"
+        + (f", as {report.written}: {report.split} were split by answer" if report.split else "")
+    )
+    for kind, finding in sorted(report.lost.items(), key=lambda item: -item[1].rows):
+        note(f"lost in {_rows(finding.rows)} (first: {finding.example}): {_LOST.get(kind, kind)}")
+    for reason, finding in sorted(report.reasons.items(), key=lambda item: -item[1].rows):
+        note(f"left out {_rows(finding.rows)} (first: {finding.example}): {reason}")
+
+
+def _rows(count: int) -> str:
+    return f"{count} row" + ("" if count == 1 else "s")

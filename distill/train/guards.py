@@ -1,0 +1,97 @@
+"""What stops a training before it does harm: values that are not finite, memory and disk that are not enough."""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill.errors import DistillError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_NO_MEMORY = ("DefaultCPUAllocator: can't allocate", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_NO_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+_NO_DISK = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed", "unexpected pos")
+
+
+def check_finite_row(row: Mapping[str, float], kept: str | None) -> None:
+    """Stop at the first loss or gradient that is not finite.
+
+    Args:
+        row: as a trainer logs it.
+        kept: the last good checkpoint, if there is one.
+
+    Raises:
+        DistillError: names the step and the value.
+    """
+    for key, what in (("loss", "the loss"), ("grad_norm", "the gradient's norm")):
+        value = row.get(key)
+        if value is not None and not math.isfinite(value):
+            raise DistillError(
+                f"{what} is {value} at step {int(row['step'])}; training stopped, no model was written",
+                "lower --learning-rate, or look at the data with `distill show`"
+                + (f"; {kept} holds the last good weights" if kept else ""),
+            )
+
+
+def check_finite_weights(weights: Mapping[str, Tensor]) -> None:
+    """Publish nothing that holds NaN or infinity.
+
+    Raises:
+        DistillError: names the weight.
+    """
+    for name, weight in weights.items():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            raise DistillError(
+                f"after training, {name} holds values that are not finite; no model was written",
+                "lower --learning-rate",
+            )
+
+
+def clear_failures(memory_hint: str, folder: Path) -> Callable[[str], AbstractContextManager[None]]:
+    """Turn the many errors that mean "out of memory", "disk full" or "peer gone" into one line that says what to do.
+
+    Args:
+        memory_hint: what to lower.
+        folder: what is written into.
+
+    Returns:
+        A function that takes what a block does ("training") and gives the context to run it in: it raises a
+        DistillError in place of such an error; all others pass.
+    """
+
+    @contextmanager
+    def doing(what: str) -> Iterator[None]:
+        try:
+            yield
+        except DistillError:
+            raise
+        except Exception as error:
+            if isinstance(error, MemoryError) or _says(error, _NO_MEMORY):
+                raise DistillError(f"out of memory while {what}: {_first_line(error)}", memory_hint) from error
+            if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or _says(error, _NO_DISK):
+                raise DistillError(
+                    f"the disk is full: {folder} could not be written while {what}",
+                    "free some space, then run the same command with --resume",
+                ) from error
+            if type(error).__name__ == "DistBackendError" or (
+                isinstance(error, RuntimeError) and _says(error, _NO_PEER)
+            ):
+                raise DistillError(f"another process ended while {what}", "its own error says why") from error
+            raise
+
+    return doing
+
+
+def _says(error: Exception, texts: tuple[str, ...]) -> bool:
+    # torch's and safetensors' own errors are RuntimeErrors, or of no common kind: they are known by their words.
+    return any(text in str(error) for text in texts)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
