@@ -215,3 +215,16 @@ def test_the_trainers_own_sampling_is_used_where_it_is_asked_for(manager, bloom,
             trainer_options={"train_sampling_strategy": strategy}, formatter="special-tokens",
         )  # fmt: skip
         assert train(settings, manager).steps == 3
+
+
+def test_a_batch_is_counted_in_rows_or_in_tokens(article, tmp_path):
+    from click.testing import CliRunner
+
+    from distill import make_plugin_manager
+    from distill.cli.main import build_cli
+
+    words = ["train", str(article), "--student", "x", "--out", str(tmp_path / "run"), "--batch-tokens", "100"]
+    done = CliRunner().invoke(
+        build_cli(make_plugin_manager(environ={"DISTILL_PLUGINS": ""})), [*words, "--batch-size", "4"]
+    )
+    assert isinstance(done.exception, UsageError) and "exclude each other" in str(done.exception)
