@@ -60,12 +60,17 @@ class LabelerSpec:
 
     `build` is called with (options, encoder): the encoder shows how the chosen formatter and tokenizer encode a
     conversation, for a labeler that must know it.
+
+    Attributes:
+        allows: errors of the label proof that are this labeler's purpose, such as `partial-answer` for one that leaves
+            out a part of answers: `check` and `train` accept them as if the user had said `--allow`.
     """
 
     name: str
     summary: str
     build: Callable[[Any, Encoder], Labeler]
     options: type = NoOptions
+    allows: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

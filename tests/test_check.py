@@ -117,6 +117,28 @@ def test_train_refuses_what_the_proof_finds_wrong(bloom, write, tmp_path, capsys
     assert main([*words, "--allow", "end-not-trained"]) == 0
 
 
+def test_what_a_labeler_is_for_is_allowed(bloom, write, tmp_path, capsys):
+    plugin = tmp_path / "half.py"
+    source = """
+import distill
+
+class Half:
+    def label(self, encoded):
+        last = max(encoded.turn)
+        return [-100 if n == encoded.turn.index(last) or not wrote else token
+                for n, (token, wrote) in enumerate(zip(encoded.input_ids, encoded.assistant_mask))]
+
+@distill.hookimpl
+def register_labelers():
+    return [distill.LabelerSpec("half", "", lambda options, encoder: Half()ALLOWS)]
+"""
+    words = ["check", str(write(GOOD)), "--student", str(bloom), "--labeler", "half"]
+    for allows, code, said in (("", 1, "error: partial-answer"), (", allows=['partial-answer']", 0, "error, allowed")):
+        plugin.write_text(source.replace("ALLOWS", allows))
+        assert main(["--plugin", str(plugin), *words]) == code
+        assert said in capsys.readouterr().out
+
+
 def test_an_unknown_finding_cannot_be_allowed(bloom, write, tmp_path, capsys):
     for words in (["check"], ["train", "--out", str(tmp_path / "run")]):
         assert main([*words, str(write(GOOD)), "--student", str(bloom), "--allow", "leak"]) == 2

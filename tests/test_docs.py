@@ -30,14 +30,16 @@ def test_links_lead_somewhere(page):
 
 def test_the_plugin_on_the_page_works(bloom, article, tmp_path):
     source = next(block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "register_labelers" in block)
-    plugin = tmp_path / "no_end.py"
+    plugin = tmp_path / "short.py"
     plugin.write_text(source)
     words = ["--plugin", plugin, "show", article, "--student", bloom, "--formatter", "special-tokens"]
-    shown = distill(*words, "--labeler", "no-end", "--json", "-n", "1")
+    shown = distill(*words, "--labeler", "short", "--json", "-n", "1")
     assert shown.returncode == 0, shown.stderr
     row = json.loads(shown.stdout)
     trained = [token for token, label in zip(row["tokens"], row["labels"], strict=True) if label != -100]
-    assert "".join(trained) == "perro"
+    assert "".join(trained) == "perro</s>"
+    words = ["--plugin", plugin, "check", article, "--student", bloom, "--labeler", "short"]
+    assert distill(*words).returncode == 0
 
 
 def test_every_command_has_help_and_every_option_a_word():

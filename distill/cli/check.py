@@ -93,24 +93,25 @@ def command(
         data_format,
     )
     report = check(data, work, max_length=max_length or max_positions(ref), against=against)
-    errors = report.findings.errors(allow)
+    allowed = {*allow, *manager.labelers.get(labeler).allows}
+    errors = report.findings.errors(allowed)
     if as_json:
         counts = {one.name: getattr(report, one.name) for one in fields(report) if one.name != "findings"}
         print_json({"ok": not errors, **counts, "findings": [finding.as_dict() for finding in report.findings]})
     else:
-        _show(report, allow)
+        _show(report, allowed)
     return 1 if errors else 0
 
 
-def _show(report: CheckReport, allow: tuple[str, ...]) -> None:
+def _show(report: CheckReport, allowed: set[str]) -> None:
     click.echo(
         f"{report.rows} rows: {report.trained_rows} are trained as {report.examples} examples, {report.skipped_rows} "
         f"are not; {report.trained_tokens} of {report.tokens} tokens count in the loss; the longest has "
         f"{report.longest} tokens"
     )
     for finding in report.findings:
-        _show_finding(finding, finding.code in allow)
-    if not report.findings.errors(allow):
+        _show_finding(finding, finding.code in allowed)
+    if not report.findings.errors(allowed):
         click.secho("No error: every trained answer reads back as the assistant wrote it.", fg="green")
 
 

@@ -73,7 +73,7 @@ def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) 
     )
     if not len(prepared.examples):
         raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill check`")
-    prepared.findings.raise_errors(settings.allow)
+    prepared.findings.raise_errors({*settings.allow, *manager.labelers.get(settings.labeler).allows})
     new_tokens = tuple(range(known, len(tokenizer)))
     return Ready(trainer, ref, encoder, new_tokens, labeler, prepared, _report(settings, prepared, processes))
 
