@@ -102,8 +102,10 @@ def test_thirty_kill_points(manager, student, article, tmp_path, labeler):
         assert_same(out, tmp_path / "whole")
 
 
-def test_lora_is_resumed_exactly(manager, student, article, tmp_path):
-    how = {"lora": LoraSettings(r=4, dropout=0.1)}
+@pytest.mark.parametrize(
+    "how", [{"lora": LoraSettings(r=4, dropout=0.1)}, {"batch_tokens": 64}], ids=["lora", "tokens"]
+)
+def test_adapters_and_token_budgets_are_resumed_exactly(manager, student, article, tmp_path, how):
     run(manager, student, article, tmp_path / "whole", **how)
     with pytest.raises(Killed):
         run(manager, student, article, tmp_path / "run", kill_after=4, save_steps=1, **how)
