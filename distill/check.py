@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from distill.dataset import Work, prepare_files
+from distill.dataset import prepare_files
 from distill.dialects import read_transcripts
 from distill.errors import DataError
 from distill.findings import Findings
 from distill.transcripts import message_to_dict
 from distill.types import Message, Transcript
+from distill.work import Work
 
 
 @dataclass(frozen=True, slots=True)

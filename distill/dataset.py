@@ -19,11 +19,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import date
 from importlib import metadata
 from itertools import chain, islice
@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.dialects import find_dialect, open_rows, parse_row
-from distill.encode import Encoder
 from distill.errors import DataError, DistillError
 from distill.examples import Examples, to_batch
 from distill.files import sha256_of, whole_folder
@@ -39,9 +38,9 @@ from distill.findings import Findings
 from distill.jsonl import dumps
 from distill.models import cache_dir
 from distill.prepare import CHUNK, Chunk, Overlong, Prepared, Skipped, fit, prepare_chunk
-from distill.protocols import Labeler
-from distill.turns import Turns, choose_turns
+from distill.turns import choose_turns
 from distill.types import Source
+from distill.work import Work
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,25 +53,6 @@ _PACKAGES = ("transformers", "tokenizers", "jinja2", "pyarrow")
 
 Row = tuple[str, int, dict[str, Any]]
 """A file's name, a line's number, and the JSON object there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """How to prepare: the encoder and labeler, and what they were made of.
-
-    Attributes:
-        labeler_name: for errors.
-        settings: names and options of formatter and labeler: part of the cached data's name.
-        turns: which answers of a conversation are trained.
-        data_format: the format of the rows, as `distill.dialects` names it; None: found out row by row.
-    """
-
-    encoder: Encoder
-    labeler: Labeler
-    labeler_name: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    turns: Turns = "all"
-    data_format: str | None = None
 
 
 def prepare_files(

@@ -10,13 +10,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.dataset import Work, prepare_files
+from distill.dataset import prepare_files
 from distill.encode import Encoder
 from distill.errors import DistillError, UsageError
 from distill.files import whole_file
 from distill.show import Place, ShownRow, places
 from distill.text import printable
 from distill.types import IGNORE_INDEX
+from distill.work import Work
 
 if TYPE_CHECKING:
     from jinja2 import Template

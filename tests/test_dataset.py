@@ -12,12 +12,13 @@ from tokenizers_zoo import ZOO
 
 from distill import DataError, DistillError, PluginError, make_formatter
 from distill import dataset as room
-from distill.dataset import Work, prepare_files
+from distill.dataset import prepare_files
 from distill.dialects import read_transcripts
 from distill.examples import Examples
 from distill.formats import make_labeler
 from distill.prepare import prepare
 from distill.student import prepare_tokenizer
+from distill.work import Work
 
 
 @pytest.fixture(autouse=True)

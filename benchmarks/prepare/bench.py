@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from distill import make_formatter, make_plugin_manager
+from distill import make_plugin_manager
 from distill.models import resolve_model
 
 GENERATION = (
@@ -60,14 +60,10 @@ def make_rows(path: Path, count: int) -> None:
 
 def run_distill(path: Path, student: str) -> tuple[float, int, int]:
     """File to proved, labelled, memory-mapped examples, with an empty cache."""
-    from distill.dataset import Work, prepare_files
-    from distill.formats import make_labeler
-    from distill.models import load_tokenizer
-    from distill.student import prepare_tokenizer
+    from distill.dataset import prepare_files
+    from distill.work import make_work
 
-    manager = make_plugin_manager()
-    encoder = prepare_tokenizer(load_tokenizer(student), make_formatter("chat-template"), "chat-template")
-    work = Work(encoder, make_labeler("masked", {}, manager, encoder), "masked")
+    work = make_work(student, make_plugin_manager(), "chat-template", {}, "masked", {})
     began = time.perf_counter()
     prepared = prepare_files([path], work)
     seconds = time.perf_counter() - began

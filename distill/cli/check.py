@@ -73,27 +73,16 @@ def command(
     code 1, and keeps `distill train` from starting; --allow CODE accepts it.
     """
     from distill.check import check
-    from distill.dataset import Work
     from distill.findings import Findings
-    from distill.formats import make_formatter, make_labeler
-    from distill.models import load_tokenizer, max_positions, resolve_model
-    from distill.student import prepare_tokenizer
+    from distill.models import max_positions, resolve_model
+    from distill.work import make_work
 
     Findings.check_codes(allow)
     format_options, label_options = parse_pairs(formatter_options, "-F"), parse_pairs(labeler_options, "-L")
-    made = make_formatter(formatter, format_options, manager)
     ref = resolve_model(student, manager)
-    encoder = prepare_tokenizer(load_tokenizer(ref), made, formatter)
-    work = Work(
-        encoder,
-        make_labeler(labeler, label_options, manager, encoder),
-        labeler,
-        {"formatter": [formatter, format_options], "labeler": [labeler, label_options]},
-        turns,
-        data_format,
-    )
+    work = make_work(ref, manager, formatter, format_options, labeler, label_options, turns, data_format)
     report = check(data, work, max_length=max_length or max_positions(ref), against=against)
-    allowed = {*allow, *manager.labelers.get(labeler).allows}
+    allowed = {*allow, *work.allows}
     errors = report.findings.errors(allowed)
     if as_json:
         counts = {one.name: getattr(report, one.name) for one in fields(report) if one.name != "findings"}

@@ -80,30 +80,26 @@ def command(
     --json prints one object a row: {"row", "id", "token_ids", "tokens", "labels", "trained"}.
     """
     from distill.dialects import read_transcripts
-    from distill.formats import make_formatter, make_labeler
-    from distill.models import load_tokenizer, resolve_model
+    from distill.models import resolve_model
     from distill.show import show
-    from distill.student import prepare_tokenizer
     from distill.turns import choose_turns
+    from distill.work import make_work
 
     if page and as_json:
         raise UsageError("--html and --json are two ways to show the rows", "choose one")
     format_options, label_options = parse_pairs(formatter_options, "-F"), parse_pairs(labeler_options, "-L")
-    made = make_formatter(formatter, format_options, manager)
-    encoder = prepare_tokenizer(load_tokenizer(resolve_model(student, manager)), made, formatter)
-    labels = make_labeler(labeler, label_options, manager, encoder)
+    ref = resolve_model(student, manager)
+    work = make_work(ref, manager, formatter, format_options, labeler, label_options, turns, data_format)
     number = None if every else count or (_SHOWN_ON_PAGE if page else _SHOWN)
     transcripts = choose_turns(read_transcripts(data, data_format), turns)
-    rows = show(transcripts, encoder, labels, labeler, number)
+    rows = show(transcripts, work.encoder, work.labeler, labeler, number)
     if page:
-        from distill.dataset import Work
         from distill.show_page import check_target, summarise, write_page
 
         check_target(page)
-        names = {"formatter": [formatter, format_options], "labeler": [labeler, label_options]}
-        summary = summarise(data, Work(encoder, labels, labeler, names, turns, data_format))
+        summary = summarise(data, work)
         about = {"data": str(data), "student": student, "formatter": formatter, "labeler": labeler}
-        shown = write_page(rows, summary, encoder, page, about)
+        shown = write_page(rows, summary, work.encoder, page, about)
         note(f"{page}: {shown} of {summary.rows} rows, {summary.skipped} of all would be skipped")
         return
     row = None

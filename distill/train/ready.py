@@ -7,20 +7,19 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from distill.dataset import Work, prepare_files
+from distill.dataset import prepare_files
 from distill.encode import Encoder
 from distill.errors import DataError, DistillError
 from distill.findings import Findings
-from distill.formats import make_formatter, make_labeler
-from distill.models import load_tokenizer, max_positions, resolve_model
+from distill.models import max_positions, resolve_model
 from distill.plugins import PluginManager
 from distill.prepare import Prepared
 from distill.protocols import Labeler, Trainer
 from distill.specs import make_options
-from distill.student import prepare_tokenizer
 from distill.train.batching import batch_sampler
 from distill.train.estimate import estimate, largest_batch
 from distill.train.settings import Estimate, TrainReport, TrainSettings
+from distill.work import make_work
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,28 +61,24 @@ def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) 
     trainer_spec = manager.trainers.get(settings.trainer)
     trainer = trainer_spec.build(make_options(trainer_spec, settings.trainer_options, "trainer"))
     ref = resolve_model(settings.student, manager)
-    formatter = make_formatter(settings.formatter, settings.formatter_options, manager)
-    tokenizer = load_tokenizer(ref)
-    known = len(tokenizer)
-    encoder = prepare_tokenizer(tokenizer, formatter, settings.formatter)
-    labeler = make_labeler(settings.labeler, settings.labeler_options, manager, encoder)
-    work = Work(encoder, labeler, settings.labeler, _identity(settings), settings.turns, settings.data_format)
+    work = make_work(
+        ref,
+        manager,
+        settings.formatter,
+        settings.formatter_options,
+        settings.labeler,
+        settings.labeler_options,
+        settings.turns,
+        settings.data_format,
+    )
     prepared = prepare_files(
         settings.data, work, max_length=settings.max_length or max_positions(ref), overlong=settings.overlong
     )
     if not len(prepared.examples):
         raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill check`")
-    prepared.findings.raise_errors({*settings.allow, *manager.labelers.get(settings.labeler).allows})
-    new_tokens = tuple(range(known, len(tokenizer)))
-    return Ready(trainer, ref, encoder, new_tokens, labeler, prepared, _report(settings, prepared, processes))
-
-
-def _identity(settings: TrainSettings) -> dict[str, object]:
-    """What decides how a row is prepared."""
-    return {
-        "formatter": [settings.formatter, dict(settings.formatter_options)],
-        "labeler": [settings.labeler, dict(settings.labeler_options)],
-    }
+    prepared.findings.raise_errors({*settings.allow, *work.allows})
+    report = _report(settings, prepared, processes)
+    return Ready(trainer, ref, work.encoder, work.new_tokens, work.labeler, prepared, report)
 
 
 def estimate_of(ready: Ready, settings: TrainSettings, note: Callable[[str], None]) -> Estimate | None:

@@ -1,0 +1,76 @@
+"""What is to be done with transcripts: the student's encoder, the labeler, and what they were made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from distill.encode import Encoder
+from distill.formats import make_formatter, make_labeler
+from distill.models import load_tokenizer
+from distill.plugins import PluginManager
+from distill.protocols import Labeler
+from distill.student import prepare_tokenizer
+from distill.turns import Turns
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How to prepare transcripts.
+
+    Attributes:
+        encoder: for the student and its format.
+        labeler: decides which tokens count.
+        labeler_name: for errors.
+        settings: names and options of formatter and labeler: part of the cached data's name.
+        turns: which answers of a conversation are trained.
+        data_format: the format of the rows, as `distill.dialects` names it; None: found out row by row.
+        allows: errors of the label proof that are the labeler's purpose.
+        new_tokens: ids of the tokens that the format brought.
+    """
+
+    encoder: Encoder
+    labeler: Labeler
+    labeler_name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    turns: Turns = "all"
+    data_format: str | None = None
+    allows: tuple[str, ...] = ()
+    new_tokens: tuple[int, ...] = ()
+
+
+def make_work(
+    ref: str,
+    manager: PluginManager,
+    formatter: str,
+    formatter_options: Mapping[str, Any],
+    labeler: str,
+    labeler_options: Mapping[str, Any],
+    turns: Turns = "all",
+    data_format: str | None = None,
+) -> Work:
+    """Load the student's tokenizer, and build formatter and labeler by their names.
+
+    Args:
+        ref: the student, as `resolve_model` returns it.
+        manager: the plugins.
+        formatter, formatter_options, labeler, labeler_options: as the user named them.
+        turns, data_format: see `Work`.
+
+    Raises:
+        DistillError: what is named does not exist or does not fit.
+    """
+    made, tokenizer = make_formatter(formatter, formatter_options, manager), load_tokenizer(ref)
+    known = len(tokenizer)
+    encoder = prepare_tokenizer(tokenizer, made, formatter)
+    return Work(
+        encoder,
+        make_labeler(labeler, labeler_options, manager, encoder),
+        labeler,
+        {"formatter": [formatter, dict(formatter_options)], "labeler": [labeler, dict(labeler_options)]},
+        turns,
+        data_format,
+        tuple(manager.labelers.get(labeler).allows),
+        tuple(range(known, len(tokenizer))),
+    )
