@@ -57,6 +57,7 @@ _LAZY = {
     "cache_dir": "distill.models",
     "clean_surrogates": "distill.jsonl",
     "convert_model": "distill.models",
+    "has_half_surrogate": "distill.text",
     "data_loader": "distill.train.batching",
     "supervised_only": "distill.train.head",
 }
@@ -104,6 +105,7 @@ __all__ = [
     "clean_surrogates",
     "convert_model",
     "data_loader",
+    "has_half_surrogate",
     "hookimpl",
     "make_formatter",
     "make_plugin_manager",

@@ -64,6 +64,7 @@ class Encoder:
         self.formatter = formatter
         self.name = name
         self._text = PlainText(tokenizer)
+        self._shaped = isinstance(formatter, ShapedFormatter)
         self.control_ids = frozenset(self._text.control_ids)
         self.proved: ByShape[bool] = ByShape()
         self._frames: ByShape[Frame] = ByShape()
@@ -79,7 +80,7 @@ class Encoder:
 
     def shape(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Hashable | None:
         """What decides the rendering, texts apart; None where the formatter cannot say (see `ShapedFormatter`)."""
-        if not isinstance(self.formatter, ShapedFormatter):
+        if not self._shaped:
             return None
         try:
             return self.formatter.shape(messages, self.tokenizer, tools=tools or None)

@@ -39,9 +39,11 @@ class Proof:
     findings: Findings = field(default_factory=Findings)
     _answers: list[_Read] = field(default_factory=list)
     _added_prompt: str = ""
+    _unknown: int | None = None
 
     def __post_init__(self) -> None:
         self._added_prompt = added_system_prompt(self.encoder)
+        self._unknown = self.encoder.tokenizer.unk_token_id
 
     def examine(
         self,
@@ -83,7 +85,7 @@ class Proof:
     def _controls(self, transcript: Transcript, segments: Sequence[Segment], ids: Sequence[int], where: str) -> None:
         """As many control tokens as the template's own text has: none came from a message."""
         found = sum(map(self.encoder.control_ids.__contains__, ids))
-        unknown = self.encoder.tokenizer.unk_token_id
+        unknown = self._unknown
         if found != sum(self.encoder.count_controls(part.text) for part in segments if not part.content):
             if unknown is not None and unknown in self.encoder.control_ids and unknown in ids:
                 self.findings.add("unknown-token", where)

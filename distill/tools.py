@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distill.errors import DataError
+from distill.text import has_half_surrogate
 
 
 def refuse_control_tokens(tools: Sequence[Mapping[str, Any]], holds_control: Callable[[str], bool]) -> None:
@@ -22,7 +23,7 @@ def refuse_control_tokens(tools: Sequence[Mapping[str, Any]], holds_control: Cal
         for text in _strings(tool):
             if holds_control(text):
                 raise DataError(f"tool definition {number} spells out a control token of this student: {text[:60]!r}")
-            if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            if has_half_surrogate(text):
                 raise DataError(f"tool definition {number} has half a surrogate pair, which is no text")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.errors import DataError
+from distill.text import has_half_surrogate
 from distill.types import ROLES, Message, Source, Transcript
 
 
@@ -98,7 +99,7 @@ def _check_json(value: Any, where: str) -> None:
 
 
 def _check_encodable(text: str, where: str) -> None:
-    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+    if has_half_surrogate(text):
         raise DataError(f"{where} has half a surrogate pair, which is no text", "replace it, e.g. with U+FFFD")
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from distill import Message, Segment
+from distill import Message, Segment, has_half_surrogate
 from distill.builtin.formatters.placeholders import Leaf, Row
 
 _FIELDS = {"content": "content", "reasoning": "reasoning_content"}
@@ -64,7 +64,7 @@ def plain(messages: Sequence[Message]) -> bool:
                 continue
             if not text or text.isspace() or "</think>" in text:
                 return False
-            if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            if has_half_surrogate(text):
                 return False
         if message.content is None:
             return False

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from distill import DataError, Message, Segment, message_to_dict
+from distill import DataError, Message, Segment, has_half_surrogate, message_to_dict
 
 # Letters and digits only: survives trimming, escaping and JSON in any template.
 _PLACEHOLDER = re.compile(r"distillQ7x(\d+)x7Q")
@@ -148,7 +148,7 @@ class Blanks:
         return blank
 
     def _take(self, text: str, turn: int, role: str, kind: Literal["content", "reasoning", "call", "name"]) -> str:
-        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        if has_half_surrogate(text):
             raise DataError(f"message {turn} has half a surrogate pair, which is no text")
         self.leaves.append(Leaf(text, turn, role, kind))
         return f"distillQ7x{len(self.leaves) - 1}x7Q"
