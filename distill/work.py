@@ -8,7 +8,7 @@ from typing import Any
 
 from distill.encode import Encoder
 from distill.formats import make_formatter, make_labeler
-from distill.models import load_tokenizer
+from distill.models import load_tokenizer, resolve_model
 from distill.plugins import PluginManager
 from distill.protocols import Labeler
 from distill.student import prepare_tokenizer
@@ -28,6 +28,7 @@ class Work:
         data_format: the format of the rows, as `distill.dialects` names it; None: found out row by row.
         allows: errors of the label proof that are the labeler's purpose.
         new_tokens: ids of the tokens that the format brought.
+        ref: the student, as `resolve_model` returns it; empty where the encoder came from elsewhere.
     """
 
     encoder: Encoder
@@ -38,10 +39,11 @@ class Work:
     data_format: str | None = None
     allows: tuple[str, ...] = ()
     new_tokens: tuple[int, ...] = ()
+    ref: str = ""
 
 
 def make_work(
-    ref: str,
+    student: str,
     manager: PluginManager,
     formatter: str,
     formatter_options: Mapping[str, Any],
@@ -53,7 +55,7 @@ def make_work(
     """Load the student's tokenizer, and build formatter and labeler by their names.
 
     Args:
-        ref: the student, as `resolve_model` returns it.
+        student: as the user named it.
         manager: the plugins.
         formatter, formatter_options, labeler, labeler_options: as the user named them.
         turns, data_format: see `Work`.
@@ -61,7 +63,10 @@ def make_work(
     Raises:
         DistillError: what is named does not exist or does not fit.
     """
-    made, tokenizer = make_formatter(formatter, formatter_options, manager), load_tokenizer(ref)
+    manager.labelers.get(labeler)  # a wrong name fails before anything is loaded
+    made = make_formatter(formatter, formatter_options, manager)
+    ref = resolve_model(student, manager)
+    tokenizer = load_tokenizer(ref)
     known = len(tokenizer)
     encoder = prepare_tokenizer(tokenizer, made, formatter)
     return Work(
@@ -73,4 +78,5 @@ def make_work(
         data_format,
         tuple(manager.labelers.get(labeler).allows),
         tuple(range(known, len(tokenizer))),
+        ref,
     )

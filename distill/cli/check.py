@@ -74,14 +74,13 @@ def command(
     """
     from distill.check import check
     from distill.findings import Findings
-    from distill.models import max_positions, resolve_model
+    from distill.models import max_positions
     from distill.work import make_work
 
     Findings.check_codes(allow)
     format_options, label_options = parse_pairs(formatter_options, "-F"), parse_pairs(labeler_options, "-L")
-    ref = resolve_model(student, manager)
-    work = make_work(ref, manager, formatter, format_options, labeler, label_options, turns, data_format)
-    report = check(data, work, max_length=max_length or max_positions(ref), against=against)
+    work = make_work(student, manager, formatter, format_options, labeler, label_options, turns, data_format)
+    report = check(data, work, max_length=max_length or max_positions(work.ref), against=against)
     allowed = {*allow, *work.allows}
     errors = report.findings.errors(allowed)
     if as_json:

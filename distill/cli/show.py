@@ -80,7 +80,6 @@ def command(
     --json prints one object a row: {"row", "id", "token_ids", "tokens", "labels", "trained"}.
     """
     from distill.dialects import read_transcripts
-    from distill.models import resolve_model
     from distill.show import show
     from distill.turns import choose_turns
     from distill.work import make_work
@@ -88,8 +87,7 @@ def command(
     if page and as_json:
         raise UsageError("--html and --json are two ways to show the rows", "choose one")
     format_options, label_options = parse_pairs(formatter_options, "-F"), parse_pairs(labeler_options, "-L")
-    ref = resolve_model(student, manager)
-    work = make_work(ref, manager, formatter, format_options, labeler, label_options, turns, data_format)
+    work = make_work(student, manager, formatter, format_options, labeler, label_options, turns, data_format)
     number = None if every else count or (_SHOWN_ON_PAGE if page else _SHOWN)
     transcripts = choose_turns(read_transcripts(data, data_format), turns)
     rows = show(transcripts, work.encoder, work.labeler, labeler, number)

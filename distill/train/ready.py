@@ -11,7 +11,7 @@ from distill.dataset import prepare_files
 from distill.encode import Encoder
 from distill.errors import DataError, DistillError
 from distill.findings import Findings
-from distill.models import max_positions, resolve_model
+from distill.models import max_positions
 from distill.plugins import PluginManager
 from distill.prepare import Prepared
 from distill.protocols import Labeler, Trainer
@@ -60,9 +60,8 @@ def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) 
     manager.formatters.get(settings.formatter), manager.labelers.get(settings.labeler)  # a wrong name fails first
     trainer_spec = manager.trainers.get(settings.trainer)
     trainer = trainer_spec.build(make_options(trainer_spec, settings.trainer_options, "trainer"))
-    ref = resolve_model(settings.student, manager)
     work = make_work(
-        ref,
+        settings.student,
         manager,
         settings.formatter,
         settings.formatter_options,
@@ -72,13 +71,13 @@ def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) 
         settings.data_format,
     )
     prepared = prepare_files(
-        settings.data, work, max_length=settings.max_length or max_positions(ref), overlong=settings.overlong
+        settings.data, work, max_length=settings.max_length or max_positions(work.ref), overlong=settings.overlong
     )
     if not len(prepared.examples):
         raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill check`")
     prepared.findings.raise_errors({*settings.allow, *work.allows})
     report = _report(settings, prepared, processes)
-    return Ready(trainer, ref, work.encoder, work.new_tokens, work.labeler, prepared, report)
+    return Ready(trainer, work.ref, work.encoder, work.new_tokens, work.labeler, prepared, report)
 
 
 def estimate_of(ready: Ready, settings: TrainSettings, note: Callable[[str], None]) -> Estimate | None:
