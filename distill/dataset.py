@@ -167,6 +167,7 @@ def _on_all_cores(rows: Iterator[Row], work: Work) -> Iterator[tuple[pa.RecordBa
         for chunk in chunks:
             yield _packed(_prepare(chunk, work))
         return
+    gc.freeze()  # what stands is looked through by no collection now, and stays shared with the processes
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(cores, mp_context=context, initializer=_enter, initargs=(work, os.getpid()))
     waiting = deque()
@@ -181,6 +182,7 @@ def _on_all_cores(rows: Iterator[Row], work: Work) -> Iterator[tuple[pa.RecordBa
         raise DistillError("a process that prepared rows died", "was it killed for want of memory?") from None
     finally:
         pool.shutdown(cancel_futures=True)
+        gc.unfreeze()
 
 
 def _packed(chunk: Chunk) -> tuple[pa.RecordBatch, Chunk]:
@@ -200,7 +202,6 @@ def _enter(work: Work, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the pool
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # threads do not survive a fork, and every core has its process
-    gc.freeze()
     gc.disable()  # a third of the time, in which nothing is found: chunks are freed by their counts
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
