@@ -241,6 +241,8 @@ def main() -> None:
     parser.add_argument("--only", default="speed,memory,added,kills,faults", help="parts, separated by commas")
     given = parser.parse_args()
     names = [name for name in given.peers.split(",") if name]
+    if unknown := [name for name in names if name not in PEERS]:
+        parser.error(f"unknown peer {unknown[0]!r}; known: {', '.join(PEERS)}")
     WORK.mkdir(parents=True, exist_ok=True)
     parts = {
         "speed": lambda: speed(given.rows, names),
