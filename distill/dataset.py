@@ -95,26 +95,16 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _in_memory(rows: Sequence[Row], work: Work) -> Prepared:
-    whole, examples = Chunk(0), []
+    whole = Chunk(0)
     for start in range(0, len(rows), CHUNK):
-        made = _prepare(rows[start : start + CHUNK], work)
-        examples += made.examples
-        _add(whole, made)
-    return Prepared(Examples.of(examples), whole.skipped, whole.rows, whole.split, whole.findings)
+        whole.add(_prepare(rows[start : start + CHUNK], work))
+    return Prepared.of(whole)
 
 
 def _prepare(rows: Sequence[Row], work: Work) -> Chunk:
     named = find_dialect(work.data_format) if work.data_format else None
     transcripts = (parse_row(row, Source(file, line), named)[0] for file, line, row in rows)
     return prepare_chunk(list(choose_turns(transcripts, work.turns)), work.encoder, work.labeler, work.labeler_name)
-
-
-def _add(whole: Chunk, part: Chunk) -> None:
-    """Add up all but the examples."""
-    whole.rows += part.rows
-    whole.split += part.split
-    whole.skipped += part.skipped
-    whole.findings.merge(part.findings)
 
 
 def _write(folder: Path, rows: Iterator[Row], work: Work) -> None:
@@ -127,7 +117,7 @@ def _write(folder: Path, rows: Iterator[Row], work: Work) -> None:
         with pa.OSFile(str(made / "examples.arrow"), "wb") as file, _stream(file) as stream:
             for batch, chunk in _on_all_cores(rows, work):
                 stream.write_batch(batch)
-                _add(whole, chunk)
+                whole.add(chunk)
                 bar.update(chunk.rows)
         report = {
             "rows": whole.rows,

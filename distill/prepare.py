@@ -59,6 +59,14 @@ class Chunk:
     split: int = 0
     findings: Findings = field(default_factory=Findings)
 
+    def add(self, other: Chunk) -> None:
+        """Take in the transcripts of another chunk, which follow these."""
+        self.rows += other.rows
+        self.examples += other.examples
+        self.skipped += other.skipped
+        self.split += other.split
+        self.findings.merge(other.findings)
+
 
 @dataclass(slots=True)
 class Prepared:
@@ -74,6 +82,11 @@ class Prepared:
     split: int
     findings: Findings
     truncated: int = 0
+
+    @classmethod
+    def of(cls, chunk: Chunk) -> Prepared:
+        """All transcripts, prepared as one chunk, in memory."""
+        return cls(Examples.of(chunk.examples), chunk.skipped, chunk.rows, chunk.split, chunk.findings)
 
     @property
     def trained_rows(self) -> int:
@@ -117,13 +130,8 @@ def prepare(
     whole = Chunk(0)
     rows = iter(transcripts)
     while chunk := list(islice(rows, CHUNK)):
-        made = prepare_chunk(chunk, encoder, labeler, labeler_name)
-        whole.rows += made.rows
-        whole.split += made.split
-        whole.examples += made.examples
-        whole.skipped += made.skipped
-        whole.findings.merge(made.findings)
-    prepared = Prepared(Examples.of(whole.examples), whole.skipped, whole.rows, whole.split, whole.findings)
+        whole.add(prepare_chunk(chunk, encoder, labeler, labeler_name))
+    prepared = Prepared.of(whole)
     fit(prepared, max_length, overlong)
     return prepared
 
