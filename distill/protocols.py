@@ -211,6 +211,13 @@ class TrainJob:
     learning_rate: float
     seed: int
     batch_tokens: int | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each example; where the examples are on disk, without reading them."""
+        known = getattr(self.examples, "lengths", None)
+        return [len(example.input_ids) for example in self.examples] if known is None else known.tolist()
+
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
 
 

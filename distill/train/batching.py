@@ -224,6 +224,5 @@ def data_loader(job: TrainJob, *, process_index: int = 0, num_processes: int = 1
     """
     from torch.utils.data import DataLoader
 
-    lengths = [len(example.input_ids) for example in job.examples]
-    sampler = batch_sampler(job, lengths, process_index=process_index, num_processes=num_processes)
+    sampler = batch_sampler(job, job.lengths, process_index=process_index, num_processes=num_processes)
     return DataLoader(_Rows(job.examples), batch_sampler=sampler, collate_fn=job.collate, **options)

@@ -231,7 +231,7 @@ def _dataset(job: TrainJob) -> Any:
         tokens = {"input_ids": [one.input_ids for one in examples], "labels": [one.labels for one in examples]}
         return {**tokens, "length": wanted["length"]}
 
-    lengths = [len(example.input_ids) for example in job.examples]
+    lengths = job.lengths
     return Dataset.from_dict({"row": range(len(lengths)), "length": lengths}).with_transform(rows)
 
 
