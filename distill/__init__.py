@@ -58,6 +58,7 @@ _LAZY = {
     "clean_surrogates": "distill.jsonl",
     "convert_model": "distill.models",
     "has_half_surrogate": "distill.text",
+    "hushed": "distill.models",
     "data_loader": "distill.train.batching",
     "supervised_only": "distill.train.head",
 }
@@ -107,6 +108,7 @@ __all__ = [
     "data_loader",
     "has_half_surrogate",
     "hookimpl",
+    "hushed",
     "make_formatter",
     "make_plugin_manager",
     "message_to_dict",

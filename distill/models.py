@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from contextlib import contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -194,18 +194,30 @@ def convert_model(source: str | Path, target: Path) -> Path:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' bars and advice off the terminal; with `--debug` they show, and errors are raised anyway."""
+    """As `hushed`, and with nothing on standard error; errors are raised anyway."""
+    with hushed() as silent, ExitStack() as stack:
+        if silent:  # reading GGUF draws a bar of its own
+            stack.enter_context(redirect_stderr(stack.enter_context(open(os.devnull, "w"))))
+        yield
+
+
+@contextmanager
+def hushed() -> Iterator[bool]:
+    """Keep transformers' bars and advice off the terminal; with `--debug` they show.
+
+    Yields:
+        Whether they are kept off.
+    """
     from transformers.utils import logging as hf_logging
 
     if logging.getLogger().level <= logging.DEBUG:
-        yield
+        yield False
         return
     bars, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
     hf_logging.disable_progress_bar()
     hf_logging.set_verbosity_error()
     try:
-        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # reading GGUF draws a bar of its own
-            yield
+        yield True
     finally:
         hf_logging.set_verbosity(level)
         if bars:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -14,9 +13,8 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.utils import logging as hf_logging
 
-from distill import Checkpoints, TrainJob, TrainResult, UsageError, data_loader, supervised_only, unknown_name
+from distill import Checkpoints, TrainJob, TrainResult, UsageError, data_loader, hushed, supervised_only, unknown_name
 
 OnLog = Callable[[Mapping[str, float]], None]
 
@@ -206,20 +204,10 @@ def fit(trainer_class: type[Trainer], arguments: TrainingArguments, job: TrainJo
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the Trainer's advice and the bar of each checkpoint off the terminal; `--debug` shows all."""
-    if logging.getLogger().level <= logging.DEBUG:
-        yield
-        return
-    bars, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
-    hf_logging.disable_progress_bar()
-    hf_logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
+    with hushed() as silent, warnings.catch_warnings():
+        if silent:
             warnings.filterwarnings("ignore", "Setting `save_embedding_layers`")  # peft is right to do so
-            yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars:
-            hf_logging.enable_progress_bar()
+        yield
 
 
 def _dataset(job: TrainJob) -> Any:
