@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from distill import IGNORE_INDEX, Example, TrainJob, UsageError, data_loader, pad_batch
@@ -70,6 +70,7 @@ def test_every_row_comes_once_an_epoch(lengths, size, processes, accumulation, e
 
 @settings(deadline=None, max_examples=60)
 @given(LENGTHS, st.integers(1, 3), st.integers(0, 2), st.one_of(st.none(), st.integers(60, 200)))
+@example([1, 1, 1, 16, 31, 29, 31], 1, 0, 60)
 def test_processes_and_accumulation_take_the_same_steps(lengths, size, epoch, tokens):
     words = {"batch_size": size, "batch_tokens": tokens}
     one, two, four = (

@@ -100,7 +100,8 @@ class LengthBatchSampler:
         else:
             needed, unit = max(len(self._by_tokens(epoch)[0]) for epoch in range(self._epochs)), self._step
         whole = -(-needed // unit) * unit
-        return whole if whole <= len(self._lengths) else -(-needed // self._processes) * self._processes
+        # Too few rows: each is a batch, so that the steps are the same however they are dealt out.
+        return -(-min(whole, len(self._lengths)) // self._processes) * self._processes
 
     def _all(self, epoch: int) -> list[Batch]:
         """The batches of all processes, in the order in which they are dealt out."""
