@@ -13,6 +13,7 @@ import click
 
 import distill
 from distill.cli import check, collect, convert, export, generate, plugins, quickstart, show, train
+from distill.cli import run as run_command
 from distill.cli.terminal import printable
 from distill.errors import DistillError
 from distill.plugins import PluginManager, make_plugin_manager
@@ -26,6 +27,7 @@ COMMANDS = (
     generate.command,
     export.command,
     plugins.command,
+    run_command.command,
     quickstart.command,
 )
 

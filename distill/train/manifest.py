@@ -63,6 +63,24 @@ def describe(
     return json.loads(json.dumps(manifest, ensure_ascii=False))
 
 
+def identity(settings: TrainSettings, manager: PluginManager, ref: str) -> dict[str, Any]:
+    """All that makes a training, in one process, the one it is, before its data are read: label → value.
+
+    Two trainings with equal identities give the same student; `check_same` asks for no more than that.
+    """
+    counts = TrainReport("", 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    manifest = describe(settings, manager, ref, None, counts, {}, 1)
+    student = manifest["student"]
+    return {
+        **{f"data {n}": f"sha256:{one['sha256']}" for n, one in enumerate(manifest["data"], 1)},
+        "student": f"sha256:{student['sha256']}" if student["sha256"] else student["name"],
+        **{name: one["value"] for name, one in manifest["settings"].items() if name not in _FREE},
+        **{f"plugin of the {kind}": _short(one) for kind, one in manifest["plugins"].items()},
+        **{f"version of {name}": version for name, version in manifest["versions"].items() if name != "python"},
+        "device": manifest["device"]["kind"],
+    }
+
+
 def resolved(settings: TrainSettings, origins: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Each setting's value, as JSON holds it, and where it came from."""
     return {
