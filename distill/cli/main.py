@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 import distill
-from distill.cli import check, collect, convert, export, generate, plugins, quickstart, show, train
+from distill.cli import check, collect, convert, doctor, export, generate, plugins, quickstart, show, train
 from distill.cli import run as run_command
 from distill.cli.terminal import printable
 from distill.errors import DistillError
@@ -29,6 +29,7 @@ COMMANDS = (
     plugins.command,
     run_command.command,
     quickstart.command,
+    doctor.command,
 )
 
 
