@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 import distill
-from distill.cli import check, collect, convert, doctor, export, generate, plugins, quickstart, show, train
+from distill.cli import check, collect, compare, convert, doctor, export, generate, plugins, quickstart, show, train
 from distill.cli import run as run_command
 from distill.cli.terminal import printable
 from distill.errors import DistillError
@@ -25,6 +25,7 @@ COMMANDS = (
     show.command,
     train.command,
     generate.command,
+    compare.command,
     export.command,
     plugins.command,
     run_command.command,

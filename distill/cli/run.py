@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from distill.cli.compare import Bars
 from distill.cli.options import json_option
 from distill.cli.terminal import note, print_json, printable
 from distill.cli.train import Progress
@@ -22,19 +23,20 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Check everything, and say what would run, why, and what it would take.")
 @json_option
 @click.pass_obj
-def command(manager: PluginManager, recipe: Path, dry_run: bool, as_json: bool) -> None:
-    """Do what RECIPE.yaml says: collect, check, train, each step only where something has changed for it.
+def command(manager: PluginManager, recipe: Path, dry_run: bool, as_json: bool) -> int:
+    """Do what RECIPE.yaml says: collect, check, train, compare, each only where something has changed for it.
 
     \b
         prompts: prompts.jsonl
         out: spanish
         collect: {teacher: openai:gpt-5-mini, max-tokens: 64, max-usd: 2}
         train: {student: smollm2, labeler: masked, epochs: 3}
+        compare: {data: held-out.jsonl}
 
     Keys are the long options of the commands; `teacher-options`, `formatter-options`, `labeler-options` and
     `trainer-options` are mappings and stand for -T, -F, -L and -T. Paths are relative to the recipe. `check` takes
-    `allow` and `against`; `collect` also `max-failed: 5%`, the share of rows that may fail. Secrets belong into the
-    environment.
+    `allow` and `against`, `collect` also `max-failed: 5%`, the share of rows that may fail; nothing is compared without
+    `compare`. Secrets belong into the environment.
 
     Everything that can be checked is checked before the first request. Stopped or killed at any moment, the same
     command goes on. A step runs again when what it depends on has changed, or what it made is gone. Nothing is
@@ -44,17 +46,19 @@ def command(manager: PluginManager, recipe: Path, dry_run: bool, as_json: bool) 
     from distill.recipe import run_recipe
     from distill.recipe.steps import Watch
 
-    progress = Progress()
+    progress, bars = Progress(), Bars()
     try:
-        report = run_recipe(recipe, manager, dry_run=dry_run, watch=Watch(note, progress, progress=True))
+        report = run_recipe(recipe, manager, dry_run=dry_run, watch=Watch(note, progress, True, bars))
     finally:
         progress.close()
+        bars.close()
     if as_json:
         print_json(asdict(report))
     elif dry_run:
         _show_plan(report)
     else:
         _show(report)
+    return 0 if dry_run else _exit_code(report)
 
 
 def _show_plan(report: RecipeReport) -> None:
@@ -65,10 +69,21 @@ def _show_plan(report: RecipeReport) -> None:
 
 
 def _show(report: RecipeReport) -> None:
-    trained = next(step.result for step in report.steps if step.step == "train")
+    results = {step.step: step.result for step in report.steps}
+    trained, compared = results["train"], results.get("compare")
     click.echo(
         printable(
             f"{report.run}: trained on {trained['trained_rows']} of {trained['rows']} rows, {trained['steps']} steps, "
             f"mean loss {trained['loss']:.4f}"
         )
     )
+    if compared is not None:
+        click.secho(f"student against its base: {compared['verdict']}", bold=True)
+        for reason in compared["reasons"]:
+            click.echo(f"  {printable(reason)}")
+
+
+def _exit_code(report: RecipeReport) -> int:
+    """As `compare` has it: 1 where the student is not better than its base."""
+    verdicts = [step.result["verdict"] for step in report.steps if step.step == "compare" and step.result]
+    return 0 if all(verdict == "better" for verdict in verdicts) else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,9 @@ from distill.specs import make_options
 from distill.types import Params
 
 if TYPE_CHECKING:
+    from distill.collect import NamedTeacher
     from distill.collect.plan import Plan
+    from distill.compare import CompareSettings
     from distill.train import LoraSettings, TrainSettings
     from distill.work import Work
 
@@ -37,12 +39,13 @@ class ReadyRecipe:
     Attributes:
         recipe, loaded: what was read.
         manager: the plugins.
-        prompts, out, store, against: its files, relative ones in the recipe's folder; no store: in `out`.
+        prompts, out, store, against, held_out: its files, relative ones in the recipe's folder; no store: in `out`.
         plan: what is asked of each prompt.
         work: the student's encoder and labeler.
         max_length: the most tokens of an example; None: the student sets no limit.
         values: of the training's settings, but for data and run folder.
         origins: setting → where it came from.
+        compare: how to compare; None: the recipe does not.
     """
 
     recipe: Recipe
@@ -57,6 +60,8 @@ class ReadyRecipe:
     max_length: int | None
     values: Mapping[str, Any]
     origins: Mapping[str, str]
+    held_out: tuple[Path, ...] = ()
+    compare: CompareSettings | None = None
 
     def settings(self, transcripts: Path, run: Path) -> TrainSettings:
         """What to train on these transcripts, into this folder."""
@@ -81,10 +86,9 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
     if not prompts.is_file():  # a pipe could not be read again when the recipe goes on
         raise UsageError(f"{loaded.where(('prompts',))}: no file {str(prompts)!r}", "paths are relative to the recipe")
     plan = _plan(recipe, loaded, folder, manager, prompts)
-    against = tuple(folder / name for name in recipe.check.against)
-    for n, one in enumerate(against):
-        if not one.is_file():
-            raise UsageError(f"{loaded.where(('check', 'against', n))}: no file {str(one)!r}")
+    against = _files(loaded, folder, recipe.check.against, "check", "against")
+    held_out = _files(loaded, folder, recipe.compare.data if recipe.compare else [], "compare", "data")
+    compare = None if recipe.compare is None else _compare_settings(recipe, loaded, folder, manager)
     values = _train_values(recipe, loaded, folder)
     work, max_length = _work(recipe, loaded, manager, values)
     return ReadyRecipe(
@@ -94,12 +98,61 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
         prompts=prompts,
         out=folder / recipe.out,
         store=None if recipe.collect.out is None else folder / recipe.collect.out,
-        against=against,
+        against=tuple(dict.fromkeys((*against, *held_out))),
+        held_out=held_out,
+        compare=compare,
         plan=plan,
         work=work,
         max_length=max_length,
         values=values,
         origins={_SETTINGS.get(name, name): "recipe" for name in recipe.train.model_fields_set},
+    )
+
+
+def _files(loaded: Loaded, folder: Path, names: Sequence[str], *place: str) -> tuple[Path, ...]:
+    files = tuple(folder / name for name in names)
+    for n, file in enumerate(files):
+        if not file.is_file():
+            raise UsageError(f"{loaded.where((*place, n))}: no file {str(file)!r}", "paths are relative to the recipe")
+    return files
+
+
+def _model(name: str, folder: Path) -> str:
+    """A model as it is named, or the path of what has that name in the recipe's folder."""
+    return str((folder / name).resolve()) if (folder / name).exists() else name
+
+
+def _teacher(name: str, folder: Path) -> str:
+    """As `_model`, for the MODEL of `NAME:MODEL`: replay:FILE, transformers:FOLDER."""
+    kind, colon, model = name.partition(":")
+    return f"{kind}{colon}{_model(model, folder)}" if model else name
+
+
+def _compare_settings(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager) -> CompareSettings:
+    from distill.collect import make_teacher
+    from distill.compare import CompareSettings
+
+    section = recipe.compare
+    if not section.data:
+        raise UsageError(
+            f"{loaded.where(('compare',))}: `compare` needs conversations that are not trained on",
+            "`compare: {data: FILE}`",
+        )
+    asked: dict[str, NamedTeacher | None] = {}
+    for who in ("teacher", "judge"):
+        name, options = getattr(section, who), getattr(section, f"{who}_options")
+        if name is None and options:
+            raise UsageError(f"{loaded.where(('compare', f'{who}-options'))}: there is no `{who}`", f"add `{who}: …`")
+        with _at(loaded, "compare", who):
+            asked[who] = None if name is None else make_teacher(manager, _teacher(name, folder), options)
+    return CompareSettings(
+        base=None if section.base is None else _model(section.base, folder),
+        data_format=section.from_,
+        limit=section.limit,
+        max_tokens=section.max_tokens,
+        batch_size=section.batch_size,
+        seed=section.seed,
+        **asked,
     )
 
 
@@ -110,13 +163,10 @@ def _plan(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager, 
     from distill.collect.prompts import open_prompts
 
     section = recipe.collect
-    name, colon, model = section.teacher.partition(":")
-    if colon and (folder / model).exists():  # replay:FILE, transformers:FOLDER
-        model = str((folder / model).resolve())
     common = {key: getattr(section, key) for key in ("base_url", "timeout", "logprobs")}
     params = Params(section.max_tokens, section.temperature, section.seed)
     with _at(loaded, "collect", "teacher-options" if section.teacher_options else "teacher"):
-        teacher = make_teacher(manager, f"{name}{colon}{model}", section.teacher_options, **common)
+        teacher = make_teacher(manager, _teacher(section.teacher, folder), section.teacher_options, **common)
     with _at(loaded, "collect"):
         plan = make_plan(manager, teacher, None, params, section.system, section.samples, section.limit)
         Limits(section.concurrency, section.retries, section.rpm, section.tpm, section.max_usd, section.price)
@@ -137,8 +187,7 @@ def _train_values(recipe: Recipe, loaded: Loaded, folder: Path) -> dict[str, Any
     given = {name: values.pop(key) for key, name in _LORA.items()}
     lora, qlora = values.pop("lora"), values.pop("qlora")
     values["lora"] = _lora(loaded, lora or qlora, qlora, given)
-    if (folder / section.student).exists():
-        values["student"] = str((folder / section.student).resolve())
+    values["student"] = _model(section.student, folder)
     return {**values, "allow": tuple(recipe.check.allow)}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from distill.plugins import PluginManager
 from distill.recipe.ready import ReadyRecipe, make_ready
 from distill.recipe.state import Record, State, alone_in
-from distill.recipe.steps import Step, Watch, check_step, collect_step, train_step
+from distill.recipe.steps import Step, Watch, check_step, collect_step, compare_step, train_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +82,23 @@ def run_recipe(
         return _report(ready, tuple(_do(ready, State(ready.out), watch)))
 
 
-def _steps(ready: ReadyRecipe, watch: Watch) -> tuple[Callable[[Mapping[str, Path]], Step], ...]:
-    """How each step is made of what those before it have made."""
-    return (
-        lambda made: collect_step(ready, watch),
-        lambda made: check_step(ready, watch, made["collect"]),
-        lambda made: train_step(ready, watch, made["collect"]),
-    )
+def _steps(ready: ReadyRecipe, watch: Watch) -> Iterator[tuple[str, str | None, Callable[[Mapping[str, Path]], Step]]]:
+    """The steps: name, the step whose outcome it needs, and how it is made of what those before it have made."""
+    yield "collect", None, lambda made: collect_step(ready, watch)
+    yield "check", "collect", lambda made: check_step(ready, watch, made["collect"])
+    yield "train", "collect", lambda made: train_step(ready, watch, made["collect"])
+    if ready.compare is not None:
+        yield "compare", "train", lambda made: compare_step(ready, watch, made["train"])
 
 
 def _do(ready: ReadyRecipe, state: State, watch: Watch) -> Iterator[StepReport]:
     made: dict[str, Path] = {}
-    for make in _steps(ready, watch):
+    for _, _, make in _steps(ready, watch):
         step, began = make(made), time.monotonic()
         why = state.why(step.name, step.inputs, step.intact)
-        watch.note(f"{step.name}: {_said(why, step, state)}")
         record = state.begin(step.name, step.inputs, step.stem)
+        where = f" → {ready.out / record.made}" if record.made else ""
+        watch.note(f"{step.name}: {why or 'nothing has changed'}{where}")
         if why is not None:
             try:
                 result = step.do(ready.out / str(record.made))
@@ -108,14 +109,6 @@ def _do(ready: ReadyRecipe, state: State, watch: Watch) -> Iterator[StepReport]:
             record = state.finish(record, result)
         made[step.name] = ready.out / str(record.made)
         yield _step_report(step, why, record, time.monotonic() - began, made[step.name])
-
-
-def _said(why: str | None, step: Step, state: State) -> str:
-    """A line's end about a step: that it is done, or why it runs and where."""
-    found = state.find(step.name, step.inputs)
-    if why is None:
-        return "nothing has changed" + (f" ({state.folder / found.made})" if found and found.made else "")
-    return why
 
 
 def _step_report(step: Step, why: str | None, record: Record, seconds: float, made: Path) -> StepReport:
@@ -130,12 +123,12 @@ def _step_report(step: Step, why: str | None, record: Record, seconds: float, ma
 
 
 def _plan(ready: ReadyRecipe, state: State, watch: Watch) -> tuple[StepReport, ...]:
-    """What each step would do; those after a step whose outcome is not known yet depend on it."""
+    """What each step would do; what a step that is to run will give is not known to those after it."""
     reports: list[StepReport] = []
     made: dict[str, Path] = {}
-    for name, make in zip(("collect", "check", "train"), _steps(ready, watch), strict=True):
-        if name != "collect" and "collect" not in made:
-            reports.append(StepReport(name, "would run", "after collect, if that gives other transcripts"))
+    for name, after, make in _steps(ready, watch):
+        if after is not None and after not in made:
+            reports.append(StepReport(name, "would run", f"after {after}, unless that gives what it gave before"))
             continue
         step = make(made)
         why, found = state.why(name, step.inputs, step.intact), state.find(name, step.inputs)

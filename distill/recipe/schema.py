@@ -6,14 +6,13 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from distill.errors import UsageError, unknown_name
 from distill.recipe.load import Loaded, Place, load_yaml
-
-M = TypeVar("M", bound=BaseModel)
 
 
 def _word(value: Any) -> str:
@@ -49,6 +48,10 @@ Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 
 
+_EMPTY = BeforeValidator(lambda value: {} if value is None else value)
+"""For `check:` with nothing behind it."""
+
+
 class Section(BaseModel):
     """A part of a recipe: `key-names` as on the command line, nothing unknown, no value of another type."""
 
@@ -59,10 +62,6 @@ class Section(BaseModel):
         allow_inf_nan=False,
         alias_generator=lambda name: name.rstrip("_").replace("_", "-"),
     )
-
-    def given(self) -> dict[str, Any]:
-        """The values that stand in the recipe, by the names of the fields."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 class Collect(Section):
@@ -126,14 +125,31 @@ class Train(Section):
     lora_targets: Texts | None = None
 
 
+class Compare(Section):
+    """Options of `distill compare`, with `teacher-options` and `judge-options` for -T and -J."""
+
+    data: Texts = []
+    from_: Text | None = None
+    base: Text | None = None
+    teacher: Text | None = None
+    teacher_options: Options = {}
+    judge: Text | None = None
+    judge_options: Options = {}
+    max_tokens: Count = 256
+    batch_size: Count = 16
+    limit: Count | None = None
+    seed: int = 0
+
+
 class Recipe(Section):
     """A whole recipe."""
 
     prompts: Text
     out: Text
     collect: Collect
-    check: Annotated[Check, BeforeValidator(lambda value: {} if value is None else value)] = Check()
-    train: Annotated[Train, BeforeValidator(lambda value: {} if value is None else value)] = Train()
+    check: Annotated[Check, _EMPTY] = Check()
+    train: Annotated[Train, _EMPTY] = Train()
+    compare: Annotated[Compare | None, _EMPTY] = None
 
 
 def load_recipe(path: str | Path) -> tuple[Recipe, Loaded]:
@@ -165,17 +181,23 @@ def _problem(loaded: Loaded, error: Mapping[str, Any]) -> UsageError:
 
 
 def _section(place: Place) -> type[Section]:
+    """The section that a place in the recipe is, by its keys."""
     found: type[Section] = Recipe
     for part in place:
-        found = next(field.annotation for name, field in found.model_fields.items() if (field.alias or name) == part)
+        found = next(_model_of(field) for name, field in found.model_fields.items() if (field.alias or name) == part)
     return found
+
+
+def _model_of(field: FieldInfo) -> type[Section] | None:
+    """The section that a field holds; None: it holds a value."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
 
 
 def _elsewhere(key: str, section: type[Section]) -> str | None:
     """Where a key of another section belongs."""
-    others = {name: field.annotation for name, field in Recipe.model_fields.items() if field.annotation is not section}
-    for name, other in others.items():
-        if isinstance(other, type) and key in {field.alias for field in getattr(other, "model_fields", {}).values()}:
+    for name, other in ((name, _model_of(field)) for name, field in Recipe.model_fields.items()):
+        if other not in (None, section) and key in {field.alias for field in other.model_fields.values()}:
             return f"it belongs under `{name}`"
     return None
 

@@ -132,7 +132,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     for label in [*now, *(label for label in before if label not in now)]:
         was, value = before.get(label), now.get(label)
         if was != value:
-            hashed = any(str(one).startswith("sha256:") for one in (was, value))
+            hashed = "sha256:" in f"{was}{value}"
             found.append(f"{label} changed" if hashed else f"{label} is {_short(value)}, was {_short(was)}")
     more = f", and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return "; ".join(found[:_NAMED]) + more

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import DataError, DistillError
-from distill.files import sha256_of
+from distill.files import sha256_of, whole_file
 from distill.plugins import PluginManager
 from distill.recipe.gather import gather, store_of
 from distill.recipe.ready import ReadyRecipe
 from distill.recipe.state import Record
+from distill.types import Params
 
 if TYPE_CHECKING:
     from distill.check import CheckReport
@@ -35,11 +36,13 @@ class Watch:
         note: told a line at a time.
         on_log: told of each training step.
         progress: whether a collection shows its live line.
+        on_compare: told how far a comparison is; None: nobody.
     """
 
     note: Note = lambda text: None
     on_log: Log = lambda row: None
     progress: bool = False
+    on_compare: Callable[[str, int, int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,10 +228,45 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
     return Step("train", inputs, do, lines, "run", intact)
 
 
+def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
+    """Compare the student with its base; makes the figures, and a page of them beside."""
+    from distill.collect.ids import all_params
+    from distill.models import resolve_model
+    from distill.train.manifest import versions
+
+    settings = ready.compare
+    base = ready.work.ref if settings.base is None else resolve_model(settings.base, ready.manager)
+    asked = {who: getattr(settings, who) for who in ("teacher", "judge") if getattr(settings, who) is not None}
+    inputs = {
+        "student": _weights(str(run / "model")),
+        "base": _weights(base),
+        "data": [f"sha256:{sha256_of(path)}" for path in ready.held_out],
+        "from": settings.data_format,
+        "limit": settings.limit,
+        "max-tokens": settings.max_tokens,
+        "batch-size": settings.batch_size,
+        "seed": settings.seed,
+        **{who: [one.name, all_params(Params(), one.options)] for who, one in asked.items()},
+        **{f"version of {name}": version for name, version in versions().items() if name != "python"},
+    }
+
+    def do(target: Path) -> dict[str, Any]:
+        from distill.compare import as_json, compare
+
+        told = {"note": lambda text: watch.note(f"  {text}"), "on_progress": watch.on_compare}
+        found = compare(run, ready.held_out, ready.manager, settings, **told)
+        with whole_file(target) as file:
+            file.write(as_json(found, indent=1) + "\n")
+        return {"verdict": found.verdict, "reasons": list(found.reasons), "warnings": list(found.warnings)}
+
+    def intact(record: Record) -> bool:
+        return (ready.out / str(record.made)).is_file()
+
+    return Step("compare", inputs, do, lambda: [f"{run} and its base"], "comparison.json", intact)
+
+
 def write_recipe(ready: ReadyRecipe, run: Path, inputs: Mapping[str, Any]) -> None:
     """Put the recipe, and what it came to, into the run folder."""
-    from distill.files import whole_file
-
     resolved = {
         "recipe": str(ready.loaded.path),
         "settings": ready.recipe.model_dump(mode="json", by_alias=True),
@@ -254,6 +292,14 @@ def _student(ref: str) -> str:
         if file.is_file() and file.suffix in (".json", ".jinja", ".model", ".txt"):
             digest.update(f"{file.name} {sha256_of(file)}\n".encode())
     return f"sha256:{digest.hexdigest()}"
+
+
+def _weights(ref: str) -> str:
+    """What stands for a model: its weights, or its name on the hub."""
+    from distill.train.manifest import digest_of_model
+
+    digest = digest_of_model(ref)
+    return ref if digest is None else f"sha256:{digest}"
 
 
 def _code(manager: PluginManager, names: Mapping[str, str]) -> dict[str, str]:

@@ -53,9 +53,9 @@ def describe(
         "plugins": {
             kind: _owner(manager, kind, getattr(settings, kind)) for kind in ("formatter", "labeler", "trainer")
         },
-        "versions": _versions(),
+        "versions": versions(),
         "device": {"kind": _device(), "processes": processes},
-        "student": {"name": settings.student, "sha256": _digest_of_model(ref)},
+        "student": {"name": settings.student, "sha256": digest_of_model(ref)},
         "data": [{"file": str(path), "sha256": sha256_of(path)} for path in settings.data],
         "examples": {"count": report.examples, "sha256": examples and examples.digest()},
         "report": asdict(report),
@@ -156,7 +156,8 @@ def _owner(manager: PluginManager, kind: str, name: str) -> dict[str, str | None
     return {"name": name, "plugin": record.name, "distribution": record.distribution, "version": record.version}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a student depends on."""
     found = {"python": sys.version.split()[0]}
     for name in _VERSIONS:
         try:
@@ -172,8 +173,8 @@ def _device() -> str:
     return torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
 
 
-def _digest_of_model(ref: str) -> str | None:
-    """Of a local model's weights and config; None for one of the hub, which its name stands for."""
+def digest_of_model(ref: str) -> str | None:
+    """A hash of a local model's weights and config; None for one of the hub, which its name stands for."""
     path = Path(ref)
     if path.is_file():
         return sha256_of(path)
