@@ -80,9 +80,9 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         kept = [] if resume_step is None else [row for row in self.metric_rows() if row["step"] <= resume_step]
-        self._write_manifest(manifest)  # first: a kill after it leaves a run
         self._write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         self._write("skipped.jsonl", "".join(dumps(asdict(row)) + "\n" for row in prepared.skipped))
+        self._write_manifest(manifest)
 
     def metric_rows(self) -> list[dict[str, float]]:
         """The rows of `metrics.jsonl`; a last line that a kill cut off does not count."""
@@ -141,9 +141,7 @@ class RunFolder:
     def _check_is_run(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file", "--out names a folder")
-        if not self.path.is_dir() or (self.path / "run.json").is_file():
-            return
-        if any(path.name != ".run.json.tmp" for path in self.path.iterdir()):  # which a kill may have left
+        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "run.json").is_file():
             raise UsageError(f"{self.path} holds something that is not a run", "choose another --out")
 
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
