@@ -93,12 +93,12 @@ def _look(transcripts: Iterable[Transcript], held_out: dict[bytes, str], finding
             findings.add("role-order", where, strange)
         if transcript.messages[-1].role == "user":
             findings.add("ends-on-user", where)
-        digest = _digest(transcript.messages)
+        digest = conversation_digest(transcript.messages)
         if digest in seen:
             findings.add("duplicate", where, f"as {seen[digest]}")
         else:
             seen[digest] = where
-        if held_out and (known := held_out.get(_prompt(transcript))):
+        if held_out and (known := held_out.get(prompt_digest(transcript))):
             findings.add("leakage", where, f"as {known}")
 
 
@@ -123,11 +123,11 @@ def _prompts(paths: Sequence[Path]) -> dict[bytes, str]:
         if not transcripts:
             raise DataError(f"{path} is empty", "--against takes a file of held-out transcripts")
         for transcript in transcripts:
-            found.setdefault(_prompt(transcript), str(transcript.source))
+            found.setdefault(prompt_digest(transcript), str(transcript.source))
     return found
 
 
-def _prompt(transcript: Transcript) -> bytes:
+def prompt_digest(transcript: Transcript) -> bytes:
     """A digest of what the user asks first, in whatever case and spacing: the same question is a leak in any form."""
     asked = []
     for message in transcript.messages:
@@ -138,6 +138,7 @@ def _prompt(transcript: Transcript) -> bytes:
     return hashlib.blake2b("\0".join(asked).encode(), digest_size=16).digest()
 
 
-def _digest(messages: Sequence[Message]) -> bytes:
+def conversation_digest(messages: Sequence[Message]) -> bytes:
+    """A digest of a whole conversation."""
     rows = [message_to_dict(message) for message in messages]
     return hashlib.blake2b(json.dumps(rows, sort_keys=True).encode(), digest_size=16).digest()
