@@ -31,6 +31,16 @@ from distill.testing.server import Asked, Reply, completion
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
 
+SERVER = "http://localhost:8000/v1"
+PLUGIN = """
+import distill
+
+
+@distill.hookimpl
+def register_models():
+    return [distill.ModelSpec("smollm2", "a tiny one", path=lambda: {path!r})]
+"""
+
 _BLOCK = re.compile(
     r"<!-- (?P<mark>tested|fails|said)[^>]*-->\n```(?P<language>\w+)\n(?P<text>.*?)```"
     r"|<!-- set-up\n(?P<setup>.*?)-->",
@@ -112,11 +122,14 @@ class Session:
 
     Args:
         folder: where they run.
-        names: what a page calls things → what they are here.
+        student: the model that is called `smollm2` there.
+        server: the URL of what is `http://localhost:8000/v1` there.
     """
 
-    def __init__(self, folder: Path, names: dict[str, str]):
-        self.folder, self.names = folder, names
+    def __init__(self, folder: Path, student: Path, server: str = ""):
+        self.folder, self.names = folder, {SERVER: server or SERVER}
+        self.plugin = student.parent / "smollm2.py"
+        self.plugin.write_text(PLUGIN.format(path=str(student)), encoding="utf-8")
         self.patch = pytest.MonkeyPatch()
         self.said = ""
 
@@ -156,7 +169,7 @@ class Session:
             self.patch.setenv(name, value)
         out = io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            code = main([self.names.get(word, word) for word in words[at + 1 :]])
+            code = main(["--plugin", str(self.plugin), *(self.names.get(word, word) for word in words[at + 1 :])])
         if at:
             self.patch.undo()
         text = out.getvalue()

@@ -42,9 +42,10 @@ def server():
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
 def test_the_commands_of_a_page_do_what_it_says(page, smollm2, server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DISTILL_PLUGINS", "")  # the built-in ones, and a model called smollm2
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-" + "0" * 40)
-    session = Session(tmp_path, {"smollm2": str(smollm2), "http://localhost:8000/v1": server.url})
+    session = Session(tmp_path, smollm2, server.url)
     for block in blocks(page):
         session.run(block)
 
@@ -142,7 +143,8 @@ def test_the_plugin_on_the_page_works(smollm2, tmp_path, monkeypatch):
     row = {"messages": [{"role": "user", "content": "dog?"}, {"role": "assistant", "content": "perro"}]}
     (tmp_path / "chats.jsonl").write_text(json.dumps(row) + "\n")
     monkeypatch.chdir(tmp_path)
-    session = Session(tmp_path, {"smollm2": str(smollm2)})
+    monkeypatch.setenv("DISTILL_PLUGINS", "")
+    session = Session(tmp_path, smollm2)
     words = "chats.jsonl --student smollm2 --labeler short"
     session.run(Block("tested", f"distill --plugin short.py show {words}\ndistill --plugin short.py check {words}"))
     session.run(
