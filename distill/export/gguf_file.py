@@ -141,7 +141,7 @@ def _data(weight: _Weight, architecture: Architecture, config: PreTrainedConfig)
 
     tensor = weight.source.get_tensor(weight.name).float()
     array = architecture.reorder(weight.name, tensor, config).contiguous().numpy()
-    if weight.qtype == Kind.F16 and float(np.abs(array).max(initial=0)) > np.finfo(np.float16).max:
+    if weight.qtype == Kind.F16 and float(np.abs(array).max(initial=0)) > float(np.finfo(np.float16).max):
         raise DistillError(
             f"the weight {weight.name!r} holds numbers that float16 cannot", "export with --outtype bf16 or f32"
         )

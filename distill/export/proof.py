@@ -88,6 +88,8 @@ def prove(model: Path, file: Path, outtype: str) -> list[str]:
     notes.append(_compare_ids(tokenizer, written, asked, file))
     try:
         theirs = load_model(str(file))
+    except RuntimeError as error:
+        raise DistillError(f"the GGUF file cannot be read back: {error}") from error
     except DistillError as error:
         notes.append(f"not compared: weights and answers; transformers cannot read this file back ({error.message})")
         return notes
