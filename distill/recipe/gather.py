@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 
 from distill.collect.ids import IdSet
+from distill.collect.output import whole_rows
 from distill.collect.plan import Plan
 from distill.collect.prompts import open_prompts
 from distill.files import whole_file
-from distill.jsonl import read_rows
 
 
 def gather(plan: Plan, prompts: Path, store: Path, target: Path) -> int:
@@ -45,7 +45,7 @@ def _places(store: Path) -> dict[str, int]:
         for line in file:
             starts.append(starts[-1] + len(line))
     places: dict[str, int] = {}
-    for source, row in read_rows(store):
+    for source, row in whole_rows(store):  # another recipe may be adding to it
         places.setdefault(str(row.get("id")), starts[source.line - 1])
     return places
 

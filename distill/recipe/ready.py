@@ -86,6 +86,12 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
     if not prompts.is_file():  # a pipe could not be read again when the recipe goes on
         raise UsageError(f"{loaded.where(('prompts',))}: no file {str(prompts)!r}", "paths are relative to the recipe")
     plan = _plan(recipe, loaded, folder, manager, prompts)
+    out, store = folder / recipe.out, None if recipe.collect.out is None else folder / recipe.collect.out
+    if store is not None and out.resolve() in store.resolve().parents:
+        raise UsageError(
+            f"{loaded.where(('collect', 'out'))}: {str(store)!r} lies in the recipe's own folder",
+            "leave it out: answers are kept there anyway; it is for a file that several recipes share",
+        )
     against = _files(loaded, folder, recipe.check.against, "check", "against")
     held_out = _files(loaded, folder, recipe.compare.data if recipe.compare else [], "compare", "data")
     compare = None if recipe.compare is None else _compare_settings(recipe, loaded, folder, manager)
@@ -96,8 +102,8 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
         loaded=loaded,
         manager=manager,
         prompts=prompts,
-        out=folder / recipe.out,
-        store=None if recipe.collect.out is None else folder / recipe.collect.out,
+        out=out,
+        store=store,
         against=tuple(dict.fromkeys((*against, *held_out))),
         held_out=held_out,
         compare=compare,
@@ -122,10 +128,11 @@ def _model(name: str, folder: Path) -> str:
     return str((folder / name).resolve()) if (folder / name).exists() else name
 
 
-def _teacher(name: str, folder: Path) -> str:
-    """As `_model`, for the MODEL of `NAME:MODEL`: replay:FILE, transformers:FOLDER."""
-    kind, colon, model = name.partition(":")
-    return f"{kind}{colon}{_model(model, folder)}" if model else name
+def _teacher(name: str, folder: Path, manager: PluginManager) -> str:
+    """As `_model`, for the MODEL of `NAME:MODEL`, where it is a path: replay:FILE, transformers:FOLDER."""
+    kind, _, model = name.partition(":")
+    local = kind in manager.teachers and manager.teachers.get(kind).loads_models
+    return f"{kind}:{_model(model, folder)}" if model and (local or (folder / model).is_file()) else name
 
 
 def _compare_settings(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager) -> CompareSettings:
@@ -144,7 +151,7 @@ def _compare_settings(recipe: Recipe, loaded: Loaded, folder: Path, manager: Plu
         if name is None and options:
             raise UsageError(f"{loaded.where(('compare', f'{who}-options'))}: there is no `{who}`", f"add `{who}: …`")
         with _at(loaded, "compare", who):
-            asked[who] = None if name is None else make_teacher(manager, _teacher(name, folder), options)
+            asked[who] = None if name is None else make_teacher(manager, _teacher(name, folder, manager), options)
     return CompareSettings(
         base=None if section.base is None else _model(section.base, folder),
         data_format=section.from_,
@@ -166,7 +173,7 @@ def _plan(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager, 
     common = {key: getattr(section, key) for key in ("base_url", "timeout", "logprobs")}
     params = Params(section.max_tokens, section.temperature, section.seed)
     with _at(loaded, "collect", "teacher-options" if section.teacher_options else "teacher"):
-        teacher = make_teacher(manager, _teacher(section.teacher, folder), section.teacher_options, **common)
+        teacher = make_teacher(manager, _teacher(section.teacher, folder, manager), section.teacher_options, **common)
     with _at(loaded, "collect"):
         plan = make_plan(manager, teacher, None, params, section.system, section.samples, section.limit)
         Limits(section.concurrency, section.retries, section.rpm, section.tpm, section.max_usd, section.price)

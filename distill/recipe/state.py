@@ -58,6 +58,7 @@ class State:
 
     def find(self, step: str, inputs: Mapping[str, Any]) -> Record | None:
         """The record of a step with these very inputs."""
+        inputs = _as_json(inputs)
         return next((one for one in self.records if one.step == step and one.inputs == inputs), None)
 
     def why(self, step: str, inputs: Mapping[str, Any], intact: Callable[[Record], bool]) -> str | None:
@@ -73,13 +74,13 @@ class State:
                 return "was stopped, goes on"
             return None if intact(found) else f"{found.made} is not as it was made"
         before = next((one for one in reversed(self.records) if one.step == step), None)
-        return "not done yet" if before is None else _difference(before.inputs, inputs)
+        return "not done yet" if before is None else _difference(before.inputs, _as_json(inputs))
 
     def begin(self, step: str, inputs: Mapping[str, Any], stem: str | None) -> Record:
         """Note that a step begins; what was made with other inputs keeps its name, this gets one of its own."""
         record = self.find(step, inputs)
         if record is None:
-            record = Record(step, inputs, stem and self._free(stem), at=utc_now())
+            record = Record(step, _as_json(inputs), stem and self._free(stem), at=utc_now())
             self.records.append(record)
             self._write()
         return record
@@ -125,6 +126,11 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _as_json(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """As the file gives them back: lists for tuples."""
+    return json.loads(json.dumps(inputs, ensure_ascii=False))
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

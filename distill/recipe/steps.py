@@ -199,16 +199,13 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
         **_code(ready.manager, names),
     }
 
+    def note(text: str) -> None:
+        if not text.startswith(("warning: ", "error: ")):  # of the label proof: `check` has told them
+            watch.note(f"  {text.replace(' with --resume', '')}")
+
     def do(run: Path) -> dict[str, Any]:
-        settings = ready.settings(transcripts, run)
-        report = train(
-            settings,
-            ready.manager,
-            resume=run.exists(),
-            on_log=watch.on_log,
-            note=lambda text: watch.note(f"  {text.replace(' with --resume', '')}"),
-            origins=ready.origins,
-        )
+        told = {"on_log": watch.on_log, "note": note, "origins": ready.origins}
+        report = train(ready.settings(transcripts, run), ready.manager, resume=run.exists(), **told)
         write_recipe(ready, run, inputs)
         return asdict(report)
 

@@ -16,11 +16,12 @@ KILLER = Path(__file__).with_name("kill_recipe.py")
 SEED = 20261124
 
 
-def run_killed(recipe: Path, plugin: Path, kills: int) -> list[dict]:
-    """Run a recipe, killed so often; gives what the killer says of each start."""
+def run_both(folder: Path, kills: int) -> list[dict]:
+    """Run the two recipes, one of them killed so often; gives what is told of each of its starts."""
     environ = {**os.environ, "SLOW": "0.02", "ASKED": os.devnull, "DISTILL_PLUGINS": "", "OMP_NUM_THREADS": "1"}
-    environ["DISTILL_CACHE"] = str(recipe.parent / "cache")
-    command = [sys.executable, str(KILLER), str(SEED), str(kills), "--plugin", str(plugin), str(recipe)]
+    environ["DISTILL_CACHE"] = str(folder / "cache")
+    recipes = [str(folder / name / "recipe.yaml") for name in ("clean", "killed")]
+    command = [sys.executable, str(KILLER), str(SEED), str(kills), *recipes, "--plugin", str(folder / "teacher.py")]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=600)
     print(f"seed {SEED}", done.stdout, done.stderr, sep="\n")  # pytest shows it with a failure
     assert done.returncode in (0, 1), "1: the student is not better than its base"
@@ -58,8 +59,7 @@ def test_a_recipe_killed_ten_times_ends_as_a_clean_one(folder, recipe):
         (folder / name).mkdir()
         for file in (path, folder / "prompts.jsonl", folder / "held-out.jsonl"):
             shutil.copy(file, folder / name)
-    run_killed(folder / "clean" / path.name, folder / "teacher.py", 0)
-    told = run_killed(folder / "killed" / path.name, folder / "teacher.py", 10)
+    told = run_both(folder, 10)
     assert any(one["killed"] for one in told)
     clean, killed = artefacts(folder / "clean"), artefacts(folder / "killed")
     for name in clean:

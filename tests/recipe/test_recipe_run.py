@@ -117,6 +117,7 @@ def test_findings_of_the_label_proof_stop_the_recipe_unless_they_are_allowed(fol
         ({"collect": {"teacher-options": {"x": 1}}}, "unknown option of teacher 'scripted'"),
         ({"collect": {"base-url": "http://x"}}, "has no --base-url"),
         ({"collect": {"max-usd": 1}}, "the price of 'scripted' is not known"),
+        ({"collect": {"out": "out/transcripts.jsonl"}}, "lies in the recipe's own folder"),
         ({"prompts": "nowhere.jsonl"}, "no file"),
         ({"compare": {}}, "needs conversations that are not trained on"),
         ({"compare": {"data": "held-out.jsonl", "judge-options": {"x": 1}}}, "there is no `judge`"),
@@ -196,6 +197,19 @@ def test_interrupted_it_says_how_to_go_on(folder, recipe, run, asked, monkeypatc
     assert "stopped in collect; the same command goes on from there" in err
     assert run(recipe())[0] == 0
     assert len(asked()) == 8
+
+
+def test_paths_are_relative_to_the_recipe(folder, recipe, run, asked, monkeypatch, bloom):
+    run(recipe())
+    shutil.copytree(bloom, folder / "student")
+    shutil.copy(folder / "out" / "answers.jsonl", folder / "recorded.jsonl")
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    path = recipe(collect={"teacher": "replay:recorded.jsonl"}, train={"student": "student"}, out="again")
+    code, _, err = run("../recipe.yaml")
+    assert code == 0, err
+    assert (folder / "again" / "run" / "model").is_dir() and path.is_file()
+    assert not any((folder / "elsewhere").iterdir())
 
 
 def test_several_processes_are_told_what_to_do(recipe, run, monkeypatch):

@@ -6,6 +6,8 @@ from typing import get_args
 
 import click
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from distill.cli.main import build_cli
 from distill.errors import UsageError
@@ -172,3 +174,15 @@ def test_options_become_the_words_of_the_command_line(write):
     recipe, _ = load_recipe(write(f"{WHOLE}train: {{trainer-options: {options}}}"))
     words = {"a": "true", "b": "0.0001", "c": "none", "d": '[1, "x"]', "e": '{"k": "no"}', "f": "text"}
     assert recipe.train.trainer_options == words
+
+
+@given(st.text() | st.text(alphabet="ab:-[]{},'\"#&*!|>%@ \n\t01.~"))
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_is_read_or_refused(write, text):
+    path = write(text.encode("utf-8", "surrogatepass"))
+    try:
+        loaded = load_yaml(path)
+    except UsageError as error:
+        assert error.message.startswith(str(path))
+    else:
+        assert isinstance(loaded.values, dict)
