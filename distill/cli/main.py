@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 import distill
-from distill.cli import check, collect, convert, export, generate, plugins, quickstart, show, train
+from distill.cli import chat, check, collect, convert, export, generate, plugins, quickstart, show, train
 from distill.cli.terminal import printable
 from distill.errors import DistillError
 from distill.plugins import PluginManager, make_plugin_manager
@@ -24,6 +24,7 @@ COMMANDS = (
     show.command,
     train.command,
     generate.command,
+    chat.command,
     export.command,
     plugins.command,
     quickstart.command,
