@@ -12,7 +12,20 @@ from types import FrameType
 import click
 
 import distill
-from distill.cli import check, collect, compare, convert, doctor, export, generate, plugins, quickstart, show, train
+from distill.cli import (
+    chat,
+    check,
+    collect,
+    compare,
+    convert,
+    doctor,
+    export,
+    generate,
+    plugins,
+    quickstart,
+    show,
+    train,
+)
 from distill.cli import run as run_command
 from distill.cli.terminal import printable
 from distill.errors import DistillError
@@ -26,6 +39,7 @@ COMMANDS = (
     train.command,
     generate.command,
     compare.command,
+    chat.command,
     export.command,
     plugins.command,
     run_command.command,
