@@ -77,7 +77,7 @@ def distill_lines(script: str) -> Iterator[list[str]]:
     """The words of every `distill` command in a script, whatever launches it."""
     for line in _HERE.sub("", script).replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
-        at = [n for n, word in enumerate(words) if word == "distill" and (n == 0 or words[n - 1] == "-m")]
+        at = [n for n, word in enumerate(words) if word == "distill" and (n == 0 or words[n - 1] in ("-m", "|"))]
         if at:
             words = words[at[0] + 1 :]
             while words and words[0].startswith("--plugin"):
@@ -164,9 +164,13 @@ class Session:
         if "distill" not in words:
             return self._shell(line)
         at = words.index("distill")
-        for word in words[:at]:  # NAME=value, for this command
-            name, _, value = word.partition("=")
-            self.patch.setenv(name, value)
+        if "|" in words[:at]:  # what stands before the bar is typed
+            typed = subprocess.run(line.partition("|")[0], shell=True, capture_output=True, check=True).stdout
+            self.patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed), "utf-8"))
+        else:
+            for word in words[:at]:  # NAME=value, for this command
+                name, _, value = word.partition("=")
+                self.patch.setenv(name, value)
         out = io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             code = main(["--plugin", str(self.plugin), *(self.names.get(word, word) for word in words[at + 1 :])])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from distill import hookspecs, testing
+from distill import chat, hookspecs, testing
 from distill.cli.main import build_cli
 from distill.findings import CODES
 from distill.plugins import KINDS, make_plugin_manager
@@ -49,6 +49,12 @@ def findings_table() -> str:
     order = ("error", "warning", "note")
     for name, code in sorted(CODES.items(), key=lambda item: order.index(item[1].severity)):
         rows.append(f"| `{name}` | {code.severity} | {_cell(code.meaning)} | {_cell(code.hint)} |")
+    return "\n" + "\n".join(rows) + "\n"
+
+
+def chat_table() -> str:
+    """What may be typed in `distill chat` besides messages."""
+    rows = ["| | |", "|---|---|", *(f"| `{name}` | {_cell(what)} |" for name, what in chat.COMMANDS.items())]
     return "\n" + "\n".join(rows) + "\n"
 
 
