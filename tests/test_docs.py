@@ -159,6 +159,7 @@ def test_every_command_has_help_and_every_option_a_word():
 
     for command in COMMANDS:
         assert command.help, command.name
+        assert not command.get_short_help_str(60).endswith("..."), f"{command.name}: a `short_help` that is cut"
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 assert parameter.help, f"{command.name} {parameter.name}"

@@ -27,7 +27,7 @@ _VERDICTS = {
 }
 
 
-@click.command("compare")
+@click.command("compare", short_help="Is the student better than its base?")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
     "--data",

@@ -13,7 +13,7 @@ from distill.plugins import PluginManager
 _SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "broken": ("✗", "red")}
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Look at versions, devices, disk, keys, plugins.")
 @click.option("--self-test", is_flag=True, help="Also train a tiny random student for one step, on the CPU.")
 @json_option
 @click.pass_obj

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SHOWN = 5
 
 
-@click.command("quickstart")
+@click.command("quickstart", short_help="Run the main job once, without a hub or a key.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

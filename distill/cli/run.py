@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from distill.recipe import RecipeReport
 
 
-@click.command("run")
+@click.command("run", short_help="Do all of it, as a recipe file says.")
 @click.argument("recipe", metavar="RECIPE.yaml", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Check everything, and say what would run, why, and what it would take.")
 @json_option

@@ -60,7 +60,7 @@ def _lora_options(function: Callable) -> Callable:
     return function
 
 
-@click.command("train")
+@click.command("train", short_help="Fine-tune a student on transcripts.")
 @click.argument("data", nargs=-1, required=True, metavar="DATA…", type=click.Path(path_type=Path))
 @from_option
 @student_option
