@@ -21,10 +21,8 @@ from distill.compare.verdict import decide, faults_of
 from distill.errors import DataError, DistillError, UsageError
 from distill.files import sha256_of
 from distill.plugins import PluginManager
+from distill.train.folder import HELD_OUT
 from distill.types import Message, Prompt
-
-HELD_OUT = "held_out.jsonl"
-"""In a run folder: the conversations that training left out of its data."""
 
 PAID = "comparison"
 """In a run folder: what teachers and judges answered for comparisons."""
