@@ -100,6 +100,8 @@ def command(
     for name, given, option, flag in (("teacher", teacher, pairs, "-T"), ("judge", judge, judge_pairs, "-J")):
         if option and given is None:
             raise UsageError(f"{flag} is given, but no --{name}", f"add --{name} NAME, or leave {flag} out")
+    if html is not None and not html.parent.is_dir():
+        raise UsageError(f"--html {html}: there is no folder {html.parent}", "make it first")
     asked = CompareSettings(
         base=base,
         teacher=make_teacher(manager, teacher, parse_pairs(pairs, "-T")) if teacher else None,
