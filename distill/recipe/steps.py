@@ -145,6 +145,7 @@ def _refuse_gaps(summary: Any, may_fail: float, store: Path) -> None:
 def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
     """Prove the labels of the transcripts; makes nothing."""
     recipe, work = ready.recipe, ready.work
+    allow = {*recipe.check.allow, *(["overlong"] if recipe.train.overlong != "error" else [])}  # else `train` cuts
     inputs = {
         "transcripts": f"sha256:{sha256_of(transcripts)}",
         "student": _student(work.ref),
@@ -152,7 +153,7 @@ def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
         "turns": work.turns,
         "from": work.data_format,
         "max-length": ready.max_length,
-        "allow": sorted(recipe.check.allow),
+        "allow": sorted(allow),
         "against": [f"sha256:{sha256_of(path)}" for path in ready.against],
         **_code(ready.manager, {"formatter": recipe.train.formatter, "labeler": recipe.train.labeler}),
         **{name: metadata.version(name) for name in _VERSIONS},
@@ -165,7 +166,7 @@ def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
         for finding in report.findings:
             if finding.severity != "note":
                 watch.note(f"  {finding.severity}: {finding}")
-        _refuse_findings(report, {*recipe.check.allow, *work.allows})
+        _refuse_findings(report, {*allow, *work.allows})
         return {
             "rows": report.rows,
             "trained_rows": report.trained_rows,

@@ -199,6 +199,16 @@ def test_interrupted_it_says_how_to_go_on(folder, recipe, run, asked, monkeypatc
     assert len(asked()) == 8
 
 
+def test_long_rows_stop_it_unless_training_may_drop_them(folder, recipe, run, asked):
+    write_rows(folder / "prompts.jsonl", [{"prompt": "short"}, {"prompt": "long " * 60}])
+    code, _, err = run(recipe(train={"max-length": 90}))
+    assert code == 1 and "check: 1 × overlong" in err
+    code, out, err = run(recipe(train={"max-length": 90, "overlong": "drop"}), "--json")
+    assert code == 0, err
+    assert json.loads(out)["steps"][2]["result"]["trained_rows"] == 1
+    assert len(asked()) == 2
+
+
 def test_paths_are_relative_to_the_recipe(folder, recipe, run, asked, monkeypatch, bloom):
     run(recipe())
     shutil.copytree(bloom, folder / "student")
