@@ -54,6 +54,8 @@ class TrainSettings:
             takes less than a tenth of the time.
         save_total_limit: how many checkpoints are kept, after the end too; None: two, and none after the end.
         lora: train an adapter instead of all weights; None: all weights.
+        hold_out: keep these conversations from training, by their prompts: a share (`10%`) or a number (`50`); see
+            `distill.hold_out`. None: none.
     """
 
     student: str
@@ -79,6 +81,7 @@ class TrainSettings:
     save_steps: int | None = None
     save_total_limit: int | None = None
     lora: LoraSettings | None = None
+    hold_out: str | None = None
 
     @property
     def checkpoints_kept(self) -> int:
@@ -116,7 +119,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What came of it. `rows` is `trained_rows` and `skipped_rows` together.
+    """What came of it. `rows` is `trained_rows`, `skipped_rows` and `held_out_rows` together.
 
     Attributes:
         out: the run folder.
@@ -130,6 +133,7 @@ class TrainReport:
         reasons: reason → how many rows were skipped for it.
         estimate: memory and disk, in a dry run; None where it cannot be told.
         resumed_from: the checkpoint this training went on from, if it did.
+        held_out_rows: kept from training, in the run folder's `held_out.jsonl`.
     """
 
     out: str
@@ -147,3 +151,4 @@ class TrainReport:
     reasons: Mapping[str, int] = field(default_factory=dict)
     resumed_from: str | None = None
     estimate: Estimate | None = None
+    held_out_rows: int = 0
