@@ -39,8 +39,8 @@ class ReadyRecipe:
     Attributes:
         recipe, loaded: what was read.
         manager: the plugins.
-        prompts, out, store, against, held_out: its files, relative ones in the recipe's folder; no store: in `out`; none held
-            out: those that training holds out.
+        prompts, out, store, against, held_out: its files, relative ones in the recipe's folder. No store: the one in
+            `out`; none held out: those that training holds out.
         plan: what is asked of each prompt.
         work: the student's encoder and labeler.
         max_length: the most tokens of an example; None: the student sets no limit.
