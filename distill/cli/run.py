@@ -30,13 +30,13 @@ def command(manager: PluginManager, recipe: Path, dry_run: bool, as_json: bool) 
         prompts: prompts.jsonl
         out: spanish
         collect: {teacher: openai:gpt-5-mini, max-tokens: 64, max-usd: 2}
-        train: {student: smollm2, labeler: masked, epochs: 3}
-        compare: {data: held-out.jsonl}
+        train: {student: smollm2, labeler: masked, epochs: 3, hold-out: 10%}
+        compare: {}
 
     Keys are the long options of the commands; `teacher-options`, `formatter-options`, `labeler-options` and
     `trainer-options` are mappings and stand for -T, -F, -L and -T. Paths are relative to the recipe. `check` takes
-    `allow` and `against`, `collect` also `max-failed: 5%`, the share of rows that may fail; nothing is compared without
-    `compare`. Secrets belong into the environment.
+    `allow` and `against`, `collect` also `max-failed: 5%`, the share of rows that may fail; `max-usd` is for each start
+    of the recipe; nothing is compared without `compare`. Secrets belong into the environment.
 
     Everything that can be checked is checked before the first request. Stopped or killed at any moment, the same
     command goes on. A step runs again when what it depends on has changed, or what it made is gone. Nothing is

@@ -39,7 +39,8 @@ class ReadyRecipe:
     Attributes:
         recipe, loaded: what was read.
         manager: the plugins.
-        prompts, out, store, against, held_out: its files, relative ones in the recipe's folder; no store: in `out`.
+        prompts, out, store, against, held_out: its files, relative ones in the recipe's folder. No store: the one in
+            `out`; none held out: those that training holds out.
         plan: what is asked of each prompt.
         work: the student's encoder and labeler.
         max_length: the most tokens of an example; None: the student sets no limit.
@@ -140,10 +141,10 @@ def _compare_settings(recipe: Recipe, loaded: Loaded, folder: Path, manager: Plu
     from distill.compare import CompareSettings
 
     section = recipe.compare
-    if not section.data:
+    if not section.data and recipe.train.hold_out is None:
         raise UsageError(
             f"{loaded.where(('compare',))}: `compare` needs conversations that are not trained on",
-            "`compare: {data: FILE}`",
+            "keep some from training with `train: {hold-out: 10%}`, or give others with `compare: {data: FILE}`",
         )
     asked: dict[str, NamedTeacher | None] = {}
     for who in ("teacher", "judge"):
@@ -184,6 +185,8 @@ def _plan(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager, 
 
 
 def _train_values(recipe: Recipe, loaded: Loaded, folder: Path) -> dict[str, Any]:
+    from distill.hold_out import make_split
+
     section = recipe.train
     if section.batch_tokens is not None and "batch_size" in section.model_fields_set:
         raise UsageError(
@@ -191,6 +194,9 @@ def _train_values(recipe: Recipe, loaded: Loaded, folder: Path) -> dict[str, Any
             "a batch is counted in one or the other",
         )
     values = {_SETTINGS.get(name, name): getattr(section, name) for name in type(section).model_fields}
+    if section.hold_out is not None:
+        with _at(loaded, "train", "hold-out"):
+            make_split(section.hold_out, (), None, section.seed)  # whether it can be understood
     given = {name: values.pop(key) for key, name in _LORA.items()}
     lora, qlora = values.pop("lora"), values.pop("qlora")
     values["lora"] = _lora(loaded, lora or qlora, qlora, given)

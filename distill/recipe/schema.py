@@ -43,6 +43,7 @@ def _share(value: Any) -> float:
 Options = Annotated[dict[str, str], BeforeValidator(_words)]
 Texts = Annotated[list[str], BeforeValidator(_list)]
 Share = Annotated[float, BeforeValidator(_share)]
+HoldOut = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
@@ -114,6 +115,7 @@ class Train(Section):
     learning_rate: Annotated[float, Field(ge=0)] = 5e-5
     max_length: Annotated[int, Field(ge=2)] | None = None
     overlong: Literal["error", "drop", "truncate"] = "error"
+    hold_out: HoldOut | None = None
     seed: int = 0
     save_steps: Count | None = None
     save_total_limit: Count | None = None

@@ -145,6 +145,7 @@ def _refuse_gaps(summary: Any, may_fail: float, store: Path) -> None:
 def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
     """Prove the labels of the transcripts; makes nothing."""
     recipe, work = ready.recipe, ready.work
+    allow = {*recipe.check.allow, *(["overlong"] if recipe.train.overlong != "error" else [])}  # else `train` cuts
     inputs = {
         "transcripts": f"sha256:{sha256_of(transcripts)}",
         "student": _student(work.ref),
@@ -152,7 +153,7 @@ def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
         "turns": work.turns,
         "from": work.data_format,
         "max-length": ready.max_length,
-        "allow": sorted(recipe.check.allow),
+        "allow": sorted(allow),
         "against": [f"sha256:{sha256_of(path)}" for path in ready.against],
         **_code(ready.manager, {"formatter": recipe.train.formatter, "labeler": recipe.train.labeler}),
         **{name: metadata.version(name) for name in _VERSIONS},
@@ -165,7 +166,7 @@ def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
         for finding in report.findings:
             if finding.severity != "note":
                 watch.note(f"  {finding.severity}: {finding}")
-        _refuse_findings(report, {*recipe.check.allow, *work.allows})
+        _refuse_findings(report, {*allow, *work.allows})
         return {
             "rows": report.rows,
             "trained_rows": report.trained_rows,
@@ -226,18 +227,21 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
 
 
 def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
-    """Compare the student with its base; makes the figures, and a page of them beside."""
+    """Compare the student with its base; makes the file of figures and answers."""
     from distill.collect.ids import all_params
     from distill.models import resolve_model
+    from distill.train.folder import HELD_OUT
     from distill.train.manifest import versions
 
-    settings = ready.compare
+    settings, held_out = ready.compare, ready.held_out or (run / HELD_OUT,)
+    if gone := next((path for path in held_out if not path.is_file()), None):
+        raise DistillError(f"{gone} is gone", f"put it back, or remove {run} to train again")
     base = ready.work.ref if settings.base is None else resolve_model(settings.base, ready.manager)
     asked = {who: getattr(settings, who) for who in ("teacher", "judge") if getattr(settings, who) is not None}
     inputs = {
         "student": _weights(str(run / "model")),
         "base": _weights(base),
-        "data": [f"sha256:{sha256_of(path)}" for path in ready.held_out],
+        "data": [f"sha256:{sha256_of(path)}" for path in held_out],
         "from": settings.data_format,
         "limit": settings.limit,
         "max-tokens": settings.max_tokens,
@@ -251,7 +255,7 @@ def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
         from distill.compare import as_json, compare
 
         told = {"note": lambda text: watch.note(f"  {text}"), "on_progress": watch.on_compare}
-        found = compare(run, ready.held_out, ready.manager, settings, **told)
+        found = compare(run, held_out, ready.manager, settings, **told)
         with whole_file(target) as file:
             file.write(as_json(found, indent=1) + "\n")
         return {"verdict": found.verdict, "reasons": list(found.reasons), "warnings": list(found.warnings)}

@@ -119,6 +119,8 @@ def test_findings_of_the_label_proof_stop_the_recipe_unless_they_are_allowed(fol
         ({"collect": {"max-usd": 1}}, "the price of 'scripted' is not known"),
         ({"collect": {"out": "out/transcripts.jsonl"}}, "lies in the recipe's own folder"),
         ({"prompts": "nowhere.jsonl"}, "no file"),
+        ({"train": {"hold-out": "100%"}}, "would leave nothing on one side"),
+        ({"train": {"hold-out": "all"}}, "no share and no number"),
         ({"compare": {}}, "needs conversations that are not trained on"),
         ({"compare": {"data": "held-out.jsonl", "judge-options": {"x": 1}}}, "there is no `judge`"),
         ({"compare": {"data": "held-out.jsonl", "teacher": "nobody"}}, "unknown teacher 'nobody'"),
@@ -175,13 +177,17 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(folder, recipe, run, a
     assert not (folder / "out" / "run-2").exists()
 
 
-def test_the_verdict_is_the_end_and_the_exit_code(folder, recipe, run):
-    path = recipe(compare={"data": "held-out.jsonl", "max-tokens": 8})
+def test_the_verdict_on_what_was_held_out_is_the_end_and_the_exit_code(folder, recipe, run):
+    path = recipe(train={"hold-out": 3}, compare={"max-tokens": 8})
     code, out, err = run(path)
-    verdict = json.loads((folder / "out" / "comparison.json").read_text())["verdict"]
-    assert f"student against its base: {verdict}" in out
-    assert code == (0 if verdict == "better" else 1), err
+    comparison = json.loads((folder / "out" / "comparison.json").read_text())
+    assert comparison["conversations"] == 3
+    assert f"student against its base: {comparison['verdict']}" in out
+    assert code == (0 if comparison["verdict"] == "better" else 1), err
     assert run(path)[0] == code, "the same when nothing has changed"
+    (folder / "out" / "run" / "held_out.jsonl").unlink()
+    code, _, err = run(path)
+    assert code == 1 and "held_out.jsonl is gone" in err
 
 
 def test_interrupted_it_says_how_to_go_on(folder, recipe, run, asked, monkeypatch):
@@ -197,6 +203,16 @@ def test_interrupted_it_says_how_to_go_on(folder, recipe, run, asked, monkeypatc
     assert "stopped in collect; the same command goes on from there" in err
     assert run(recipe())[0] == 0
     assert len(asked()) == 8
+
+
+def test_long_rows_stop_it_unless_training_may_drop_them(folder, recipe, run, asked):
+    write_rows(folder / "prompts.jsonl", [{"prompt": "short"}, {"prompt": "long " * 60}])
+    code, _, err = run(recipe(train={"max-length": 90}))
+    assert code == 1 and "check: 1 × overlong" in err
+    code, out, err = run(recipe(train={"max-length": 90, "overlong": "drop"}), "--json")
+    assert code == 0, err
+    assert json.loads(out)["steps"][2]["result"]["trained_rows"] == 1
+    assert len(asked()) == 2
 
 
 def test_paths_are_relative_to_the_recipe(folder, recipe, run, asked, monkeypatch, bloom):
