@@ -141,7 +141,7 @@ def test_a_file_that_is_not_the_student_is_refused(tmp_path):
         change()
         write_gguf(other, file, "student", "f32")
         with pytest.raises(DistillError, match=what):
-            proof.prove(run / "model", file, "f32")
+            proof.prove(run / "model", file, "f32", proof.read_back(file))
 
     def weights():
         from safetensors.torch import load_file, save_file
