@@ -151,8 +151,11 @@ def test_cut_answers_are_saved_but_not_trained(session, model, tmp_path):
 
 
 def test_an_answer_that_is_stopped(session, model, monkeypatch):
+    said = iter(["ab", "", ""])
+
     def stop(messages, show, **how):
-        show("ab")
+        if piece := next(said):
+            show(piece)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(session, "chat", type("Stopped", (), {"stream": staticmethod(stop), "model": model.model}))
@@ -160,6 +163,11 @@ def test_an_answer_that_is_stopped(session, model, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         session.handle("hi", lambda piece: None)
     assert session.messages[-1] == Message("assistant", "ab", train=False)
+    before = list(session.messages)
+    for text in ("more", "/retry"):  # stopped before anything came: as if it had not been asked
+        with pytest.raises(KeyboardInterrupt):
+            session.handle(text, lambda piece: None)
+        assert session.messages == before
 
 
 TEACHER = """
