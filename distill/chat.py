@@ -149,7 +149,7 @@ class Session:
 
         Raises:
             DistillError: it cannot be done; the conversation is as it was.
-            KeyboardInterrupt: the answer was stopped; what came of it is kept, and is not trained.
+            KeyboardInterrupt: the answer was stopped; what came of it, if anything, is kept, and is not trained.
         """
         text = clean_surrogates(text)
         if not text.strip():
@@ -181,8 +181,9 @@ class Session:
         self._tries = 0
         try:
             return self._answer(show, self.settings.temperature)
-        except DistillError:
-            self.messages = before
+        except (DistillError, KeyboardInterrupt):
+            if self.messages[-1].role != "assistant":
+                self.messages = before
             raise
 
     def _answer(self, show: Show, temperature: float) -> str:
@@ -198,7 +199,8 @@ class Session:
         try:
             made = self.chat.stream(self.messages, take, max_tokens=limit, temperature=temperature, seed=seed)
         except KeyboardInterrupt:
-            self.messages.append(Message("assistant", "".join(pieces), train=False))
+            if pieces:
+                self.messages.append(Message("assistant", "".join(pieces), train=False))
             raise
         cut = made.finish_reason == "length"
         self.messages.append(Message("assistant", made.text, train=not cut))
@@ -225,8 +227,9 @@ class Session:
         self._tries += 1
         try:
             said = self._answer(show, temperature)
-        except DistillError:
-            self.messages.append(last)
+        except (DistillError, KeyboardInterrupt):
+            if self.messages[-1].role != "assistant":
+                self.messages.append(last)
             raise
         if not self.settings.temperature:
             at = f"sampled at temperature {temperature}: at 0 the answer would be the same"

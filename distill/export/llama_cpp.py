@@ -42,5 +42,5 @@ def convert_with_llama_cpp(checkout: Path, model: Path, file: Path, name: str, o
         said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         raise DistillError(
             f"llama.cpp's converter failed (exit code {done.returncode}): " + " | ".join(said[-12:]),
-            f"to see all of it, run: {' '.join(words[:3])}",
+            f"it needs the packages in {checkout}/requirements.txt; to see all of it, run: {' '.join(words[:3])}",
         )

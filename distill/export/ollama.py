@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from distill.errors import DistillError
 from distill.export import go_template
-from distill.export.proof import Chat, prompts, read_back
+from distill.export.proof import Chat, prompts
 from distill.models import load_tokenizer, max_positions, model_config
 
 if TYPE_CHECKING:
@@ -56,12 +56,13 @@ class Turns:
         return out + go_template.literal(self.generation)
 
 
-def modelfile(model: Path, gguf_file: Path) -> tuple[str, list[str]]:
+def modelfile(model: Path, file: str, *, adds_bos: bool) -> tuple[str, list[str]]:
     """Write the Modelfile for a student.
 
     Args:
         model: the student's folder.
-        gguf_file: the GGUF file that lies beside the Modelfile.
+        file: the name of the GGUF file that lies beside the Modelfile.
+        adds_bos: whether that file has bos put before each prompt: the template must not do it again.
 
     Returns:
         Its text, and what was proved of its template and what Ollama cannot do.
@@ -70,15 +71,13 @@ def modelfile(model: Path, gguf_file: Path) -> tuple[str, list[str]]:
         DistillError: the student's format cannot be said in Ollama's template language.
     """
     tokenizer = load_tokenizer(str(model))
-    # Where the file has Ollama put bos before each prompt, the template must not do it again.
-    bos = tokenizer.bos_token if read_back(gguf_file).add_bos else ""
-    template, notes = go_template_of(tokenizer, bos)
+    template, notes = go_template_of(tokenizer, tokenizer.bos_token if adds_bos else "")
     stop = tokenizer.convert_ids_to_tokens(model_config(str(model)).get_text_config().eos_token_id)
     if "\n" in stop or '"' in stop:
         raise DistillError(f"the end-of-turn marker {stop!r} cannot be written in a Modelfile", _HINT)
     context = min(max_positions(str(model)) or 2048, MAX_CONTEXT)  # ALiBi sets no limit; BLOOM saw 2048
     lines = [f"# {note}" for note in notes]
-    lines += [f"FROM ./{gguf_file.name}", f'TEMPLATE """{template}"""', f'PARAMETER stop "{stop}"']
+    lines += [f"FROM ./{file}", f'TEMPLATE """{template}"""', f'PARAMETER stop "{stop}"']
     # As `distill compare` and `generate` ask it: greedy. Ollama's own penalty on repetition would change even that.
     lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1.0", f"PARAMETER num_ctx {context}"]
     return "\n".join(lines) + "\n", notes

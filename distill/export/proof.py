@@ -64,13 +64,14 @@ def prompts(tokenizer: PreTrainedTokenizerFast) -> list[tuple[Chat, str]]:
     return taken
 
 
-def prove(model: Path, file: Path, outtype: str) -> list[str]:
+def prove(model: Path, file: Path, outtype: str, written: Vocabulary) -> list[str]:
     """Compare a GGUF file with the model folder it was made of.
 
     Args:
         model: the folder.
         file: the GGUF file.
         outtype: how its weights are stored.
+        written: the vocabulary in the file, as `read_back` gives it.
 
     Returns:
         What was found equal, and what could not be compared, a line each.
@@ -80,7 +81,6 @@ def prove(model: Path, file: Path, outtype: str) -> list[str]:
             weight by more than its rounding, or with float32 an answer.
     """
     tokenizer = load_tokenizer(str(model))
-    written = read_back(file)
     stop = model_config(str(model)).get_text_config().eos_token_id
     _check_metadata(tokenizer, written, stop)
     asked = prompts(tokenizer)

@@ -12,7 +12,7 @@ from distill.errors import UsageError
 from distill.export.gguf_file import OUTTYPES, write_gguf
 from distill.export.llama_cpp import convert_with_llama_cpp
 from distill.export.ollama import modelfile
-from distill.export.proof import prove
+from distill.export.proof import prove, read_back
 from distill.files import whole_folder
 from distill.models import load_tokenizer, resolve_model
 from distill.plugins import PluginManager
@@ -65,7 +65,7 @@ def export_gguf(
         DistillError: the student cannot be written as GGUF, or what was written is not the student.
     """
     with _student(run, out, manager) as (model, made):
-        _, notes = _gguf(model, made, Path(run).resolve().name, outtype, llama_cpp)
+        _, _, notes = _gguf(model, made, Path(run).resolve().name, outtype, llama_cpp)
     return _exported(out, notes)
 
 
@@ -78,8 +78,8 @@ def export_ollama(
         DistillError: as `export_gguf`, or the chat format cannot be said in Ollama's template language.
     """
     with _student(run, out, manager) as (model, made):
-        file, notes = _gguf(model, made, Path(run).resolve().name, outtype, llama_cpp)
-        text, more = modelfile(model, file)
+        file, adds_bos, notes = _gguf(model, made, Path(run).resolve().name, outtype, llama_cpp)
+        text, more = modelfile(model, file.name, adds_bos=adds_bos)
         (made / "Modelfile").write_text(text, encoding="utf-8", newline="\n")
     return _exported(out, [*notes, *more])
 
@@ -96,7 +96,8 @@ def _student(run: str, out: Path, manager: PluginManager) -> Iterator[tuple[Path
         yield model, made
 
 
-def _gguf(model: Path, made: Path, name: str, outtype: str, llama_cpp: Path | None) -> tuple[Path, list[str]]:
+def _gguf(model: Path, made: Path, name: str, outtype: str, llama_cpp: Path | None) -> tuple[Path, bool, list[str]]:
+    """Write the file and prove it; returns it, whether it has bos put before prompts, and what was found."""
     if outtype not in OUTTYPES:
         raise UsageError(f"unknown outtype {outtype!r}", f"choose one of {', '.join(OUTTYPES)}")
     if load_tokenizer(str(model)).chat_template is None:
@@ -110,7 +111,8 @@ def _gguf(model: Path, made: Path, name: str, outtype: str, llama_cpp: Path | No
         write_gguf(model, file, name, outtype)
     else:
         convert_with_llama_cpp(llama_cpp, model, file, name, outtype)
-    return file, prove(model, file, outtype)
+    written = read_back(file)
+    return file, written.add_bos, prove(model, file, outtype, written)
 
 
 def _exported(out: Path, notes: Sequence[str] = ()) -> Exported:
