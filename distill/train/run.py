@@ -100,6 +100,8 @@ def train(
             if finding.severity != "note":
                 note(f"{finding.severity}: {finding}")
         if dry_run:
+            if settings.packing:
+                note("whether the student can be packed shows when it is loaded; memory is estimated as if it could")
             return replace(ready.report, estimate=estimate_of(ready, settings, note))
         return _train(run, ready, resume)
 
