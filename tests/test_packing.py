@@ -18,7 +18,7 @@ from distill import IGNORE_INDEX, Example, UsageError, data_loader, pad_batch, s
 from distill.examples import Examples
 from distill.train import LoraSettings, TrainSettings, train
 from distill.train.estimate import Batch, largest_batch
-from distill.train.packing import PackingCollator, proved_packing
+from distill.train.packing import PackingCollator, proved_packing, without_cache
 
 SEE_ACROSS = {"bloom", "mpt", "mamba", "opt", "falcon"}
 
@@ -45,7 +45,7 @@ def test_every_token_lies_there_once_and_positions_restart(rows, pad):
         for row in rows
     ]
     packed = PackingCollator(lambda rows: pad(rows, 0))(rows)
-    assert packed.pop("use_cache") is False and packed.keys() == {"input_ids", "position_ids", "labels"}
+    assert packed.keys() == {"input_ids", "position_ids", "labels"}
     ids, positions, labels = (packed[key].squeeze(0).tolist() for key in ("input_ids", "position_ids", "labels"))
     assert ids == [token for row in rows for token in row["input_ids"]]
     assert positions == [n for row in rows for n in range(len(row["input_ids"]))]
@@ -106,7 +106,7 @@ def test_the_random_state_is_left_as_it_was():
 
 @pytest.mark.parametrize("how", ["eager", "sdpa", "checkpointing", "lora"])
 def test_loss_and_gradients_of_a_step_are_those_of_padding(how):
-    """In batches by tokens, supervised positions only; without a word on the cache from the loop."""
+    """In batches by tokens, supervised positions only."""
     lengths = log_normal(8)
     random = torch.Generator().manual_seed(0)
     rows = [torch.randint(3, 96, (min(n, 60),), generator=random).tolist() for n in lengths]
@@ -125,7 +125,7 @@ def test_loss_and_gradients_of_a_step_are_those_of_padding(how):
         else:
             model.set_attn_implementation(how)
         assert proved_packing(model, 200) is None
-        with supervised_only(model) as active:
+        with without_cache(model), supervised_only(model) as active:
             assert active
             losses = []
             for batch in data_loader(one):
@@ -166,7 +166,7 @@ def test_a_packed_training_takes_the_steps_of_a_padded_one(manager, llama, tmp_p
     assert train(replace(padded, out=tmp_path / "packed", packing=True), manager, note=notes.append).packed
     assert not any("warning" in note for note in notes)
     ours, theirs = logged(tmp_path / "packed"), logged(tmp_path / "padded")
-    assert len(ours) > 2
+    assert len(ours) > 2 and json.loads((tmp_path / "packed/model/config.json").read_text())["use_cache"] is True
     torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-5, atol=1e-5)
 
 
