@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 Collator = Callable[[Sequence[Mapping[str, Any]]], "dict[str, Tensor]"]
 """Rows `{input_ids, labels}` in; a batch `{input_ids, attention_mask, labels}`, each (rows, longest), out.
 
-With `train --packing` the batch is one row, and `position_ids` and `use_cache` are in place of the mask; give the model
-all of it.
+With `train --packing` the batch is one row, with `position_ids` in place of the mask; give the model all of it.
 """
 
 

@@ -10,7 +10,8 @@ That a row has no part in another's logits shows in its gradients there: they ar
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ _LENGTHS = (12, 7, 1, 14)  # of the proof's rows
 _TOLERANCE, _COARSE_TOLERANCE = 1e-4, 5e-2  # of how kernels round in other shapes: in float32, and in 16 bits
 
 
-def pack(batch: Mapping[str, Tensor]) -> dict[str, Any]:
+def pack(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Lay the rows of a padded batch end to end.
 
     Args:
@@ -34,14 +35,13 @@ def pack(batch: Mapping[str, Tensor]) -> dict[str, Any]:
 
     Returns:
         `input_ids`, `position_ids` and `labels`, each (1, tokens), without padding and without an attention mask. The
-        first token of a row has no label, since no token of its row comes before it. `use_cache` is False: with a cache
-        transformers takes the whole for one row.
+        first token of a row has no label, since no token of its row comes before it.
     """
     real = batch["attention_mask"].bool()
     positions = batch["attention_mask"].cumsum(1) - 1
     labels = batch["labels"].masked_fill(positions == 0, IGNORE_INDEX)
     packed = {"input_ids": batch["input_ids"], "position_ids": positions, "labels": labels}
-    return {**{name: values[real].unsqueeze(0) for name, values in packed.items()}, "use_cache": False}
+    return {name: values[real].unsqueeze(0) for name, values in packed.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,29 @@ class PackingCollator:
 
     collate: Collator
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Make a batch; see `pack`."""
         return pack(self.collate(rows))
+
+
+@contextmanager
+def without_cache(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model fill no cache for generating: transformers takes packed rows for one row where it has a cache.
+
+    Trainers of transformers turn it off for good; after this the config says what it said before.
+
+    Args:
+        model: a causal language model of transformers, or a PEFT model around one.
+    """
+    configs = [model.config, model.config.get_text_config()]
+    before = [getattr(config, "use_cache", None) for config in configs]
+    for config in configs:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        for config, value in zip(configs, before, strict=True):
+            config.use_cache = value
 
 
 def proved_packing(model: PreTrainedModel, longest_pack: int) -> str | None:
@@ -78,7 +98,7 @@ def proved_packing(model: PreTrainedModel, longest_pack: int) -> str | None:
     was_training = causal.training
     model.eval()
     try:
-        with torch.random.fork_rng(), torch.enable_grad():
+        with torch.random.fork_rng(), torch.enable_grad(), without_cache(causal):
             rows = _rows(causal)
             padded = _run(causal, rows)
             reason = _difference(_run(causal, pack(rows)), padded)
@@ -136,7 +156,7 @@ def _run(causal: PreTrainedModel, batch: Mapping[str, Any]) -> _Computed:
 
     handle = causal.get_input_embeddings().register_forward_hook(keep)
     try:
-        outputs = causal(**{"use_cache": False, **batch})
+        outputs = causal(**batch)
     finally:
         handle.remove()
     real = batch["attention_mask"].bool() if "attention_mask" in batch else torch.ones_like(batch["input_ids"]).bool()

@@ -25,7 +25,7 @@ from distill.train.folder import RunFolder
 from distill.train.guards import check_finite_row, check_finite_weights, clear_failures
 from distill.train.lora import add_adapter, check_quantization, load_quantized, merge_adapter, merge_saved_adapter
 from distill.train.manifest import check_same, describe
-from distill.train.packing import PackingCollator, proved_packing
+from distill.train.packing import PackingCollator, proved_packing, without_cache
 from distill.train.pages import model_card
 from distill.train.ready import Ready, estimate_of, make_ready, memory_hint
 from distill.train.settings import TrainReport, TrainSettings
@@ -101,6 +101,8 @@ def train(
             if finding.severity != "note":
                 note(f"{finding.severity}: {finding}")
         if dry_run:
+            if settings.packing:
+                note("whether the student can be packed shows when it is loaded; memory is estimated as if it could")
             return replace(ready.report, estimate=estimate_of(ready, settings, note))
         return _train(run, ready, resume)
 
@@ -140,7 +142,7 @@ def _train(run: _Run, ready: Ready, resume: bool) -> TrainReport:
         packed = isinstance(job.collate, PackingCollator) if run.settings.packing else None
         report = replace(report, resumed_from=newest and newest.name, packed=packed)
     began = time.monotonic()
-    with failures("training"):
+    with failures("training"), without_cache(job.model):
         result = _fit(run, ready.trainer, job, checkpoints)
     if checkpoints.stopped_at is not None:
         raise _stopped(run, checkpoints)
