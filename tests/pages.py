@@ -80,8 +80,8 @@ def distill_lines(script: str) -> Iterator[list[str]]:
         at = [n for n, word in enumerate(words) if word == "distill" and (n == 0 or words[n - 1] in ("-m", "|"))]
         if at:
             words = words[at[0] + 1 :]
-            while words and words[0].startswith("--plugin"):
-                words = words[2:]
+            while words and words[0] in ("--plugin", "--debug"):
+                words = words[2 if words[0] == "--plugin" else 1 :]
             yield words
 
 
