@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from distill.cli.main import main
@@ -66,9 +64,7 @@ def test_mistakes(words, code, error, hint, bloom, article, tmp_path, capfd):
     (tmp_path / "folder").mkdir()
     names = {name: tmp_path / f"{name}.jsonl" for name in files}
     names |= {"data": article, "bloom": bloom, "out": tmp_path / "run", "folder": tmp_path / "folder"}
-    began = time.monotonic()
     assert main([word.format(**names) for word in words]) == code
-    assert time.monotonic() - began < 10
     out, err = capfd.readouterr()
     assert out == "" and "Traceback" not in err
     lines = [line for line in err.splitlines() if not line.startswith("Hint: ")]
