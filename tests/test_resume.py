@@ -272,6 +272,21 @@ def test_a_run_killed_after_its_student_was_saved_is_completed(manager, student,
     assert_same(out, stopped / "whole")
 
 
+def test_what_a_kill_leaves_while_a_file_is_written_is_no_obstacle_and_goes(manager, student, stopped, tmp_path):
+    """At the very first file of a run; and at the last, the student's."""
+    data, out = stopped / "article.jsonl", tmp_path / "run"
+    out.mkdir()
+    (out / ".run.json.tmp").write_text('{"state": "trai')
+    with pytest.raises(Killed):
+        run(manager, student, data, out, kill_after=4, save_steps=2, resume=True)
+    for half in (".model-x1", ".adapter-x2"):
+        (out / half).mkdir()
+        (out / half / "model.safetensors").write_bytes(bytes(10))
+    run(manager, student, data, out, resume=True)
+    assert_same(out, stopped / "whole")
+    assert not list(out.glob(".*"))
+
+
 @pytest.mark.parametrize(("limit", "kept"), [(None, []), (1, [6]), (3, [6, 5, 4])])
 def test_how_many_checkpoints_are_kept(manager, student, stopped, tmp_path, limit, kept):
     out = tmp_path / "run"

@@ -79,10 +79,12 @@ class RunFolder:
                 an unfinished run left is replaced.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        self._write_manifest(manifest)  # first: it makes the folder a run, however soon this is killed
+        for half in (*self.path.glob(".model-*"), *self.path.glob(".adapter-*")):  # a kill stopped their saving
+            shutil.rmtree(half, ignore_errors=True)
         kept = [] if resume_step is None else [row for row in self.metric_rows() if row["step"] <= resume_step]
         self._write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         self._write("skipped.jsonl", "".join(dumps(asdict(row)) + "\n" for row in prepared.skipped))
-        self._write_manifest(manifest)
 
     def metric_rows(self) -> list[dict[str, float]]:
         """The rows of `metrics.jsonl`; a last line that a kill cut off does not count."""
@@ -141,7 +143,9 @@ class RunFolder:
     def _check_is_run(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file", "--out names a folder")
-        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "run.json").is_file():
+        if (self.path / "run.json").is_file() or not self.path.is_dir():
+            return
+        if any(path.name != ".run.json.tmp" for path in self.path.iterdir()):  # that one: it was killed at once
             raise UsageError(f"{self.path} holds something that is not a run", "choose another --out")
 
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
