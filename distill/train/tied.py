@@ -166,11 +166,19 @@ class _TiedTable:
 
 
 def _is_trained(table: Tensor) -> bool:
-    """Whether it is a trained parameter that takes many small sums: 16 bits would round each of them."""
+    """Whether it is a trained parameter, whole (DeepSpeed fetches it later), that takes many small sums.
+
+    In 16 bits each of them would be rounded.
+    """
     import torch
     from torch import nn
 
-    return type(table) is nn.Parameter and table.requires_grad and table.dtype in (torch.float32, torch.float64)
+    return (
+        type(table) is nn.Parameter
+        and table.requires_grad
+        and table.ndim == 2
+        and table.dtype in (torch.float32, torch.float64)
+    )
 
 
 @cache
