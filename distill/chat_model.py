@@ -83,7 +83,11 @@ class ChatModel:
             name: the format's name, for errors.
             device: where to; default: an accelerator if there is one.
         """
-        encoder = prepare_tokenizer(load_tokenizer(ref), formatter, name)
+        return cls.load_weights(ref, prepare_tokenizer(load_tokenizer(ref), formatter, name), device)
+
+    @classmethod
+    def load_weights(cls, ref: str, encoder: Encoder, device: str | None = None) -> ChatModel:
+        """As `load`, with an encoder that is there already; the embedding table grows where it has more tokens."""
         model = load_model(ref, dtype=_dtype(device))
         grow_embeddings(model, encoder.tokenizer)
         return cls(model.to(device or best_device()), encoder)

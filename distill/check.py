@@ -98,7 +98,7 @@ def _look(transcripts: Iterable[Transcript], held_out: dict[bytes, str], finding
             findings.add("duplicate", where, f"as {seen[digest]}")
         else:
             seen[digest] = where
-        if held_out and (known := held_out.get(_prompt(transcript))):
+        if held_out and (known := held_out.get(prompt_digest(transcript))):
             findings.add("leakage", where, f"as {known}")
 
 
@@ -123,11 +123,11 @@ def _prompts(paths: Sequence[Path]) -> dict[bytes, str]:
         if not transcripts:
             raise DataError(f"{path} is empty", "--against takes a file of held-out transcripts")
         for transcript in transcripts:
-            found.setdefault(_prompt(transcript), str(transcript.source))
+            found.setdefault(prompt_digest(transcript), str(transcript.source))
     return found
 
 
-def _prompt(transcript: Transcript) -> bytes:
+def prompt_digest(transcript: Transcript) -> bytes:
     """A digest of what the user asks first, in whatever case and spacing: the same question is a leak in any form."""
     asked = []
     for message in transcript.messages:

@@ -103,8 +103,12 @@ def _in_memory(rows: Sequence[Row], work: Work) -> Prepared:
 
 def _prepare(rows: Sequence[Row], work: Work) -> Chunk:
     named = find_dialect(work.data_format) if work.data_format else None
-    transcripts = (parse_row(row, Source(file, line), named)[0] for file, line, row in rows)
-    return prepare_chunk(list(choose_turns(transcripts, work.turns)), work.encoder, work.labeler, work.labeler_name)
+    transcripts = [parse_row(row, Source(file, line), named)[0] for file, line, row in rows]
+    kept = [one for one in transcripts if work.split is None or not work.split.holds_out(one)]
+    chunk = prepare_chunk(list(choose_turns(kept, work.turns)), work.encoder, work.labeler, work.labeler_name)
+    chunk.held_out = len(transcripts) - len(kept)
+    chunk.rows += chunk.held_out
+    return chunk
 
 
 def _write(folder: Path, rows: Iterator[Row], work: Work) -> None:
@@ -121,6 +125,7 @@ def _write(folder: Path, rows: Iterator[Row], work: Work) -> None:
                 bar.update(chunk.rows)
         report = {
             "rows": whole.rows,
+            "held_out": whole.held_out,
             "split": whole.split,
             "skipped": [asdict(row) for row in whole.skipped],
             "findings": asdict(whole.findings),
@@ -146,6 +151,7 @@ def _open(folder: Path) -> Prepared:
         report["rows"],
         report["split"],
         Findings(found["counts"], rows),
+        held_out=report["held_out"],
     )
 
 
@@ -219,6 +225,7 @@ def _name(paths: Sequence[Path], work: Work) -> str:
         "template": template,
         "date": str(date.today()) if "strftime_now" in template else None,
         "settings": [work.settings, work.turns, work.data_format],
+        "held out": work.split and [work.split.text, work.split.seed],
         "code": [_code_of(thing) for thing in (prepare_files, work.encoder.formatter, work.labeler)],
         "versions": [metadata.version(name) for name in _PACKAGES],
     }

@@ -49,6 +49,7 @@ class Chunk:
         examples: what is trained; more than the trained rows where rows had to be split by turn.
         skipped: the rows that are not trained, each once.
         rows: how many transcripts came in.
+        held_out: how many of them were kept from training, to compare with afterwards.
         split: how many rows were split into one example an answer, since the template rewrites history.
         findings: what the label proof found.
     """
@@ -58,10 +59,12 @@ class Chunk:
     skipped: list[Skipped] = field(default_factory=list)
     split: int = 0
     findings: Findings = field(default_factory=Findings)
+    held_out: int = 0
 
     def add(self, other: Chunk) -> None:
         """Take in the transcripts of another chunk, which follow these."""
         self.rows += other.rows
+        self.held_out += other.held_out
         self.examples += other.examples
         self.skipped += other.skipped
         self.split += other.split
@@ -82,16 +85,18 @@ class Prepared:
     split: int
     findings: Findings
     truncated: int = 0
+    held_out: int = 0
 
     @classmethod
     def of(cls, chunk: Chunk) -> Prepared:
         """All transcripts, prepared as one chunk, in memory."""
-        return cls(Examples.of(chunk.examples), chunk.skipped, chunk.rows, chunk.split, chunk.findings)
+        examples = Examples.of(chunk.examples)
+        return cls(examples, chunk.skipped, chunk.rows, chunk.split, chunk.findings, held_out=chunk.held_out)
 
     @property
     def trained_rows(self) -> int:
-        """Rows of which something is trained; with the skipped ones they are all that came in."""
-        return self.rows - len(self.skipped)
+        """Rows of which something is trained; with those skipped and held out they are all that came in."""
+        return self.rows - len(self.skipped) - self.held_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,9 +329,8 @@ def _too_long(examples: Examples, max_length: int) -> DistillError:
     longest = [examples[row] for row in lengths.argsort(kind="stable")[::-1][:3]]
     counts = sorted(lengths.tolist())
     over = sum(length > max_length for length in counts)
-    keep = ", ".join(
-        f"{counts[min(len(counts) - 1, -(-len(counts) * share // 100) - 1)]} keeps {share} %" for share in (95, 99, 100)
-    )
+    keeps = {counts[min(len(counts) - 1, -(-len(counts) * share // 100) - 1)]: share for share in (95, 99, 100)}
+    keep = ", ".join(f"{length} keeps {share} %" for length, share in keeps.items())
     named = ", ".join(f"{example.source or example.id} ({len(example.input_ids)} tokens)" for example in longest)
     return DistillError(
         f"{over} of {len(counts)} rows are longer than {max_length} tokens; the longest: {named}",

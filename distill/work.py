@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill.encode import Encoder
 from distill.formats import make_formatter, make_labeler
@@ -13,6 +13,9 @@ from distill.plugins import PluginManager
 from distill.protocols import Labeler
 from distill.student import prepare_tokenizer
 from distill.turns import Turns
+
+if TYPE_CHECKING:
+    from distill.hold_out import Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Work:
         allows: errors of the label proof that are the labeler's purpose.
         new_tokens: ids of the tokens that the format brought.
         ref: the student, as `resolve_model` returns it; empty where the encoder came from elsewhere.
+        split: which conversations are held out; None: none.
     """
 
     encoder: Encoder
@@ -40,6 +44,7 @@ class Work:
     allows: tuple[str, ...] = ()
     new_tokens: tuple[int, ...] = ()
     ref: str = ""
+    split: Split | None = None
 
 
 def make_work(

@@ -51,7 +51,15 @@ EVIL = "<script>alert(1)</script>\"'&"
 
 
 def manifest(**report):
-    counts = {"rows": 5, "trained_rows": 4, "trained_tokens": 20, "tokens": 100, "steps": 3, "loss": 1.5}
+    counts = {
+        "rows": 5,
+        "trained_rows": 4,
+        "trained_tokens": 20,
+        "tokens": 100,
+        "steps": 3,
+        "loss": 1.5,
+        "held_out_rows": 0,
+    }
     return {
         "finished": "2026-01-01T00:00:00Z",
         "student": {"name": EVIL},

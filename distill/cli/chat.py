@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _QUOTES = '"""'
 
 
-@click.command("chat")
+@click.command("chat", short_help="Talk to a student.")
 @click.argument("model", metavar="RUN|MODEL")
 @click.option("--system", metavar="TEXT", help="A system message.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="The longest answer.")

@@ -12,7 +12,7 @@ from distill.errors import UsageError
 from distill.plugins import PluginManager
 
 
-@click.command("export")
+@click.command("export", short_help="Write a student for vLLM, llama.cpp or Ollama.")
 @click.argument("run", metavar="RUN")
 @click.option(
     "--to",

@@ -60,7 +60,7 @@ def _lora_options(function: Callable) -> Callable:
     return function
 
 
-@click.command("train")
+@click.command("train", short_help="Fine-tune a student on transcripts.")
 @click.argument("data", nargs=-1, required=True, metavar="DATA…", type=click.Path(path_type=Path))
 @from_option
 @student_option
@@ -132,7 +132,13 @@ def _lora_options(function: Callable) -> Callable:
     help="What to do with longer ones: refuse to start, leave the row out, or cut its end off.",
 )
 @allow_option
-@click.option("--seed", type=int, default=0, show_default=True, help="For shuffling and dropout.")
+@click.option(
+    "--hold-out",
+    metavar="N|N%",
+    help="Keep a share of the conversations (10%), or so many, from training, chosen by their prompts, for `distill "
+    "compare`: they are written to RUN/held_out.jsonl.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="For shuffling, dropout and --hold-out.")
 @click.option(
     "--save-steps",
     type=click.IntRange(min=1),
@@ -165,9 +171,9 @@ def command(
 
     DATA are JSON lines, or JSON arrays, of transcripts, OpenAI, ShareGPT, Alpaca or prompt/completion rows.
 
-    RUN/model is the student: load it with `distill generate RUN` or with plain transformers. Every row is trained, or
-    stands in RUN/skipped.jsonl with its reason. The labels are proved first, as `distill check` does; on an error
-    nothing is trained.
+    RUN/model is the student: load it with `distill generate RUN` or with plain transformers. Every row is trained,
+    stands in RUN/skipped.jsonl with its reason, or in RUN/held_out.jsonl. The labels are proved first, as
+    `distill check` does; on an error nothing is trained.
 
     Stopped with Ctrl-C (or SIGTERM), it writes a checkpoint first; --resume goes on from there. Several GPUs or
     machines: `torchrun … -m distill train …`.
@@ -245,6 +251,9 @@ def _show(report: TrainReport, dry_run: bool) -> None:
         f"{verb} {report.trained_rows} of {report.rows} rows: {report.trained_tokens} of {report.tokens} tokens, "
         f"{report.steps} steps" + ("" if report.loss is None else f", mean loss {report.loss:.4f}")
     )
+    if report.held_out_rows:
+        where = "" if dry_run else f", in {report.out}/held_out.jsonl"
+        note(f"held out {report.held_out_rows} rows{where}")
     for reason, count in sorted(report.reasons.items(), key=lambda item: -item[1])[:5]:
         note(f"skipped {count}: {reason}")
     if report.split_rows:
@@ -252,7 +261,8 @@ def _show(report: TrainReport, dry_run: bool) -> None:
     if report.truncated:
         note(f"{report.truncated} examples were cut to the maximal length; they have no end-of-turn marker")
     if not dry_run:
-        note(f"next: distill generate {report.out} 'your question'")
+        compare = f"; distill compare {report.out}" if report.held_out_rows else ""
+        note(f"next: distill generate {report.out} 'your question'{compare}")
 
 
 class Progress:

@@ -32,9 +32,9 @@ class Metric:
 
     Attributes:
         name: as JSON has it: `perplexity`, `agreement`, `exact_match`, `chrf`, `length_ratio`, `stop_rate`,
-            `tokens_per_second`.
+            `tokens_per_second`; and `bits_per_byte`, where base and student have different tokenizers.
         title: for people.
-        unit: `%`, `tokens/s`, …; empty for a plain number.
+        unit: `%`, `tokens/s`, …; empty for a plain number. Figures are in it: 93.5 for 93.5 %.
         better: which way is better; None where neither is.
         summary: what it says, in a sentence.
     """
@@ -57,7 +57,8 @@ class Given:
         exact: whether it is the teacher's answer, but for spaces around it.
         chrf: against the teacher's answer, 0 to 100.
         perplexity: of the teacher's answer; None where it was not measured.
-        agreement: the share of the teacher's tokens that are the model's likeliest; None where it was not measured.
+        agreement: the share of the teacher's tokens that are the model's likeliest, 0 to 1; None where it was not
+            measured.
     """
 
     text: str
@@ -107,7 +108,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Student minus base, conversation by conversation.
+    """Student minus base, over the same conversations.
 
     Attributes:
         metric: its name.
@@ -147,7 +148,7 @@ class Comparison:
         run: the run folder, as it was named.
         data: file and SHA-256 of each file of held-out conversations.
         conversations, questions: how many were used; a question is an answer to be given.
-        skipped: `file:line` and reason of each conversation that could not be used.
+        skipped: `source` (`file:line`) and `reason` of each conversation, or answer of one, that could not be used.
         metrics: what was measured, in the order to show it.
         standings: base, student and, where it was asked anew, teacher.
         differences: student minus base, a metric each.
@@ -155,7 +156,7 @@ class Comparison:
         reasons: why, a sentence each, the weightiest first.
         samples: every question.
         judged: where a judge was asked.
-        settings: token limit, seed, resamples, confidence, … as they were used.
+        settings: `max_tokens`, `batch_size`, `seed`, `resamples`, `confidence`, … as they were used.
         warnings: what a reader must know: prompts that were trained on, few conversations, …
     """
 

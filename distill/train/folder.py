@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.errors import DistillError, UsageError
+from distill.errors import DataError, DistillError, UsageError
 from distill.files import utc_now, whole_file, whole_folder
 from distill.jsonl import dumps
 from distill.models import quiet
@@ -18,10 +18,16 @@ from distill.prepare import Prepared
 from distill.train.checkpoints import MARKER, checkpoints_in, remove
 from distill.train.pages import model_card, report_page
 from distill.train.settings import TrainReport, TrainSettings
+from distill.transcripts import transcript_to_dict
+from distill.types import Transcript
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+HELD_OUT = "held_out.jsonl"
+"""In a run folder: the conversations that were kept from training."""
 
 
 class RunFolder:
@@ -85,6 +91,27 @@ class RunFolder:
         kept = [] if resume_step is None else [row for row in self.metric_rows() if row["step"] <= resume_step]
         self._write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         self._write("skipped.jsonl", "".join(dumps(asdict(row)) + "\n" for row in prepared.skipped))
+
+    def write_held_out(self, transcripts: Iterable[Transcript], count: int) -> None:
+        """Write the conversations that are kept from training; a file of a run before is gone where there are none.
+
+        Args:
+            transcripts: are written as they come.
+            count: how many there must be.
+
+        Raises:
+            DataError: there are others: the data were changed while they were read.
+        """
+        path = self.path / HELD_OUT
+        if not count:
+            path.unlink(missing_ok=True)
+            return
+        with whole_file(path) as file:
+            for transcript in transcripts:
+                file.write(dumps(transcript_to_dict(transcript)) + "\n")
+                count -= 1
+            if count:
+                raise DataError("the data were changed while they were read", "start again")
 
     def metric_rows(self) -> list[dict[str, float]]:
         """The rows of `metrics.jsonl`; a last line that a kill cut off does not count."""

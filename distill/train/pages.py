@@ -28,7 +28,7 @@ A student distilled from a teacher's chat transcripts with [distill](https://pyp
 | | |
 |---|---|
 | base | `{settings.student}` |
-| transcripts | {report.trained_rows} trained, {report.skipped_rows} skipped |
+| transcripts | {report.trained_rows} trained, {report.skipped_rows} skipped, {report.held_out_rows} held out |
 | tokens | {report.tokens}, of which {report.trained_tokens} trained |
 | format, labels, trainer | {how} |
 | epochs, batch, learning rate, seed | {settings.epochs:g}, {settings.per_device_train_batch_size} × \

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distill.dataset import prepare_files
 from distill.encode import Encoder
 from distill.errors import DataError, DistillError
 from distill.findings import Findings
+from distill.hold_out import Split, make_split
 from distill.models import max_positions
 from distill.plugins import PluginManager
 from distill.prepare import Prepared
@@ -34,6 +35,7 @@ class Ready:
         labeler: decides which tokens count.
         prepared: the examples, and the rows that are none.
         report: counts, and the steps to do.
+        split: which conversations are held out; None: none.
     """
 
     trainer: Trainer
@@ -43,6 +45,7 @@ class Ready:
     labeler: Labeler
     prepared: Prepared
     report: TrainReport
+    split: Split | None = None
 
 
 def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) -> Ready:
@@ -70,14 +73,18 @@ def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) 
         settings.turns,
         settings.data_format,
     )
+    split = settings.hold_out and make_split(settings.hold_out, settings.data, settings.data_format, settings.seed)
+    work = replace(work, split=split or None)
     prepared = prepare_files(
         settings.data, work, max_length=settings.max_length or max_positions(work.ref), overlong=settings.overlong
     )
+    if work.split is not None:
+        work.split.check(prepared.rows, prepared.held_out)
     if not len(prepared.examples):
         raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill check`")
     prepared.findings.raise_errors({*settings.allow, *work.allows})
     report = _report(settings, prepared, processes)
-    return Ready(trainer, work.ref, work.encoder, work.new_tokens, work.labeler, prepared, report)
+    return Ready(trainer, work.ref, work.encoder, work.new_tokens, work.labeler, prepared, report, work.split)
 
 
 def estimate_of(ready: Ready, settings: TrainSettings, note: Callable[[str], None]) -> Estimate | None:
@@ -118,6 +125,7 @@ def _report(settings: TrainSettings, prepared: Prepared, processes: int) -> Trai
         rows=prepared.rows,
         trained_rows=prepared.trained_rows,
         skipped_rows=len(prepared.skipped),
+        held_out_rows=prepared.held_out,
         split_rows=prepared.split,
         truncated=prepared.truncated,
         examples=len(prepared.examples),

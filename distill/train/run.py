@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.collate import collator_for
 from distill.errors import DistillError, PluginError
+from distill.hold_out import read_held_out
 from distill.models import load_model, resolve_model
 from distill.plugins import PluginManager
 from distill.protocols import Collator, Trainer, TrainJob
@@ -135,6 +136,7 @@ def _train(run: _Run, ready: Ready, resume: bool) -> TrainReport:
             raise DistillError(f"{folder.path} is not the same in all processes", "it must be on a disk they all share")
         if world.is_main:
             folder.start(manifest, ready.prepared, newest and step)
+            _write_held_out(run, ready)
             clean(folder.checkpoints, newest)
         checkpoints, job = _job(run, ready, newest)
         packed = isinstance(job.collate, PackingCollator) if run.settings.packing else None
@@ -150,6 +152,12 @@ def _train(run: _Run, ready: Ready, resume: bool) -> TrainReport:
             report = _save(run, ready, job.model, result, report)
             run.manager.notify("training_finished", run=run.settings.out, result=result)
     return report
+
+
+def _write_held_out(run: _Run, ready: Ready) -> None:
+    settings, split = run.settings, ready.split
+    held_out = read_held_out(settings.data, settings.data_format, split) if split else ()
+    run.folder.write_held_out(held_out, ready.report.held_out_rows)
 
 
 def _look(run: _Run, ready: Ready, resume: bool) -> tuple[dict[str, Any], Path | None]:

@@ -56,6 +56,8 @@ class TrainSettings:
             takes less than a tenth of the time.
         save_total_limit: how many checkpoints are kept, after the end too; None: two, and none after the end.
         lora: train an adapter instead of all weights; None: all weights.
+        hold_out: keep these conversations from training, by their prompts: a share (`10%`) or a number (`50`); see
+            `distill.hold_out`. None: none.
     """
 
     student: str
@@ -82,6 +84,7 @@ class TrainSettings:
     save_steps: int | None = None
     save_total_limit: int | None = None
     lora: LoraSettings | None = None
+    hold_out: str | None = None
 
     @property
     def checkpoints_kept(self) -> int:
@@ -119,7 +122,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What came of it. `rows` is `trained_rows` and `skipped_rows` together.
+    """What came of it. `rows` is `trained_rows`, `skipped_rows` and `held_out_rows` together.
 
     Attributes:
         out: the run folder.
@@ -134,6 +137,7 @@ class TrainReport:
         estimate: memory and disk, in a dry run; None where it cannot be told.
         packed: whether rows were packed; None where that was not asked for, or is not known yet.
         resumed_from: the checkpoint this training went on from, if it did.
+        held_out_rows: kept from training, in the run folder's `held_out.jsonl`.
     """
 
     out: str
@@ -152,3 +156,4 @@ class TrainReport:
     packed: bool | None = None
     resumed_from: str | None = None
     estimate: Estimate | None = None
+    held_out_rows: int = 0
