@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 Collator = Callable[[Sequence[Mapping[str, Any]]], "dict[str, Tensor]"]
-"""Rows `{input_ids, labels}` in; a batch `{input_ids, attention_mask, labels}`, each (rows, longest), out."""
+"""Rows `{input_ids, labels}` in; a batch `{input_ids, attention_mask, labels}`, each (rows, longest), out.
+
+With `train --packing` the batch is one row, with `position_ids` in place of the mask; give the model all of it.
+"""
 
 
 @runtime_checkable

@@ -23,6 +23,7 @@ _OWNED = {
     "output_dir": "--out",
     "num_train_epochs": "--epochs",
     "per_device_train_batch_size": "--batch-size",
+    **dict.fromkeys(("packing", "padding_free"), "--packing"),
     "gradient_accumulation_steps": "--accumulation",
     "learning_rate": "--learning-rate",
     "seed": "--seed",
