@@ -186,6 +186,18 @@ def test_numbers_too_large_for_float16(tmp_path, manager):
     assert export_gguf(str(run), tmp_path / "out", manager, outtype="bf16").files
 
 
+def test_weights_that_are_damaged_or_gone(tmp_path, manager):
+    run = make_student("llama", tmp_path)
+    weights = run / "model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    with pytest.raises(DistillError, match="are damaged"):
+        export_gguf(str(run), tmp_path / "out", manager)
+    weights.unlink()
+    with pytest.raises(DistillError, match="holds no safetensors"):
+        export_gguf(str(run), tmp_path / "out", manager)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_format_without_a_template_cannot_leave(tmp_path, capsys):
     run = make_student("llama", tmp_path)
     (run / "model/chat_template.jinja").unlink()

@@ -131,19 +131,16 @@ def test_smollm2_saved_by_distill_is_the_same_in_plain_transformers(tmp_path, sm
 
 
 def test_smollm2_answers_the_same_after_merge_and_gguf(tmp_path, smollm2, article):
-    from distill import Message, make_formatter, make_plugin_manager
-    from distill.chat_model import ChatModel
+    """The export itself compares ten greedy answers of the trained student with those of the file it wrote."""
+    from distill import make_plugin_manager
     from distill.export import export_gguf, export_merged
 
     run, manager = tmp_path / "run", make_plugin_manager()
     words = ["train", str(article), "--student", "smollm2", "--lora", "--out", str(run), "--epochs", "1"]
     assert main(words) == 0
-    export_merged(str(run), tmp_path / "merged", manager)
     made = export_gguf(str(run), tmp_path / "gguf", manager, outtype="f32")
     assert "weights are the student's, and 10 greedy answers are equal, token by token" in made.notes
-    asked = [[Message("user", 'How do you say "dog" in Spanish?')], [Message("user", "Name 3 colours. 🚀")]]
-    said = []
-    for model in (run / "model", tmp_path / "merged", tmp_path / "gguf/student-f32.gguf"):
-        chat = ChatModel.load(str(model), make_formatter("chat-template"))
-        said.append([one.text for one in chat.generate(asked, max_tokens=24)])
-    assert said[0] == said[1] == said[2]
+    merged = export_merged(str(run), tmp_path / "merged", manager).files
+    assert {path.name: path.read_bytes() for path in merged} == {
+        path.name: path.read_bytes() for path in (run / "model").iterdir()
+    }

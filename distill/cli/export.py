@@ -62,7 +62,7 @@ def command(
         made = export_merged(run, out, manager)
     else:
         export = export_gguf if to == "gguf" else export_ollama
-        made = export(run, out, manager, outtype=outtype or "f16", llama_cpp=llama_cpp)
+        made = export(run, out, manager, outtype=outtype or "f16", llama_cpp=llama_cpp, note=note)
     size = sum(path.stat().st_size for path in made.files)
     if as_json:
         files = [str(path.relative_to(out)) for path in made.files]

@@ -107,7 +107,8 @@ def _lora_options(function: Callable) -> Callable:
     "--packing",
     is_flag=True,
     help="Lay the rows of a forward pass end to end instead of padding them, if the student is proved to keep them "
-    "apart; else they are padded, and it says why. Steps and losses stay the same.",
+    "apart; else they are padded, and it says why. The losses stay the same. On a CPU it does not pay with "
+    "--batch-tokens.",
 )
 @click.option(
     "--accumulation",

@@ -45,14 +45,21 @@ def write_gguf(model: Path, file: Path, name: str, outtype: str) -> None:
         DistillError: an architecture or tokenizer this module does not know, or a weight too large for `outtype`.
     """
     import gguf
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     config = model_config(str(model))
     architecture, settings = architecture_of(config)
     with ExitStack() as stack:
-        opened = [stack.enter_context(safe_open(path, framework="pt")) for path in sorted(model.glob("*.safetensors"))]
+        try:
+            opened = [
+                stack.enter_context(safe_open(part, framework="pt")) for part in sorted(model.glob("*.safetensors"))
+            ]
+        except SafetensorError as error:
+            raise DistillError(f"the weights in {model} are damaged: {error}", "train the run again") from None
         weights = list(_weights(opened, architecture, config, outtype))
-        rows = next(weight.shape[0] for weight in weights if weight.gguf_name == "token_embd.weight")
+        rows = next((weight.shape[0] for weight in weights if weight.gguf_name == "token_embd.weight"), None)
+        if rows is None:
+            raise DistillError(f"{model} holds no safetensors with an embedding table", "train the run again")
         vocabulary = read_vocabulary(load_tokenizer(str(model)), rows, _stop(config))
         writer = gguf.GGUFWriter(str(file), architecture.name)
         try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Chat = Sequence[Mapping[str, str]]
 
-ANSWER_TOKENS = 24
+ANSWER_TOKENS = 16
 
 PRECISION = {"f32": 0.0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 2**-7}
 """How far a stored weight may be from the student's, relative to the largest of its row."""

@@ -111,6 +111,7 @@ class Train(Section):
     epochs: Positive = 3.0
     batch_size: Count = 8
     batch_tokens: Count | None = None
+    packing: bool = False
     accumulation: Count = 1
     learning_rate: Annotated[float, Field(ge=0)] = 5e-5
     max_length: Annotated[int, Field(ge=2)] | None = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.examples import Examples
 from distill.models import model_config, quiet
+from distill.train.activations import fused_gelu
 from distill.train.batching import batch_sampler
 from distill.train.head import CHUNK_LOGITS
 from distill.train.lora import add_adapter
@@ -102,10 +103,13 @@ def estimate(
             if settings.lora is not None:
                 model = add_adapter(model, settings.lora, new_tokens, prepare=False)
         counts = [(weight.numel(), weight.nbytes, weight.requires_grad) for weight in model.parameters()]
-        with FakeTensorMode(), torch.device(device), torch.autocast(device, **_autocast(options)):
+        fake = FakeTensorMode()
+        with fake, torch.device(device):
             # Without adapters: they keep the inputs that the layers' own gradients would need.
+            student = _empty_student(config, vocabulary)
+        with fused_gelu(student), fake, torch.device(device), torch.autocast(device, **_autocast(options)):
             activations = _activations(
-                _empty_student(config, vocabulary),
+                student,
                 batch,
                 _is_on(options.get("gradient_checkpointing", options.get("activation_checkpointing"))),
             )
@@ -120,7 +124,7 @@ def estimate(
     if device == "cpu" and settings.lora is not None:
         activations = int(activations * _HOLES)
     checkpoint = 4 * trained + optimizer
-    student = 4 * parameters
+    saved = 4 * parameters
     return Estimate(
         parameters=parameters,
         trained_parameters=trained,
@@ -131,9 +135,9 @@ def estimate(
         logits=logits,
         process=process,
         # Gradients are gone when a student is saved, which copies it; until then activations are in the way.
-        peak_memory=process + weights + optimizer + max(4 * trained + activations + logits, student),
+        peak_memory=process + weights + optimizer + max(4 * trained + activations + logits, saved),
         checkpoint=checkpoint,
-        peak_disk=student + checkpoints * checkpoint,
+        peak_disk=saved + checkpoints * checkpoint,
     )
 
 
