@@ -82,7 +82,6 @@ def _add(costs: dict[str, Cost], metadata: Mapping[str, Any]) -> None:
         cost.usd = (cost.usd or 0.0) + dollars
 
 
-
 @cache
 def _price(server: str, model: str) -> Price | None:
     return find_price(server, model)

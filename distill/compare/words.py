@@ -17,7 +17,7 @@ Kind = Literal["same", "added", "missing"]
 
 _CELLS = 160_000
 """The most pairs of words that are looked at: where more differ, they differ as a whole."""
-_ALIKE = 0.3
+_ALIKE = 0.4
 """Of texts with less in common, what is missing is not shown between the words: it would be hard to read."""
 _JOINERS = "\u200c\u200d"  # Persian words, families of emoji
 _TONES = range(0x1F3FB, 0x1F400)  # skin colours
@@ -49,7 +49,8 @@ def difference(text: str, reference: str) -> list[Stretch]:
     while end < min(len(ours), len(theirs)) - start and ours[-1 - end] == theirs[-1 - end]:
         end += 1
     pairs = _common(ours[start : len(ours) - end], theirs[start : len(theirs) - end])
-    shared = start + end + len(pairs)
+    shared = sum(not word.isspace() for word in [*ours[:start], *(ours[start + i] for i, _ in pairs)])
+    shared += sum(not word.isspace() for word in ours[len(ours) - end :])
     marked = [("same", word) for word in ours[:start]]
     at = other = start
     for one, two in [*((start + i, start + j) for i, j in pairs), (len(ours) - end, len(theirs) - end)]:
@@ -57,9 +58,26 @@ def difference(text: str, reference: str) -> list[Stretch]:
         marked += [("same", word) for word in ours[one : one + 1] if one < len(ours) - end]
         at, other = one + 1, two + 1
     marked += [("same", word) for word in ours[len(ours) - end :]]
-    if shared < _ALIKE * max(len(ours), len(theirs)):
+    words = max(sum(not word.isspace() for word in side) for side in (ours, theirs))
+    if shared < _ALIKE * words and any(kind == "added" for kind, _ in marked):
         marked = [pair for pair in marked if pair[0] != "missing"]
-    return [Stretch(kind, "".join(word for _, word in run)) for kind, run in groupby(marked, lambda pair: pair[0])]
+    return list(_stretches(marked))
+
+
+def _stretches(marked: Sequence[tuple[Kind, str]]) -> Iterator[Stretch]:
+    """Join words of a kind; of changes with nothing but space between them, what is missing comes first."""
+    missing = added = space = ""
+    for kind, word in [*marked, ("same", "")]:
+        if kind == "same" and word.isspace() and added:
+            space += word
+        elif kind == "missing":
+            missing, added, space = missing + (space if missing else "") + word, added + space, ""
+        elif kind == "added":
+            missing, added, space = missing + (space if missing else ""), added + space + word, ""
+        else:
+            stretches = (Stretch("missing", missing), Stretch("added", added), Stretch("same", space + word))
+            yield from (one for one in stretches if one.text)
+            missing = added = space = ""
 
 
 def _common(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
