@@ -93,7 +93,7 @@ def _look(transcripts: Iterable[Transcript], held_out: dict[bytes, str], finding
             findings.add("role-order", where, strange)
         if transcript.messages[-1].role == "user":
             findings.add("ends-on-user", where)
-        digest = conversation_digest(transcript.messages)
+        digest = _digest(transcript.messages)
         if digest in seen:
             findings.add("duplicate", where, f"as {seen[digest]}")
         else:
@@ -138,7 +138,6 @@ def prompt_digest(transcript: Transcript) -> bytes:
     return hashlib.blake2b("\0".join(asked).encode(), digest_size=16).digest()
 
 
-def conversation_digest(messages: Sequence[Message]) -> bytes:
-    """A digest of a whole conversation."""
+def _digest(messages: Sequence[Message]) -> bytes:
     rows = [message_to_dict(message) for message in messages]
     return hashlib.blake2b(json.dumps(rows, sort_keys=True).encode(), digest_size=16).digest()

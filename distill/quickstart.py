@@ -1,65 +1,44 @@
 """The main job on one page: a teacher answers, a student learns, and what it learned is measured.
 
 The teacher knows the Spanish names of all countries (the plugin `babel`); the student is SmolLM2-135M-Instruct (the
-plugin `smollm2`). 40 prompts are held out: they are asked before and after training, and the answers are compared
-with the teacher's, letter by letter.
+plugin `smollm2`). 40 prompts are held out: student and base are compared on the teacher's answers to them.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from distill.chat_model import ChatModel
 from distill.collect import collect
-from distill.dialects import read_transcripts
+from distill.compare import CompareSettings, Comparison, as_json, compare
 from distill.errors import UsageError
-from distill.files import sha256_of
-from distill.formats import make_formatter
-from distill.jsonl import dumps
-from distill.models import resolve_model
+from distill.files import sha256_of, whole_file
 from distill.plugins import PluginManager
 from distill.train import TrainSettings, train
-from distill.types import Message, Transcript
 
 HELD_OUT = 40
+MAX_TOKENS = 32  # a country's name has fewer; the base goes on and on
 
 Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """One held-out prompt and what everybody said."""
-
-    prompt: str
-    base: str
-    student: str
-    teacher: str
-
-
-@dataclass(frozen=True, slots=True)
 class QuickstartResult:
-    """How many held-out answers equal the teacher's, of how many, before and after; and the answers.
+    """What came of it.
 
     Attributes:
         run: the run folder with the student.
-        held_out: how many prompts were held out.
-        base_right, student_right: exact matches with the teacher.
         seconds: of the whole.
-        answers: all held-out prompts with the three answers.
+        comparison: of the student with its base, on the held-out prompts.
     """
 
     run: str
-    held_out: int
-    base_right: int
-    student_right: int
     seconds: float
-    answers: Sequence[Compared]
+    comparison: Comparison
 
 
 def quickstart(
@@ -71,6 +50,7 @@ def quickstart(
     epochs: float = 1.0,
     note: Note = lambda text: None,
     on_log: Callable[[Mapping[str, float]], None] = lambda row: None,
+    on_progress: Callable[[str, int, int], None] | None = None,
 ) -> QuickstartResult:
     """Collect, train and measure, in a folder that is reused when it is there.
 
@@ -82,6 +62,7 @@ def quickstart(
         epochs: passes over the transcripts.
         note: told what is being done, a line at a time.
         on_log: called after each training step.
+        on_progress: told how far the comparison is, see `compare`.
 
     Raises:
         UsageError: a plugin is missing.
@@ -99,9 +80,6 @@ def quickstart(
         note(f"$ distill collect {prompts} --teacher {teacher} --out {answers}")
         summary = collect(prompts, teacher, answers, manager=manager, concurrency=1)  # in order: the same run each time
         note(f"  {summary.rows} answers written, {summary.cached} were there already")
-    asked = list(read_transcripts(held_out))
-    note(f"asking {student} the {len(asked)} held-out prompts, before training")
-    base = _answers(out / "base.json", student, asked, manager)
     run = out / "run"
     settings = TrainSettings(
         student,
@@ -116,22 +94,18 @@ def quickstart(
         f"--learning-rate 1e-4 -T lr_scheduler_type=constant --out {run}"
     )
     _train(settings, manager, note, on_log)
-    note(f"asking the student the {len(asked)} held-out prompts")
-    learned = _answers(out / "student.json", str(run), asked, manager)
-    compared = [
-        Compared(one.messages[0].content or "", before, after, one.messages[-1].content or "")
-        for one, before, after in zip(asked, base, learned, strict=True)
-    ]
-    result = QuickstartResult(
-        run=str(run),
-        held_out=len(compared),
-        base_right=sum(row.base == row.teacher for row in compared),
-        student_right=sum(row.student == row.teacher for row in compared),
-        seconds=round(time.monotonic() - began, 1),
-        answers=compared,
+    note(f"$ distill compare {run} --data {held_out} --max-tokens {MAX_TOKENS}")
+    comparison = compare(
+        run,
+        [held_out],
+        manager,
+        CompareSettings(max_tokens=MAX_TOKENS),
+        note=lambda text: note(f"  {text}"),
+        on_progress=on_progress,
     )
-    (out / "result.json").write_text(json.dumps(asdict(result), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    return result
+    with whole_file(out / "comparison.json") as file:
+        file.write(as_json(comparison, indent=2) + "\n")
+    return QuickstartResult(str(run), round(time.monotonic() - began, 1), comparison)
 
 
 def _write_prompts(out: Path) -> tuple[Path, Path]:
@@ -160,20 +134,3 @@ def _train(settings: TrainSettings, manager: PluginManager, note: Note, on_log: 
         note("  the trained student is there already")
         return
     train(settings, manager, resume=settings.out.exists(), note=lambda text: note(f"  {text}"), on_log=on_log)
-
-
-def _answers(path: Path, model: str, asked: Sequence[Transcript], manager: PluginManager) -> list[str]:
-    """A model's answers to the held-out prompts; remembered in a file, for these very prompts and this model."""
-    ref = resolve_model(model, manager)
-    weights = next(Path(ref).glob("*.safetensors"), None)
-    key: dict[str, Any] = {"model": ref, "written": weights.stat().st_mtime if weights else None}
-    key["prompts"] = [one.messages[0].content for one in asked]
-    if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if known["key"] == key:
-            return known["answers"]
-    chat = ChatModel.load(ref, make_formatter("chat-template", manager=manager))
-    made = chat.generate([[Message("user", prompt)] for prompt in key["prompts"]], max_tokens=32)
-    answers = [one.text.strip() for one in made]
-    path.write_text(dumps({"key": key, "answers": answers}) + "\n", encoding="utf-8")
-    return answers

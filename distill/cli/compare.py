@@ -100,6 +100,8 @@ def command(
     for name, given, option, flag in (("teacher", teacher, pairs, "-T"), ("judge", judge, judge_pairs, "-J")):
         if option and given is None:
             raise UsageError(f"{flag} is given, but no --{name}", f"add --{name} NAME, or leave {flag} out")
+    if html is not None and not html.parent.is_dir():
+        raise UsageError(f"--html {html}: there is no folder {html.parent}", "make it first")
     asked = CompareSettings(
         base=base,
         teacher=make_teacher(manager, teacher, parse_pairs(pairs, "-T")) if teacher else None,
@@ -107,7 +109,7 @@ def command(
         data_format=data_format,
         **settings,
     )
-    progress = _Bars()
+    progress = Bars()
     try:
         comparison = compare(run, data, manager, asked, note=note, on_progress=progress)
     finally:
@@ -192,7 +194,7 @@ def _cut(text: str, width: int = 100) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-class _Bars:
+class Bars:
     """A bar on standard error for each part of the work, off where that is no terminal."""
 
     def __init__(self) -> None:

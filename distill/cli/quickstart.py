@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from distill.cli.compare import Bars, show
 from distill.cli.options import json_option
-from distill.cli.terminal import note, print_json, printable
+from distill.cli.terminal import note, print_json
 from distill.cli.train import Progress
 from distill.plugins import PluginManager
-
-if TYPE_CHECKING:
-    from distill.quickstart import QuickstartResult
 
 _SHOWN = 5
 
@@ -40,34 +37,20 @@ def command(manager: PluginManager, out: Path, epochs: float, as_json: bool) -> 
     """Run the main job once, on real weights, without a hub or a key.
 
     A teacher that knows the Spanish names of all countries answers 216 prompts; SmolLM2-135M is trained on its
-    answers; 40 held-out prompts are asked before and after. It takes a few minutes on two cores, and needs the
+    answers, and compared with its base on 40 held-out prompts. It takes a few minutes on two cores, and needs the
     plugins distill-smollm2 and distill-babel (`make quickstart` installs all).
     """
     from distill.quickstart import quickstart
 
-    progress = Progress()
+    progress, bars = Progress(), Bars()
     try:
-        result = quickstart(out, manager, epochs=epochs, note=note, on_log=progress)
+        result = quickstart(out, manager, epochs=epochs, note=note, on_log=progress, on_progress=bars)
     finally:
         progress.close()
+        bars.close()
     if as_json:
         print_json(asdict(result))
-    else:
-        _show(result)
-
-
-def _show(result: QuickstartResult) -> None:
-    click.echo(f"\nSame answer as the teacher, on {result.held_out} prompts that were never trained on:")
-    click.secho(f"    base     {result.base_right:2} of {result.held_out}")
-    click.secho(f"    student  {result.student_right:2} of {result.held_out}", bold=True)
-    click.echo(f"in {result.seconds:.0f} s.\n")
-    rows = [("prompt", "base", "student", "teacher")]
-    rows += [(row.prompt, row.base, row.student, row.teacher) for row in result.answers[:_SHOWN]]
-    for row in rows:
-        click.echo("  ".join(_cut(printable(text), width) for text, width in zip(row, (44, 24, 16, 16), strict=True)))
-    click.echo("\nNext:")
+        return
+    show(result.comparison, _SHOWN)
+    click.echo(f"\nin {result.seconds:.0f} s. Next:")
     click.echo(f"    distill generate {result.run} 'How do you say \"Japan\" in Spanish? Answer with the name only.'")
-
-
-def _cut(text: str, width: int) -> str:
-    return f"{text if len(text) <= width else text[: width - 1] + '…':<{width}}"

@@ -35,10 +35,11 @@ def resampled_sums(sums: ndarray, seed: int, resamples: int = RESAMPLES) -> ndar
     generator = numpy.random.default_rng(seed)
     count = len(sums)
     chunk = max(1, _WEIGHTS // count)
-    parts = [
-        generator.multinomial(count, [1 / count] * count, min(chunk, resamples - at)) @ sums
-        for at in range(0, resamples, chunk)
-    ]
+    with numpy.errstate(invalid="ignore"):  # a figure that is no number stays none
+        parts = [
+            generator.multinomial(count, [1 / count] * count, min(chunk, resamples - at)) @ sums
+            for at in range(0, resamples, chunk)
+        ]
     return numpy.concatenate(parts)
 
 

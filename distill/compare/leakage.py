@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.check import conversation_digest, prompt_digest
+from distill.check import prompt_digest
 from distill.dialects import read_transcripts
 from distill.errors import DataError
 from distill.files import sha256_of
@@ -21,20 +21,20 @@ def leaks(manifest: Mapping[str, Any], held: Sequence[Transcript], left_out: Pat
     Args:
         manifest: the run's `run.json`, which names the files.
         held: the held-out conversations.
-        left_out: the file of conversations that training left out of its data, where there is one.
+        left_out: the file of conversations that training left out of its data, by their prompts, where there is one.
 
     Returns:
         Warnings: how many were found and where the first ones are; what could not be looked into.
     """
     asked = {prompt_digest(transcript): str(transcript.source) for transcript in held}
-    untrained = {conversation_digest(one.messages) for one in read_transcripts(left_out)} if left_out.exists() else ()
+    untrained = {prompt_digest(one) for one in read_transcripts(left_out)} if left_out.exists() else ()
     found: dict[bytes, str] = {}
     warnings = []
     for entry in manifest["data"]:
         try:
             for transcript in _trained(entry, manifest["settings"]["data_format"]["value"]):
                 digest = prompt_digest(transcript)
-                if digest in asked and conversation_digest(transcript.messages) not in untrained:
+                if digest in asked and digest not in untrained:
                     found.setdefault(digest, str(transcript.source))
         except DataError as error:
             warnings.append(f"Whether the student was trained on these questions could not be checked: {error.message}")

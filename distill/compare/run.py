@@ -21,10 +21,8 @@ from distill.compare.verdict import decide, faults_of
 from distill.errors import DataError, DistillError, UsageError
 from distill.files import sha256_of
 from distill.plugins import PluginManager
+from distill.train.folder import HELD_OUT
 from distill.types import Message, Prompt
-
-HELD_OUT = "held_out.jsonl"
-"""In a run folder: the conversations that training left out of its data."""
 
 PAID = "comparison"
 """In a run folder: what teachers and judges answered for comparisons."""
@@ -64,7 +62,7 @@ def compare(
     manifest = read_manifest(run)
     files = list(data) or [_held_out(run)]
     held = read_questions(files, settings.data_format, settings.limit)
-    sides = make_sides(run, settings.base or manifest["settings"]["student"]["value"], manager)
+    sides = make_sides(run, settings.base, manifest, manager)
     asked = ask_both(held.questions, sides)
     skipped = [*held.skipped, *asked.skipped]
     if not asked.questions:
@@ -107,7 +105,7 @@ class _Bench:
         self.progress = on_progress is not None
         self.on_progress = on_progress or (lambda what, done, total: None)
         self.references = [tokens.text for tokens in asked.tokens["student"]]
-        self.faults: list[str] = []
+        self.faults: dict[Who, dict[str, str]] = {}
         self.warnings: list[str] = []
         self._tell = note
         self.judged: Judged | None = None
@@ -136,20 +134,19 @@ class _Bench:
 
     def _results(self, side: Side, measured: Measured) -> tuple[list[Given | None], Columns]:
         tokens = self.asked.tokens[side.who]
-        counted = [side.counted(one) for one in tokens]
+        counted = [self.sides.counted(one) for one in tokens]
         given = given_answers(
             measured.texts, measured.written, measured.stopped, self.references, measured.readings, counted
         )
         fits = [len(one.answer) <= self.settings.max_tokens for one in tokens]
         finite = all(one.perplexity is not None for one, count in zip(given, counted, strict=True) if count)
-        if side.who == "student":
-            self.faults = faults_of(given, self.references, fits, finite)
-            if not all(fits):
-                self.warnings.append(
-                    f"{fits.count(False)} of the teacher's {len(fits)} answers are longer than --max-tokens "
-                    f"{self.settings.max_tokens}: base and student could not finish theirs."
-                )
-        elif not finite:
+        self.faults[side.who] = faults_of(given, self.references, fits, finite)
+        if side.who == "student" and not all(fits):
+            self.warnings.append(
+                f"{fits.count(False)} of the teacher's {len(fits)} answers are longer than --max-tokens "
+                f"{self.settings.max_tokens}: base and student could not finish theirs."
+            )
+        if side.who == "base" and not finite:
             self.warnings.append("The base's probabilities are not all finite numbers.")
         self.seconds[side.who] = measured.seconds
         return list(given), {**answer_columns(given, self.references, fits), **self._read(side, measured, counted)}
@@ -254,7 +251,7 @@ class _Bench:
         return Sample(question.transcript.id, source, question.turn, question.messages, reference, answers)
 
     def _settings(self) -> dict[str, Any]:
-        base, settings = self.sides.base, self.settings
+        settings = self.settings
         return {
             "max_tokens": settings.max_tokens,
             "batch_size": settings.batch_size,
@@ -263,7 +260,7 @@ class _Bench:
             "resamples": RESAMPLES,
             "confidence": CONFIDENCE,
             "same_tokens": self.sides.same_tokens,
-            "end_of_turn_counted": base.encoder.stop not in base.new_tokens,
+            "end_of_turn_counted": self.sides.marker_counts,
         }
 
     def _cautions(self, conversations: int) -> list[str]:
@@ -278,7 +275,7 @@ class _Bench:
             )
         if base.new_tokens & {id for one in self.asked.tokens["base"] for id in (*one.prompt, *one.answer)}:
             text = "The base was never trained on some tokens of the format it is asked in, and its answers show it."
-            if base.encoder.stop in base.new_tokens:
+            if not self.sides.marker_counts:
                 text += (
                     " The end-of-turn marker is one of them: perplexity and agreement are of the answers without it."
                 )

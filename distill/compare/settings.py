@@ -21,7 +21,7 @@ class CompareSettings:
         limit: take only so many conversations.
         max_tokens: the longest answer of base and student.
         batch_size: sequences of a forward pass, conversations of a batch that is generated.
-        seed: of the bootstrap, and of rows that the base's embedding table lacks.
+        seed: of the bootstrap.
     """
 
     base: str | None = None

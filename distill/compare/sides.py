@@ -39,6 +39,7 @@ class Side:
         ref: as `resolve_model` returns it.
         encoder: the tokens it is asked in.
         max_length: the most tokens it takes; None: no limit.
+        seed: of the rows that its embedding table lacks. With the run's, a base is the student before training.
         new_tokens: of the encoder, those the model's own tokenizer does not have: it was never trained on them.
     """
 
@@ -47,11 +48,8 @@ class Side:
     ref: str
     encoder: Encoder
     max_length: int | None
+    seed: int
     new_tokens: frozenset[int] = frozenset()
-
-    def counted(self, tokens: Tokens) -> int:
-        """How many of an answer's tokens count: without the end-of-turn marker, where that is new to the model."""
-        return len(tokens.answer) - (tokens.marker if self.encoder.stop in self.new_tokens else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +64,15 @@ class Sides:
     student: Side
     same_tokens: bool
 
+    @property
+    def marker_counts(self) -> bool:
+        """Whether the end-of-turn marker is among the tokens that are predicted: not where it is new to the base."""
+        return self.base.encoder.stop not in self.base.new_tokens
+
+    def counted(self, tokens: Tokens) -> int:
+        """How many tokens of an answer are to be predicted; for both sides alike."""
+        return len(tokens.answer) - (0 if self.marker_counts else tokens.marker)
+
 
 def read_manifest(run: Path) -> Mapping[str, Any]:
     """What `run.json` says.
@@ -79,14 +86,14 @@ def read_manifest(run: Path) -> Mapping[str, Any]:
         raise UsageError(f"{run} is not a run folder", "give the folder that `distill train --out` made")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        _ = manifest["settings"]["student"]["value"], manifest["settings"]["data_format"]["value"], manifest["data"]
+        _ = manifest["data"], [manifest["settings"][name]["value"] for name in ("student", "data_format", "seed")]
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{path} is damaged", "restore it from a backup, or train anew") from None
     return manifest
 
 
-def make_sides(run: Path, base: str, manager: PluginManager) -> Sides:
-    """Find base and student, and load their tokenizers.
+def make_sides(run: Path, base: str | None, manifest: Mapping[str, Any], manager: PluginManager) -> Sides:
+    """Find base and student, and load their tokenizers; no base named is the run's own student.
 
     The base is asked in the student's own format and tokens, so that the prompts are the same to the token; unless it
     has another tokenizer: then in its own format.
@@ -94,9 +101,10 @@ def make_sides(run: Path, base: str, manager: PluginManager) -> Sides:
     Raises:
         UsageError: one of them is not there.
     """
+    base, seed = base or manifest["settings"]["student"]["value"], manifest["settings"]["seed"]["value"]
     ref = resolve_model(str(run), manager)
     encoder = _encoder(str(run), load_tokenizer(ref), manager)
-    student = Side("student", str(run), ref, encoder, max_positions(ref))
+    student = Side("student", str(run), ref, encoder, max_positions(ref), seed)
     try:
         base_ref = resolve_model(base, manager)
     except UsageError as error:
@@ -106,7 +114,7 @@ def make_sides(run: Path, base: str, manager: PluginManager) -> Sides:
     same = _same_tokens(tokenizer, own, encoder.tokenizer)
     used = encoder if same else _encoder(base, tokenizer, manager)
     new = frozenset(id for token, id in used.tokenizer.get_vocab().items() if token not in own)
-    return Sides(Side("base", base, base_ref, used, max_positions(base_ref), new), student, same)
+    return Sides(Side("base", base, base_ref, used, max_positions(base_ref), seed, new), student, same)
 
 
 def _encoder(model: str, tokenizer: PreTrainedTokenizerFast, manager: PluginManager) -> Encoder:
@@ -190,7 +198,7 @@ def measure(side: Side, asked: Asked, settings: CompareSettings, run: Path, on_p
     doing = clear_failures("lower --batch-size", run)
     with doing(f"measuring the {side.who}"):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)  # rows that its embedding table lacks are drawn
+            torch.manual_seed(side.seed)
             chat = ChatModel.load_weights(side.ref, side.encoder)
         try:
             readings = read_answers(

@@ -23,12 +23,13 @@ def decide(
     base: Mapping[str, Interval],
     student: Mapping[str, Interval],
     differences: Sequence[Difference],
-    broken: Sequence[str],
+    faults: Mapping[str, Mapping[str, str]],
     judged: Judged | None,
 ) -> tuple[Verdict, list[str]]:
     """Say whether the student is better than its base.
 
-    It is `broken` where something of `broken` is wrong with it. Else it is better where the teacher's answers became
+    It is `broken` where it has faults; one that is no better and no worse than a base with the same is as it was. Else
+    it is better where the teacher's answers became
     likelier or its own came closer to them, with an interval that excludes no change, and neither of these nor the
     stop rate got worse; `worse` the other way round; `mixed` where some got better and some worse.
 
@@ -36,7 +37,7 @@ def decide(
         metrics: name → metric.
         base, student: their figures.
         differences: student minus base.
-        broken: what is wrong with the student, as `faults_of` found it.
+        faults: of base and student, as `faults_of` found them.
         judged: what a judge preferred; it is told, and decides nothing.
 
     Returns:
@@ -47,11 +48,12 @@ def decide(
     good = [name for name, one in outcomes.items() if one.outcome == "better" and name != "stop_rate"]
     bad = [name for name, one in outcomes.items() if one.outcome == "worse"]
     verdict: Verdict = "mixed" if good and bad else "better" if good else "worse" if bad else "no difference"
-    if broken:
+    as_it_was = verdict == "no difference" and faults["student"].keys() <= faults["base"].keys()
+    if faults["student"] and not as_it_was:
         verdict = "broken"
     order = sorted(outcomes, key=lambda name: outcomes[name].outcome == "no difference")
     told = [_tell(outcomes[name], metrics[name], base[name], student[name]) for name in order]
-    return verdict, [*broken, *told, *([_judgement(judged)] if judged else [])]
+    return verdict, [*faults["student"].values(), *told, *([_judgement(judged)] if judged else [])]
 
 
 def _tell(one: Difference, metric: Metric, base: Interval, student: Interval) -> str:
@@ -83,19 +85,22 @@ def number(value: float, metric: Metric, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''},.{digits}f}"
 
 
-def faults_of(given: Sequence[Given], references: Sequence[str], fits: Sequence[bool], finite: bool) -> list[str]:
-    """Say what is so wrong with a student that its other figures do not matter.
+def faults_of(given: Sequence[Given], references: Sequence[str], fits: Sequence[bool], finite: bool) -> dict[str, str]:
+    """Say what is so wrong with a model that its other figures do not matter.
 
     Args:
         given: its answers.
         references: the teacher's.
         fits: whether the teacher's answer is within the token limit.
         finite: whether its probabilities are numbers.
+
+    Returns:
+        Each kind of fault, and the sentence that tells it.
     """
-    faults = [] if finite else ["Its probabilities are not finite numbers: its weights are damaged."]
+    faults = {} if finite else {"finite": "Its probabilities are not finite numbers: its weights are damaged."}
     stopped = [one.stopped for one, fit in zip(given, fits, strict=True) if fit]
     if stopped and sum(stopped) < _MOSTLY * len(stopped):
-        faults.append(
+        faults["endless"] = (
             f"It does not stop: it ended {sum(stopped)} of {len(stopped)} answers that the teacher ended within the "
             "token limit. Was the end-of-turn marker trained?"
         )
@@ -106,7 +111,7 @@ def faults_of(given: Sequence[Given], references: Sequence[str], fits: Sequence[
     for what, is_so in looks:
         count = sum(is_so(one.text) and not is_so(text) for one, text in zip(given, references, strict=True))
         if given and count > _MOSTLY * len(given):
-            faults.append(f"{count} of its {len(given)} answers {what}.")
+            faults[what] = f"{count} of its {len(given)} answers {what}."
     return faults
 
 
