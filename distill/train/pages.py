@@ -54,7 +54,7 @@ def report_page(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, float]]
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     pages = Environment(loader=PackageLoader("distill"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    curve = _curve([(row["step"], row["loss"]) for row in rows if "loss" in row])
+    curve = loss_curve([(row["step"], row["loss"]) for row in rows if "loss" in row])
     return pages.get_template("report.html.jinja").render(manifest=manifest, report=manifest["report"], curve=curve)
 
 
@@ -63,7 +63,7 @@ _POINTS = 600
 """As many as are drawn: a longer curve is shown by the means of equal stretches."""
 
 
-def _curve(points: Sequence[tuple[float, float]]) -> dict[str, Any] | None:
+def loss_curve(points: Sequence[tuple[float, float]]) -> dict[str, Any] | None:
     """The loss curve in the coordinates of the page's SVG; None with fewer than two points."""
     if len(points) < 2:
         return None

@@ -1,0 +1,105 @@
+"""A page in a real browser, through the DevTools protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-port=0",
+)
+
+
+def look(page: Path, scripts: Sequence[str], sizes: Sequence[tuple[int, str]], folder: Path) -> Mapping[str, Any]:
+    """Open a page, and look at it in several widths and colour schemes.
+
+    Args:
+        page: the file.
+        scripts: JavaScript expressions, evaluated once.
+        sizes: width and `light` or `dark`.
+        folder: for the browser's profile; screenshots go to `WIDTH-SCHEME.png`.
+
+    Returns:
+        `values` of the scripts, `widths` (size → the document's width), `requests` (URLs), `complaints` (console, log).
+    """
+    profile = folder / "profile"
+    with open(folder / "chromium.log", "w") as log:
+        browser = subprocess.Popen([CHROMIUM, *_FLAGS, f"--user-data-dir={profile}"], stdout=log, stderr=log)
+    try:
+        return asyncio.run(asyncio.wait_for(_look(page, scripts, sizes, folder, profile), 120))
+    finally:
+        browser.kill()
+        browser.wait()
+
+
+async def _look(page, scripts, sizes, folder, profile) -> Mapping[str, Any]:
+    import base64
+
+    import aiohttp
+
+    port = profile / "DevToolsActivePort"
+    while not port.is_file() or not port.read_text().strip():
+        await asyncio.sleep(0.05)
+    number = port.read_text().split("\n")[0]
+    async with aiohttp.ClientSession() as session:
+        async with session.put(f"http://127.0.0.1:{number}/json/new?about:blank") as answer:
+            url = (await answer.json())["webSocketDebuggerUrl"]
+        async with session.ws_connect(url, max_msg_size=0) as socket:
+            events: list[dict] = []
+            count = 0
+
+            async def read() -> dict:
+                return json.loads((await socket.receive()).data)
+
+            async def call(method: str, **params: Any) -> dict:
+                nonlocal count
+                count += 1
+                await socket.send_json({"id": count, "method": method, "params": params})
+                while (message := await read()).get("id") != count:
+                    events.append(message)
+                assert "error" not in message, message
+                return message["result"]
+
+            async def value(script: str) -> Any:
+                found = await call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+                return found["result"].get("value")
+
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                await call(f"{domain}.enable")
+            await call("Page.navigate", url=page.as_uri())
+            while not any(event["method"] == "Page.loadEventFired" for event in events):
+                events.append(await read())
+            widths = {}
+            for width, scheme in sizes:
+                features = [{"name": "prefers-color-scheme", "value": scheme}]
+                await call("Emulation.setEmulatedMedia", features=features)
+                metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+                await call("Emulation.setDeviceMetricsOverride", **metrics)
+                widths[width, scheme] = await value(
+                    "[document.documentElement.scrollWidth, getComputedStyle(document.body).backgroundColor]"
+                )
+                shot = await call("Page.captureScreenshot", captureBeyondViewport=True)
+                (folder / f"{width}-{scheme}.png").write_bytes(base64.b64decode(shot["data"]))
+            values = [await value(script) for script in scripts]
+    kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+    return {
+        "values": values,
+        "widths": widths,
+        "requests": [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"],
+        "complaints": [one["params"] for one in events if one["method"] in kinds],
+    }
