@@ -60,6 +60,7 @@ _LAZY = {
     "has_half_surrogate": "distill.text",
     "hushed": "distill.models",
     "data_loader": "distill.train.batching",
+    "fused_gelu": "distill.train.activations",
     "supervised_only": "distill.train.head",
 }
 
@@ -106,6 +107,7 @@ __all__ = [
     "clean_surrogates",
     "convert_model",
     "data_loader",
+    "fused_gelu",
     "has_half_surrogate",
     "hookimpl",
     "hushed",

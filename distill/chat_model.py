@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -110,10 +110,39 @@ class ChatModel:
             seed: for sampling.
             tools: tool definitions, one list a conversation.
         """
-        import torch
-
         tools = tools or [()] * len(conversations)
         prompts = [self.encoder.prompt(messages, tool) for messages, tool in zip(conversations, tools, strict=True)]
+        return self._answer(prompts, max_tokens, temperature, seed)
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        show: Callable[[str], None],
+        *,
+        max_tokens: int = 512,
+        temperature: float | None = None,
+        seed: int | None = None,
+    ) -> Generation:
+        """As `generate`, one conversation, its answer shown while it is written.
+
+        Args:
+            messages: ends where the assistant shall write.
+            show: called with each new piece of the answer: whole characters, and nothing of the end-of-turn marker.
+                What it raises, as Ctrl-C does, ends the answer.
+            max_tokens, temperature, seed: as for `generate`.
+        """
+        return self._answer([self.encoder.prompt(messages)], max_tokens, temperature, seed, _Pieces(self, show))[0]
+
+    def _answer(
+        self,
+        prompts: Sequence[list[int]],
+        max_tokens: int,
+        temperature: float | None,
+        seed: int | None,
+        streamer: _Pieces | None = None,
+    ) -> list[Generation]:
+        import torch
+
         longest = max(map(len, prompts))
         pad = self.encoder.tokenizer.pad_token_id
         ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts])
@@ -125,6 +154,7 @@ class ChatModel:
                 input_ids=ids.to(self.model.device),
                 attention_mask=mask.to(self.model.device),
                 generation_config=self._config(max_tokens, temperature),
+                streamer=streamer,
             )
         return [self._finish(row[longest:].tolist(), len(prompt)) for row, prompt in zip(out, prompts, strict=True)]
 
@@ -173,6 +203,39 @@ class ChatModel:
             for n, token in enumerate(encoded.input_ids)
             if n
         ]
+
+
+class _Pieces:
+    """What transformers' `generate` tells of its tokens, as text: each piece as soon as its characters are whole.
+
+    A character may be spread over several tokens, and a decoder may change its mind about white space: a piece is
+    shown when the decoded text goes on from what was shown, and does not end in half a character.
+    """
+
+    def __init__(self, chat: ChatModel, show: Callable[[str], None]):
+        self._chat = chat
+        self._show = show
+        self._ids: list[int] | None = None
+        self._shown = ""
+
+    def put(self, value: Any) -> None:
+        """Take the prompt's ids, then each new token's."""
+        if self._ids is None:
+            self._ids = []
+            return
+        self._ids += [token for token in value.tolist() if token != self._chat.stop]
+        text = self._chat.encoder.tokenizer.decode(self._ids, skip_special_tokens=True)
+        if not text.endswith("\ufffd"):
+            self._go_on(text)
+
+    def end(self) -> None:
+        """Show what was held back: half a character at the very end stays one."""
+        self._go_on(self._chat.encoder.tokenizer.decode(self._ids or [], skip_special_tokens=True))
+
+    def _go_on(self, text: str) -> None:
+        if len(text) > len(self._shown) and text.startswith(self._shown):
+            piece, self._shown = text[len(self._shown) :], text
+            self._show(piece)
 
 
 def best_device() -> str:

@@ -74,7 +74,10 @@ def parse_rows(lines: IO[bytes], name: str) -> Iterator[tuple[Source, dict[str, 
         for row in reader.iter(type=dict, skip_empty=True):
             yield Source(name, at), row
     except jsonlines.InvalidLineError as error:
-        reason = str(error.__cause__ or "the line is not a JSON object")
+        cause = error.__cause__
+        reason = str(cause or "the line is not a JSON object")
+        if isinstance(cause, json.JSONDecodeError):  # its own words say `line 1`: a line of the line
+            reason = f"{cause.msg} at character {cause.pos + 1}"
         raise DataError(f"{name}:{at}: {reason}", "each line must be one JSON object in UTF-8") from None
 
 

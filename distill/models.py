@@ -111,9 +111,8 @@ def _loading(ref: str) -> Iterator[None]:
                 reason = "not on this machine, and HF_HUB_OFFLINE keeps from asking the hub"
             elif constants.HF_HUB_OFFLINE:
                 reason = "not on this machine, and the hub cannot be reached"
-            raise DistillError(
-                f"model {ref!r}: {reason}", "check the name; a private model needs `hf auth login`"
-            ) from error
+            hint = "check the name, or give a model folder; a private model needs `hf auth login`"
+            raise DistillError(f"model {ref!r}: {reason}", hint) from error
         text = str(error).strip().splitlines() or [type(error).__name__]
         raise DistillError(f"model {ref!r} cannot be loaded: {text[0]}", "see `--debug` for more") from error
 

@@ -329,9 +329,8 @@ def _too_long(examples: Examples, max_length: int) -> DistillError:
     longest = [examples[row] for row in lengths.argsort(kind="stable")[::-1][:3]]
     counts = sorted(lengths.tolist())
     over = sum(length > max_length for length in counts)
-    keep = ", ".join(
-        f"{counts[min(len(counts) - 1, -(-len(counts) * share // 100) - 1)]} keeps {share} %" for share in (95, 99, 100)
-    )
+    keeps = {counts[min(len(counts) - 1, -(-len(counts) * share // 100) - 1)]: share for share in (95, 99, 100)}
+    keep = ", ".join(f"{length} keeps {share} %" for length, share in keeps.items())
     named = ", ".join(f"{example.source or example.id} ({len(example.input_ids)} tokens)" for example in longest)
     return DistillError(
         f"{over} of {len(counts)} rows are longer than {max_length} tokens; the longest: {named}",

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 Collator = Callable[[Sequence[Mapping[str, Any]]], "dict[str, Tensor]"]
-"""Rows `{input_ids, labels}` in; a batch `{input_ids, attention_mask, labels}`, each (rows, longest), out."""
+"""Rows `{input_ids, labels}` in; a batch `{input_ids, attention_mask, labels}`, each (rows, longest), out.
+
+With `train --packing` the batch is one row, with `position_ids` in place of the mask; give the model all of it.
+"""
 
 
 @runtime_checkable
@@ -228,8 +231,9 @@ class Trainer(Protocol):
     def train(self, job: TrainJob, on_log: Callable[[Mapping[str, float]], None]) -> TrainResult:
         """Train `job.model` on `job.examples`.
 
-        `distill.data_loader(job)` gives batches of like length, and `distill.supervised_only(model)` keeps the model
-        from projecting positions that do not count; the built-in trainers use both.
+        `distill.data_loader(job)` gives batches of like length, `distill.supervised_only(model)` keeps the model from
+        projecting positions that do not count, and `distill.fused_gelu(model)` computes spelled-out activations by one
+        kernel; the built-in trainers use all three.
 
         Args:
             job: the model, the data and the settings.

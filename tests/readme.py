@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import inspect
 import os
+import re
 from pathlib import Path
 
 import click
 
-from distill import hookspecs, testing
+from distill import chat, hookspecs, testing
 from distill.cli.main import build_cli
+from distill.findings import CODES
 from distill.plugins import KINDS, make_plugin_manager
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +36,31 @@ def help_of(*commands: str) -> str:
         with click.Context(command, info_name=f"distill {name}", **words) as context:
             texts.append(f"```text\n$ distill {name} --help\n{command.get_help(context)}\n```\n")
     return "\n" + "\n".join(texts)
+
+
+def help_of_all() -> str:
+    """Every command's help under a heading of its own; those of `plugins` are in write-a-plugin.md."""
+    return "\n" + "\n".join(f"## {name}\n{help_of(name)}" for name in build_cli(manager()).commands)
+
+
+def findings_table() -> str:
+    """What `distill check` may find, the worst first."""
+    rows = ["| code | | what is the matter | what to do |", "|---|---|---|---|"]
+    order = ("error", "warning", "note")
+    for name, code in sorted(CODES.items(), key=lambda item: order.index(item[1].severity)):
+        rows.append(f"| `{name}` | {code.severity} | {_cell(code.meaning)} | {_cell(code.hint)} |")
+    return "\n" + "\n".join(rows) + "\n"
+
+
+def chat_table() -> str:
+    """What may be typed in `distill chat` besides messages."""
+    rows = ["| | |", "|---|---|", *(f"| `{name}` | {_cell(what)} |" for name, what in chat.COMMANDS.items())]
+    return "\n" + "\n".join(rows) + "\n"
+
+
+def _cell(text: str) -> str:
+    """A text in a table: options as code."""
+    return re.sub(r"(?<![`\w-])(--?[a-zA-Z][\w-]*(?: [\w.-]+=\w+)?)", r"`\1`", text)
 
 
 def plugins_table() -> str:

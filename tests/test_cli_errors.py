@@ -45,7 +45,7 @@ TRAIN = ["train", "{data}", "--student", "{bloom}", "--out", "{out}"]
             ["train", "{data}", "--student", "{bloom}", "--out", "{out}", "--max-length", "5"],
             1,
             "longer than 5",
-            "keeps 95 %",
+            "54 keeps 100 %",
         ),
         (["generate", "./none", "hi"], 2, "no model at", None),
         (["generate", "{bloom}", " "], 2, "a prompt is empty", None),

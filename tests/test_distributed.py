@@ -78,6 +78,18 @@ def test_two_processes_train_as_one(manager, bloom, article, tmp_path, more, set
     assert manifest["state"] == "finished" and manifest["device"] == {"kind": "cpu", "processes": 2}
 
 
+def test_two_processes_pack_as_one_pads(manager, article, tmp_path):
+    from helpers import bloom_tokenizer, save, tiny_llama
+
+    tokenizer = bloom_tokenizer()
+    student = save(tiny_llama(tokenizer), tokenizer, tmp_path / "student")
+    _, err = finish(launch(*words(article, student, tmp_path / "two", "--packing", "--batch-size", 2)))
+    alone(manager, article, student, tmp_path / "one", gradient_accumulation_steps=2)
+    assert_near(tmp_path / "two", tmp_path / "one")
+    assert "warning" not in err
+    assert json.loads((tmp_path / "two/run.json").read_text())["report"]["packed"] is True
+
+
 def test_accelerate_launch(bloom, article, tmp_path):
     launcher = ("accelerate.commands.accelerate_cli", "launch", "--cpu", "--num_processes", "1", "--num_machines", "1")
     launcher += ("--mixed_precision", "no", "--dynamo_backend", "no")

@@ -12,7 +12,19 @@ from plugin_packages import PLUGINS, environment, install_all
 from distill.cli.main import build_cli
 from distill.plugins import PluginManager
 
-HEAVY = {"torch", "transformers", "datasets", "trl", "peft", "accelerate", "numpy", "aiohttp", "babel"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "datasets",
+    "trl",
+    "peft",
+    "accelerate",
+    "numpy",
+    "aiohttp",
+    "babel",
+    "pydantic",
+    "yaml",
+}
 
 # A healthy run of `distill` ends without an exception, so that the last line of standard error is ours.
 SCRIPT = """

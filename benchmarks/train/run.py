@@ -63,23 +63,28 @@ def race(names: list[str], settings: dict, warm_up: int = 2) -> dict[str, Contes
     return {contestant.name: contestant for contestant in contestants}
 
 
-def matmul_rate(size: dict, threads: int) -> float:
-    """The machine's own rate, FLOP/s: the better of the two shapes that a step is made of."""
+def matmul_rate(size: dict, threads: int) -> tuple[float, float]:
+    """The machine's own rate, FLOP/s and FLOP per second of CPU: the better of the two shapes a step is made of."""
     code = """
 import sys, time, torch
 torch.set_num_threads(int(sys.argv[1]))
-best = 0.0
+best = best_cpu = 0.0
 for rows, inner, columns in ((1024, int(sys.argv[2]), 4 * int(sys.argv[2])), (256, int(sys.argv[2]), int(sys.argv[3]))):
     a, b = torch.randn(rows, inner), torch.randn(columns, inner)
     out = torch.empty(rows, columns)
     for _ in range(12):
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         torch.mm(a, b.T, out=out)
         best = max(best, 2 * rows * inner * columns / (time.perf_counter() - began))
-print(best)
+        best_cpu = max(best_cpu, 2 * rows * inner * columns / (time.process_time() - worked))
+print(best, best_cpu)
 """
     words = [sys.executable, "-c", code, str(threads), str(size["hidden"]), str(size["vocab"])]
-    return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}  # as the contestants have it
+    environment.pop("OMP_NUM_THREADS", None)
+    out = subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
+    wall, cpu = map(float, out.split())
+    return wall, cpu
 
 
 def flops(size: dict, lengths: list[tuple[int, int]]) -> float:
@@ -149,14 +154,19 @@ def main(quick: bool, steps: int, only: str | None) -> None:
 
 
 def limit(size: dict, one: Contestant, threads: int) -> None:
-    """Print how near the steps come to what the machine's matrix products allow."""
-    rate = matmul_rate(size, threads)
+    """Print how near the steps come to what the machine's matrix products allow.
+
+    On a busy machine the share of CPU time says more: a step waits for its turn more often than one product does.
+    """
+    rate, cpu_rate = matmul_rate(size, threads)
     need = flops(size, [(128, 32)] * 8)
     for what, seconds in (("median", median(one.timed)), ("fastest", min(one.timed))):
         print(
             f"\nThe {what} step of `{one.name}` does {need / seconds / 1e9:.0f} GFLOP/s of what trained tokens need, "
             f"{need / seconds / rate:.0%} of the machine's best matrix product ({rate / 1e9:.0f} GFLOP/s)."
         )
+    share = need / median(one.worked) / cpu_rate
+    print(f"By CPU time it is {share:.0%} ({cpu_rate / 1e9:.0f} GFLOP per second of a core).")
 
 
 def log_normal(size: dict, steps: int, threads: int) -> None:

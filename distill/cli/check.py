@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
 
 
-@click.command("check")
+@click.command("check", short_help="Prove what will be trained, before it is.")
 @click.argument("data", nargs=-1, required=True, metavar="DATA…", type=click.Path(path_type=Path))
 @from_option
 @student_option

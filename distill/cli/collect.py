@@ -16,7 +16,7 @@ from distill.types import Params
 _POSITIVE = click.FloatRange(0, min_open=True)
 
 
-@click.command("collect")
+@click.command("collect", short_help="Ask a teacher prompts; write transcripts.")
 @click.argument("prompts")
 @click.option("--teacher", required=True, metavar="NAME[:MODEL]", help="Who answers, e.g. openai:gpt-5-mini.")
 @click.option("--out", required=True, metavar="FILE", help="The JSONL file of transcripts; it is added to.")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _COLOURS = {"better": "green", "worse": "red", "broken": "red", "mixed": "yellow"}
 
 
-@click.command("compare")
+@click.command("compare", short_help="Is the student better than its base?")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
     "--data",

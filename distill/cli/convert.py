@@ -32,7 +32,7 @@ _LOST = {
 }
 
 
-@click.command("convert")
+@click.command("convert", short_help="Convert conversations to another format.")
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
 @click.option("--to", required=True, type=click.Choice(list(DIALECTS)), help="The format to write.")

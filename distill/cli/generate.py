@@ -14,7 +14,7 @@ from distill.specs import parse_pairs
 from distill.types import Message
 
 
-@click.command("generate")
+@click.command("generate", short_help="Let a student answer prompts.")
 @click.argument("model", metavar="RUN|MODEL")
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPT…")
 @click.option("--system", metavar="TEXT", help="A system message before each prompt.")

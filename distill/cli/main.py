@@ -12,7 +12,21 @@ from types import FrameType
 import click
 
 import distill
-from distill.cli import check, collect, compare, convert, export, generate, plugins, quickstart, show, train
+from distill.cli import (
+    chat,
+    check,
+    collect,
+    compare,
+    convert,
+    doctor,
+    export,
+    generate,
+    plugins,
+    quickstart,
+    show,
+    train,
+)
+from distill.cli import run as run_command
 from distill.cli.terminal import printable
 from distill.errors import DistillError
 from distill.plugins import PluginManager, make_plugin_manager
@@ -25,9 +39,12 @@ COMMANDS = (
     train.command,
     generate.command,
     compare.command,
+    chat.command,
     export.command,
     plugins.command,
+    run_command.command,
     quickstart.command,
+    doctor.command,
 )
 
 

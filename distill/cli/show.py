@@ -31,7 +31,7 @@ _SHOWN = 3
 _SHOWN_ON_PAGE = 50
 
 
-@click.command("show")
+@click.command("show", short_help="Show the tokens and labels of each row.")
 @click.argument("data", type=click.Path(path_type=Path))
 @from_option
 @student_option

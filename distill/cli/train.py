@@ -60,7 +60,7 @@ def _lora_options(function: Callable) -> Callable:
     return function
 
 
-@click.command("train")
+@click.command("train", short_help="Fine-tune a student on transcripts.")
 @click.argument("data", nargs=-1, required=True, metavar="DATA…", type=click.Path(path_type=Path))
 @from_option
 @student_option
@@ -102,6 +102,13 @@ def _lora_options(function: Callable) -> Callable:
     type=click.IntRange(min=1),
     metavar="N",
     help="Instead of --batch-size: as many sequences of like length as have N tokens together, padding included.",
+)
+@click.option(
+    "--packing",
+    is_flag=True,
+    help="Lay the rows of a forward pass end to end instead of padding them, if the student is proved to keep them "
+    "apart; else they are padded, and it says why. The losses stay the same. On a CPU it does not pay with "
+    "--batch-tokens.",
 )
 @click.option(
     "--accumulation",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.examples import Examples
 from distill.models import model_config, quiet
+from distill.train.activations import fused_gelu
 from distill.train.batching import batch_sampler
 from distill.train.head import CHUNK_LOGITS
 from distill.train.lora import add_adapter
@@ -40,13 +41,15 @@ class Batch:
     """The largest batch of a training.
 
     Attributes:
-        rows, longest: its shape, padding included.
+        rows, longest: its shape, padding included; packed, it is one row of all its tokens.
         trained: trained tokens, for each of which the head makes logits.
+        packed: whether its rows lie end to end.
     """
 
     rows: int
     longest: int
     trained: int
+    packed: bool = False
 
 
 def largest_batch(settings: TrainSettings, examples: Examples) -> Batch:
@@ -54,10 +57,15 @@ def largest_batch(settings: TrainSettings, examples: Examples) -> Batch:
     lengths, trained = examples.lengths.tolist(), examples.trained.tolist()
     if settings.batch_tokens is None:
         rows = min(settings.per_device_train_batch_size, len(examples))
-        return Batch(rows, max(lengths), sum(heapq.nlargest(rows, trained)))
+        most = sum(heapq.nlargest(rows, trained))
+        if settings.packing:
+            return Batch(1, sum(heapq.nlargest(rows, lengths)), most, packed=True)
+        return Batch(rows, max(lengths), most)
     batches = [[max(row, ~row) for row in batch] for batch in batch_sampler(settings, lengths)]
-    largest = max(batches, key=lambda batch: len(batch) * max(lengths[row] for row in batch))
     most = max(sum(trained[row] for row in batch) for batch in batches)
+    if settings.packing:
+        return Batch(1, max(sum(lengths[row] for row in batch) for batch in batches), most, packed=True)
+    largest = max(batches, key=lambda batch: len(batch) * max(lengths[row] for row in batch))
     return Batch(len(largest), max(lengths[row] for row in largest), most)
 
 
@@ -95,11 +103,14 @@ def estimate(
             if settings.lora is not None:
                 model = add_adapter(model, settings.lora, new_tokens, prepare=False)
         counts = [(weight.numel(), weight.nbytes, weight.requires_grad) for weight in model.parameters()]
-        with FakeTensorMode(), torch.device(device), torch.autocast(device, **_autocast(options)):
+        fake = FakeTensorMode()
+        with fake, torch.device(device):
             # Without adapters: they keep the inputs that the layers' own gradients would need.
+            student = _empty_student(config, vocabulary)
+        with fused_gelu(student), fake, torch.device(device), torch.autocast(device, **_autocast(options)):
             activations = _activations(
-                _empty_student(config, vocabulary),
-                (batch.rows, batch.longest),
+                student,
+                batch,
                 _is_on(options.get("gradient_checkpointing", options.get("activation_checkpointing"))),
             )
     parameters = sum(number for number, _, _ in counts)
@@ -113,7 +124,7 @@ def estimate(
     if device == "cpu" and settings.lora is not None:
         activations = int(activations * _HOLES)
     checkpoint = 4 * trained + optimizer
-    student = 4 * parameters
+    saved = 4 * parameters
     return Estimate(
         parameters=parameters,
         trained_parameters=trained,
@@ -124,9 +135,9 @@ def estimate(
         logits=logits,
         process=process,
         # Gradients are gone when a student is saved, which copies it; until then activations are in the way.
-        peak_memory=process + weights + optimizer + max(4 * trained + activations + logits, student),
+        peak_memory=process + weights + optimizer + max(4 * trained + activations + logits, saved),
         checkpoint=checkpoint,
-        peak_disk=student + checkpoints * checkpoint,
+        peak_disk=saved + checkpoints * checkpoint,
     )
 
 
@@ -148,7 +159,7 @@ def _autocast(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"dtype": torch.bfloat16, "enabled": _is_on(options.get("bf16", torch.cuda.is_available()))}
 
 
-def _activations(model: PreTrainedModel, shape: tuple[int, int], checkpointing: bool) -> int:
+def _activations(model: PreTrainedModel, batch: Batch, checkpointing: bool) -> int:
     """Bytes that a forward pass keeps for the backward pass, the head's left out.
 
     With checkpointing only each layer's input is kept, and one layer's activations at a time.
@@ -164,10 +175,11 @@ def _activations(model: PreTrainedModel, shape: tuple[int, int], checkpointing: 
             kept[storage._cdata] = storage  # held, so that no other gets its address
         return tensor
 
-    tokens = torch.zeros(shape, dtype=torch.long)
+    tokens = torch.zeros((batch.rows, batch.longest), dtype=torch.long)
+    apart = {"position_ids": tokens} if batch.packed else {"attention_mask": torch.ones_like(tokens)}
     model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        hidden = model.base_model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)[0]
+        hidden = model.base_model(input_ids=tokens, **apart, use_cache=False)[0]
     total = sum(storage.nbytes() for storage in kept.values())
     if not checkpointing:
         return total

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.train.cross_entropy import summed_cross_entropy
+from distill.train.tied import few_tokens, one_gradient
 from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def supervised_only(model: nn.Module) -> Iterator[bool]:
         head.detach()
         log.warning("every position is projected on the vocabulary: %s %s", type(causal).__name__, reason)
     try:
-        yield reason is None
+        with one_gradient(causal):
+            yield reason is None
     finally:
         head.detach()
 
@@ -165,10 +167,7 @@ class _Head:
         import torch
 
         self._probe = probe
-        table = self.model.get_input_embeddings().weight
-        ids = (torch.arange(1, 17, device=table.device) % len(table)).view(2, 8)
-        labels = ids.masked_fill((ids % 3 == 0) | (ids == 1), IGNORE_INDEX)
-        outputs = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels, use_cache=False)
+        outputs = self.model(**few_tokens(self.model))
         (probe.gradient,) = torch.autograd.grad(outputs.loss, probe.hidden)
         probe.loss, probe.logits = float(outputs.loss.detach()), outputs.logits
         return probe

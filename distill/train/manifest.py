@@ -53,14 +53,32 @@ def describe(
         "plugins": {
             kind: _owner(manager, kind, getattr(settings, kind)) for kind in ("formatter", "labeler", "trainer")
         },
-        "versions": _versions(),
+        "versions": versions(),
         "device": {"kind": _device(), "processes": processes},
-        "student": {"name": settings.student, "sha256": _digest_of_model(ref)},
+        "student": {"name": settings.student, "sha256": digest_of_model(ref)},
         "data": [{"file": str(path), "sha256": sha256_of(path)} for path in settings.data],
         "examples": {"count": report.examples, "sha256": examples and examples.digest()},
         "report": asdict(report),
     }
     return json.loads(json.dumps(manifest, ensure_ascii=False))
+
+
+def identity(settings: TrainSettings, manager: PluginManager, ref: str) -> dict[str, Any]:
+    """All that makes a training, in one process, the one it is, before its data are read: label → value.
+
+    Two trainings with equal identities give the same student; `check_same` asks for no more than that.
+    """
+    counts = TrainReport("", 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    manifest = describe(settings, manager, ref, None, counts, {}, 1)
+    student = manifest["student"]
+    return {
+        **{f"data {n}": f"sha256:{one['sha256']}" for n, one in enumerate(manifest["data"], 1)},
+        "student": f"sha256:{student['sha256']}" if student["sha256"] else student["name"],
+        **{name: one["value"] for name, one in manifest["settings"].items() if name not in _FREE},
+        **{f"plugin of the {kind}": _short(one) for kind, one in manifest["plugins"].items()},
+        **{f"version of {name}": version for name, version in manifest["versions"].items() if name != "python"},
+        "device": manifest["device"]["kind"],
+    }
 
 
 def resolved(settings: TrainSettings, origins: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -138,7 +156,8 @@ def _owner(manager: PluginManager, kind: str, name: str) -> dict[str, str | None
     return {"name": name, "plugin": record.name, "distribution": record.distribution, "version": record.version}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a student depends on."""
     found = {"python": sys.version.split()[0]}
     for name in _VERSIONS:
         try:
@@ -154,8 +173,8 @@ def _device() -> str:
     return torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
 
 
-def _digest_of_model(ref: str) -> str | None:
-    """Of a local model's weights and config; None for one of the hub, which its name stands for."""
+def digest_of_model(ref: str) -> str | None:
+    """A hash of a local model's weights and config; None for one of the hub, which its name stands for."""
     path = Path(ref)
     if path.is_file():
         return sha256_of(path)

@@ -16,14 +16,16 @@ from distill.errors import DistillError, PluginError
 from distill.hold_out import read_held_out
 from distill.models import load_model, resolve_model
 from distill.plugins import PluginManager
-from distill.protocols import Trainer, TrainJob
+from distill.protocols import Collator, Trainer, TrainJob
 from distill.student import grow_embeddings, set_special_ids
 from distill.train.checkpoints import RunCheckpoints, clean, find_newest, remove_unfinished, step_of
 from distill.train.distributed import World, join_world
+from distill.train.estimate import largest_batch
 from distill.train.folder import RunFolder
 from distill.train.guards import check_finite_row, check_finite_weights, clear_failures
 from distill.train.lora import add_adapter, check_quantization, load_quantized, merge_adapter, merge_saved_adapter
 from distill.train.manifest import check_same, describe
+from distill.train.packing import PackingCollator, proved_packing, without_cache
 from distill.train.pages import model_card
 from distill.train.ready import Ready, estimate_of, make_ready, memory_hint
 from distill.train.settings import TrainReport, TrainSettings
@@ -99,6 +101,8 @@ def train(
             if finding.severity != "note":
                 note(f"{finding.severity}: {finding}")
         if dry_run:
+            if settings.packing:
+                note("whether the student can be packed shows when it is loaded; memory is estimated as if it could")
             return replace(ready.report, estimate=estimate_of(ready, settings, note))
         return _train(run, ready, resume)
 
@@ -134,10 +138,11 @@ def _train(run: _Run, ready: Ready, resume: bool) -> TrainReport:
             folder.start(manifest, ready.prepared, newest and step)
             _write_held_out(run, ready)
             clean(folder.checkpoints, newest)
-        report = replace(report, resumed_from=newest and newest.name)
         checkpoints, job = _job(run, ready, newest)
+        packed = isinstance(job.collate, PackingCollator) if run.settings.packing else None
+        report = replace(report, resumed_from=newest and newest.name, packed=packed)
     began = time.monotonic()
-    with failures("training"):
+    with failures("training"), without_cache(job.model):
         result = _fit(run, ready.trainer, job, checkpoints)
     if checkpoints.stopped_at is not None:
         raise _stopped(run, checkpoints)
@@ -203,7 +208,7 @@ def _job(run: _Run, ready: Ready, newest: Path | None) -> tuple[RunCheckpoints, 
         model=model,
         tokenizer=tokenizer,
         examples=ready.prepared.examples,
-        collate=collator_for(ready.labeler, tokenizer.pad_token_id),
+        collate=_collator(run, ready, model),
         output_dir=run.folder.checkpoints,
         checkpoints=checkpoints,
         epochs=settings.epochs,
@@ -213,6 +218,18 @@ def _job(run: _Run, ready: Ready, newest: Path | None) -> tuple[RunCheckpoints, 
         seed=settings.seed,
         batch_tokens=settings.batch_tokens,
     )
+
+
+def _collator(run: _Run, ready: Ready, model: PreTrainedModel) -> Collator:
+    """The labeler's; with `packing` around it where the student is proved to keep packed rows apart."""
+    collate = collator_for(ready.labeler, ready.encoder.tokenizer.pad_token_id)
+    if not run.settings.packing:
+        return collate
+    reason = proved_packing(model, largest_batch(run.settings, ready.prepared.examples).longest)
+    if reason is None:
+        return PackingCollator(collate)
+    run.note(f"warning: rows are padded, not packed: {type(model).__name__} {reason}")
+    return collate
 
 
 def _fit(run: _Run, trainer: Trainer, job: TrainJob, checkpoints: RunCheckpoints) -> TrainResult:

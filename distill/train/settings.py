@@ -43,6 +43,8 @@ class TrainSettings:
         epochs: passes over the data.
         per_device_train_batch_size: sequences a device and forward pass.
         batch_tokens: instead, the most tokens of a device and forward pass, padding included.
+        packing: lay the rows of a forward pass end to end instead of padding them, where the student is proved to keep
+            them apart.
         gradient_accumulation_steps: forward passes an optimizer step.
         learning_rate: the highest one.
         max_length: the most tokens of an example; None: what the model can take.
@@ -78,6 +80,7 @@ class TrainSettings:
     data_format: str | None = None
     allow: tuple[str, ...] = ()
     batch_tokens: int | None = None
+    packing: bool = False
     save_steps: int | None = None
     save_total_limit: int | None = None
     lora: LoraSettings | None = None
@@ -132,6 +135,7 @@ class TrainReport:
         seconds: of training.
         reasons: reason → how many rows were skipped for it.
         estimate: memory and disk, in a dry run; None where it cannot be told.
+        packed: whether rows were packed; None where that was not asked for, or is not known yet.
         resumed_from: the checkpoint this training went on from, if it did.
         held_out_rows: kept from training, in the run folder's `held_out.jsonl`.
     """
@@ -149,6 +153,7 @@ class TrainReport:
     loss: float | None = None
     seconds: float | None = None
     reasons: Mapping[str, int] = field(default_factory=dict)
+    packed: bool | None = None
     resumed_from: str | None = None
     estimate: Estimate | None = None
     held_out_rows: int = 0

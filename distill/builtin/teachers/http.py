@@ -135,7 +135,11 @@ class HttpClient:
     def _error(self, status: int, what: str, codes: set[str], wait: float | None = None) -> TeacherError:
         """The error for a status, be it of the response or in an error object."""
         if codes & _BROKE or (status == 400 and "credit balance is too low" in what):
-            return TeacherError(what, "the account's quota or money is used up", fatal=True)
+            return TeacherError(
+                what,
+                "the account's quota or money is used up; what came is kept: top it up, and run the same command again",
+                fatal=True,
+            )
         if status == 429:
             return TeacherError(what, "lower --concurrency", retryable=True, retry_after=wait, throttled=True)
         if status >= 500 or status in (408, 409, 425):

@@ -14,7 +14,17 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from distill import Checkpoints, TrainJob, TrainResult, UsageError, data_loader, hushed, supervised_only, unknown_name
+from distill import (
+    Checkpoints,
+    TrainJob,
+    TrainResult,
+    UsageError,
+    data_loader,
+    fused_gelu,
+    hushed,
+    supervised_only,
+    unknown_name,
+)
 
 OnLog = Callable[[Mapping[str, float]], None]
 
@@ -23,6 +33,7 @@ _OWNED = {
     "output_dir": "--out",
     "num_train_epochs": "--epochs",
     "per_device_train_batch_size": "--batch-size",
+    **dict.fromkeys(("packing", "padding_free"), "--packing"),
     "gradient_accumulation_steps": "--accumulation",
     "learning_rate": "--learning-rate",
     "seed": "--seed",
@@ -195,7 +206,7 @@ def fit(trainer_class: type[Trainer], arguments: TrainingArguments, job: TrainJo
     trainer.add_callback(_Log(on_log))
     trainer.add_callback(_Save(job.checkpoints))
     resume_from = job.checkpoints.resume_from
-    with _quiet(), supervised_only(trainer.model):
+    with _quiet(), fused_gelu(trainer.model), supervised_only(trainer.model):
         output = trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     return TrainResult(output.global_step, output.training_loss, output.metrics, weights)

@@ -1,0 +1,211 @@
+"""Compare the layouts of a batch: padded, packed with transformers' masks, packed with an attention row by row.
+
+python packing.py [--quick] [--only rows|prefixes]
+
+A forward and backward pass of distill's head over the same batches, in turn, on random weights of SmolLM2-135M's
+proportions. "row by row" is a prototype: an attention that torch's own causal kernel does for each row alone.
+"prefix once" is one too: what all rows of a batch begin with is computed once, by a tree-shaped mask.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+import click
+import torch
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
+
+from distill import IGNORE_INDEX, Example, pad_batch, supervised_only
+from distill.train.batching import LengthBatchSampler
+from distill.train.packing import pack, proved_packing
+
+SMOLLM2 = {
+    "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 6,  # of its 30, all alike
+    "num_attention_heads": 9, "num_key_value_heads": 3,
+}  # fmt: skip
+QUICK = {**SMOLLM2, "vocab_size": 2000, "num_hidden_layers": 2}
+
+
+def row_by_row(module, query, key, value, attention_mask, scaling=None, dropout=0.0, position_ids=None, **kwargs):
+    """Causal attention of each packed row alone: (1, heads, tokens, width) in, (1, tokens, heads, width) out."""
+    starts = (position_ids[0] == 0).nonzero().flatten().tolist()
+    lengths = [end - start for start, end in zip(starts, [*starts[1:], query.shape[2]], strict=True)]
+    parts = [
+        torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
+        for q, k, v in zip(*(states.split(lengths, 2) for states in (query, key, value)), strict=True)
+    ]
+    return torch.cat(parts, 2).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("row-by-row", row_by_row)
+
+
+def student(size: dict) -> LlamaForCausalLM:
+    """Random weights, tied as SmolLM2's."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**size, tie_word_embeddings=True, use_cache=False, pad_token_id=0)).train()
+
+
+def chats(rows: int, middle: int, vocabulary: int) -> list[Example]:
+    """Log-normal lengths; the last quarter of a row is the answer."""
+    random = torch.Generator().manual_seed(1)
+    made = []
+    for n in range(rows):
+        length = min(1024, max(8, round(middle * math.exp(0.8 * float(torch.randn((), generator=random))))))
+        ids = torch.randint(4, vocabulary, (length,), generator=random).tolist()
+        made.append(Example(ids, [IGNORE_INDEX] * (length - length // 4) + ids[length - length // 4 :], str(n)))
+    return made
+
+
+def tree(rows: list[Example], shared: int) -> dict[str, torch.Tensor]:
+    """Rows that begin with the same `shared` tokens as one sequence: those once, then what is each row's own.
+
+    A row's own part sees the shared one and itself. The shared part ends before the first token that any row is trained
+    to predict, so that no position has two labels: the last of its tokens is each row's own.
+    """
+    own = [row.input_ids[shared:] for row in rows]
+    ids = torch.tensor([*rows[0].input_ids[:shared], *(token for part in own for token in part)])
+    labels = torch.tensor(
+        [*[IGNORE_INDEX] * shared, *(lab for row in rows for lab in [IGNORE_INDEX, *row.labels[shared + 1 :]])]
+    )
+    positions = torch.tensor([*range(shared), *(shared + n for part in own for n in range(len(part)))])
+    group = torch.tensor([*[-1] * shared, *(n for n, part in enumerate(own) for _ in part)])
+    order = torch.arange(len(ids))
+    mask = ((group[:, None] == group) | (group == -1)) & (order[:, None] >= order)
+    batch = {"input_ids": ids, "labels": labels, "position_ids": positions, "attention_mask": mask[None]}
+    return {name: values[None] for name, values in batch.items()}
+
+
+def layouts(kind: str, size: dict, batch: int, middle: int, count: int) -> Iterator[dict]:
+    """The batches of one contestant."""
+    if kind in ("whole prompts", "prefix once"):
+        for rows in prefixed(size, count, batch, middle):
+            padded = pad_batch([{"input_ids": row.input_ids, "labels": row.labels} for row in rows], 0)
+            yield tree(rows, middle - 1) if kind == "prefix once" else padded
+        return
+    examples = chats(40 * count, middle, size["vocab_size"])
+    lengths = [len(row.input_ids) for row in examples]
+    words = {"batch_tokens": batch} if batch > 64 else {}
+    for rows in list(LengthBatchSampler(lengths, batch_size=batch, **words))[:count]:
+        padded = pad_batch([{"input_ids": examples[n].input_ids, "labels": examples[n].labels} for n in rows], 0)
+        yield padded if kind == "padded" else pack(padded)
+
+
+def prefixed(size: dict, count: int, rows: int, shared: int) -> Iterator[list[Example]]:
+    """Batches of rows that begin alike: `shared` tokens, then 40 to 100 of their own, the last half trained."""
+    random = torch.Generator().manual_seed(1)
+    for _ in range(count):
+        beginning = torch.randint(4, size["vocab_size"], (shared,), generator=random).tolist()
+        batch = []
+        for n in range(rows):
+            length = int(torch.randint(40, 101, (), generator=random))
+            own = torch.randint(4, size["vocab_size"], (length,), generator=random).tolist()
+            ids = [*beginning, *own]
+            batch.append(Example(ids, [IGNORE_INDEX] * (len(ids) - length // 2) + own[length - length // 2 :], str(n)))
+        yield batch
+
+
+def contestant(kind: str, settings: dict) -> None:
+    """Take a step for each line read; tell of it in a line."""
+    torch.set_num_threads(settings["threads"])
+    model = student(settings["size"])
+    batches = list(layouts(kind, settings["size"], settings["batch"], settings["middle"], settings["count"]))
+    if kind.startswith("packed"):
+        assert proved_packing(model, 0) is None
+    if kind == "packed, row by row":
+        model.set_attn_implementation("row-by-row")
+    with supervised_only(model):
+        for batch in batches:
+            sys.stdin.readline()
+            model.zero_grad()
+            began, worked = time.perf_counter(), time.process_time()
+            loss = model(**batch).loss
+            loss.backward()
+            spent = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - worked}
+            norm = torch.stack([weight.grad.norm() for weight in model.parameters()]).norm()
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            told = {"loss": loss.item(), "norm": norm.item(), "peak": peak, "through": batch["input_ids"].numel()}
+            print(json.dumps({**spent, **told}), flush=True)
+
+
+def race(kinds: list[str], settings: dict) -> dict[str, list[dict]]:
+    """Let each take its steps in turn, in a process of its own; the first step does not count."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}  # a waiting thread takes nobody's time
+    words = [[sys.executable, str(Path(__file__)), "--contestant", kind, json.dumps(settings)] for kind in kinds]
+    running = [
+        subprocess.Popen(word, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for word in words
+    ]
+    rows: dict[str, list[dict]] = {kind: [] for kind in kinds}
+    for _ in range(settings["count"]):
+        for kind, process in zip(kinds, running, strict=True):
+            process.stdin.write("\n")
+            process.stdin.flush()
+            rows[kind].append(json.loads(process.stdout.readline()))
+    for process in running:
+        process.stdin.close()
+        process.wait()
+    return {kind: steps[1:] for kind, steps in rows.items()}
+
+
+def table(title: str, kinds: list[str], settings: dict) -> None:
+    """Print one comparison; the first contestant is the measure."""
+    found = race(kinds, settings)
+    print(f"\n### {title}\n\n| | tokens a step | s a step | time | CPU time | peak GiB | loss, first → last |")
+    print("|---|---|---|---|---|---|---|")
+    best = found[kinds[0]]
+
+    def ratio(steps: list[dict], of: Callable[[dict], float]) -> float:
+        return median(of(one) / of(other) for one, other in zip(steps, best, strict=True))
+
+    for kind, steps in found.items():
+        middle = median(step["seconds"] for step in steps)
+        time_, cpu = ratio(steps, lambda step: step["seconds"]), ratio(steps, lambda step: step["cpu"])
+        through = sum(step["through"] for step in steps) / len(steps)
+        losses = f"{steps[0]['loss']:.6f} → {steps[-1]['loss']:.6f}"
+        print(
+            f"| {kind} | {through:.0f} | {middle:.2f} | {time_:.2f} × | {cpu:.2f} × | {steps[-1]['peak']:.2f} "
+            f"| {losses} |",
+            flush=True,
+        )
+    apart = max(
+        abs(one[key] / other[key] - 1) for steps in found.values() for one, other in zip(steps, best, strict=True)
+        for key in ("loss", "norm")
+    )  # fmt: skip
+    print(f"\nLosses and the gradients' norms differ by {apart:.1e} of themselves at most.", flush=True)
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="A small model, to see that it works.")
+@click.option("--steps", default=7, show_default=True, help="Of each contestant; the first does not count.")
+@click.option("--only", type=click.Choice(["rows", "prefixes"]), help="One of the comparisons.")
+@click.option("--threads", default=os.cpu_count(), show_default="all cores")
+@click.option("--contestant", "one", nargs=2, hidden=True)
+def main(quick: bool, steps: int, only: str | None, threads: int, one: tuple[str, str] | None) -> None:
+    """Print the tables of README.md."""
+    if one is not None:
+        contestant(one[0], json.loads(one[1]))
+        return
+    settings = {"size": QUICK if quick else SMOLLM2, "threads": threads, "count": steps}
+    print(f"Llama with {settings['size']}, float32, {settings['threads']} threads")
+    kinds = ["padded", "packed", "packed, row by row"]
+    if only != "prefixes":
+        table("`--batch-tokens 1536`", kinds, {**settings, "batch": 1536, "middle": 100})
+        table("batches of 8 at random", kinds, {**settings, "batch": 8, "middle": 100})
+    if only != "rows":
+        kinds = ["whole prompts", "prefix once"]
+        table("8 rows, 200 tokens alike, 40 to 100 of their own", kinds, {**settings, "batch": 8, "middle": 200})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""`distill chat`: talk to a student at the terminal, or through a pipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from distill.cli.terminal import printable
+from distill.errors import DistillError
+from distill.plugins import PluginManager
+from distill.specs import parse_pairs
+from distill.types import Params
+
+if TYPE_CHECKING:
+    from distill.chat import Session
+
+_QUOTES = '"""'
+
+
+@click.command("chat", short_help="Talk to a student.")
+@click.argument("model", metavar="RUN|MODEL")
+@click.option("--system", metavar="TEXT", help="A system message.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="The longest answer.")
+@click.option(
+    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest answer."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="For sampling; each /retry takes the next one.")
+@click.option("--teacher", metavar="NAME[:MODEL]", help="Who answers at /teacher, e.g. openai:gpt-5-mini.")
+@click.option("--base-url", metavar="URL", help="The teacher's server, e.g. http://localhost:8000/v1.")
+@click.option("-T", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the teacher; may be repeated.")
+@click.option(
+    "--save",
+    metavar="FILE",
+    default="chat.jsonl",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The file of transcripts that /save adds to.",
+)
+@click.option(
+    "--formatter",
+    metavar="NAME",
+    help="The chat format to ask in.  [default: the one that is saved with the model, or ChatML]",
+)
+@click.option("-F", "formatter_options", metavar="KEY=VALUE", multiple=True, help="An option of the formatter.")
+@click.pass_obj
+def command(
+    manager: PluginManager,
+    model: str,
+    system: str | None,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    teacher: str | None,
+    base_url: str | None,
+    pairs: tuple[str, ...],
+    save: Path,
+    formatter: str | None,
+    formatter_options: tuple[str, ...],
+) -> int:
+    """Talk to a trained student, or to any local model, in the chat format it was trained in.
+
+    Answers appear while they are written. A line that ends in a backslash goes on in the next one; a message of many
+    lines stands between two lines of three double quotes. /help lists the commands: /retry, /undo, /new, /system,
+    /teacher, /save. Ctrl-C stops an answer; once more, or Ctrl-D, leaves.
+
+    Answers go to standard output, all else to standard error. Messages may come through a pipe; the exit code is then
+    1 when one of them failed.
+
+    \b
+        distill chat run
+        distill chat run --teacher openai:gpt-5-mini --save more.jsonl
+        printf 'How do you say "dog" in Spanish?\\n/save\\n' | distill chat run
+    """
+    from distill.chat import ChatSettings, Session, TeacherLine, teacher_of
+    from distill.chat_model import ChatModel
+    from distill.collect.teachers import make_teacher
+    from distill.formats import make_formatter, saved_format
+    from distill.models import resolve_model
+
+    if teacher is None and (base_url or pairs):
+        raise click.UsageError("--base-url and -T go with --teacher")
+    settings = ChatSettings(model, system, max_tokens, temperature, seed, save)
+    line = None
+    if teacher is not None:
+        named = make_teacher(manager, teacher, parse_pairs(pairs, "-T"), base_url=base_url)
+        line = TeacherLine(named, Params(temperature=temperature or None))
+    known = teacher_of(model)
+    suggestion = f"start with --teacher {known}, whose answers it was trained on" if known else ""
+    name, options = (formatter, {}) if formatter else saved_format(model)
+    made = make_formatter(name, {**options, **parse_pairs(formatter_options, "-F")}, manager)
+    chat = ChatModel.load(resolve_model(model, manager), made, name)
+    with ExitStack() as stack:
+        if line is not None:
+            stack.enter_context(closing(line))
+        terminal = _Terminal(Session(chat, settings, line, suggestion))
+        terminal.talk()
+    return 1 if terminal.failed and not terminal.live else 0
+
+
+class _Terminal:
+    """Reads what is typed, and shows what comes: others' text neutralised, character by character."""
+
+    def __init__(self, session: Session):
+        self.session = session
+        self.live = sys.stdin.isatty()
+        self.failed = False
+        self._written = False
+
+    def talk(self) -> None:
+        """Go on until the end of the input, `/quit`, or Ctrl-C twice."""
+        if self.live:
+            _line_editing()
+            self._note("/help lists the commands; Ctrl-D leaves")
+        stopped = False
+        while not self.session.left:
+            try:
+                text = _message(self._line)
+            except EOFError:
+                self._end_prompt()
+                return
+            except KeyboardInterrupt:
+                self._end_prompt()
+                if not self.live:
+                    raise
+                if stopped:
+                    return
+                self._note("Ctrl-C again, or Ctrl-D, leaves")
+                stopped = True
+                continue
+            stopped = self._do(text)
+
+    def _do(self, text: str) -> bool:
+        """Do one thing; whether Ctrl-C stopped it."""
+        self._written = False
+        try:
+            said = self.session.handle(text, self._show)
+        except DistillError as error:
+            self.failed = True
+            self._end_answer()
+            self._note(f"Error: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+            return False
+        except KeyboardInterrupt:
+            self._end_answer()
+            if not self.live:
+                raise
+            self._note("stopped: /retry, /undo or go on; Ctrl-C again, or Ctrl-D, leaves")
+            return True
+        self._end_answer()
+        if said:
+            self._note(said)
+        return False
+
+    def _show(self, piece: str) -> None:
+        # Each character is judged alone, so that an escape sequence is harmless however it is cut into pieces.
+        self._written = True
+        click.echo(printable(piece, newlines=True), nl=False)
+        sys.stdout.flush()
+
+    def _end_answer(self) -> None:
+        if self._written:
+            click.echo()
+
+    def _end_prompt(self) -> None:
+        if self.live:
+            click.echo(err=True)
+
+    def _note(self, text: str) -> None:
+        styled = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        shown = printable(text, newlines=True)
+        click.echo(click.style(shown, dim=True) if styled else shown, err=True)
+
+    def _line(self, prompt: str) -> str:
+        """One line, without its end; raises EOFError after the last one."""
+        if self.live and sys.stdout.isatty():
+            return input(prompt)  # with history and line editing
+        if self.live:
+            click.echo(prompt, nl=False, err=True)
+        line = sys.stdin.buffer.readline() if hasattr(sys.stdin, "buffer") else sys.stdin.readline().encode()
+        if not line:
+            raise EOFError
+        return line.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
+
+
+def _message(read: Callable[[str], str]) -> str:
+    """Read one message: a line, lines that end in backslashes, or all between two lines of three quotes."""
+    line = read("> ")
+    lines: list[str] = []
+    try:
+        if line.strip() == _QUOTES:
+            while (line := read("… ")).strip() != _QUOTES:
+                lines.append(line)
+            return "\n".join(lines)
+        while line.endswith("\\"):
+            lines.append(line[:-1])
+            line = read("… ")
+    except EOFError:  # the end of a pipe ends the message too
+        return "\n".join(lines)
+    return "\n".join([*lines, line])
+
+
+def _line_editing() -> None:
+    """Arrow keys and the history of this session; it is written nowhere."""
+    with suppress(ImportError):
+        import readline  # noqa: F401 - importing it is what changes `input`

@@ -1,0 +1,69 @@
+"""GELU in one kernel, where a model spells it out in tensor operations.
+
+BLOOM, GPT-2 and others compute the tanh form of GELU with about ten operations of torch, and its gradient with twenty:
+on a CPU a sixth of BLOOM's training step. torch has the same function as one kernel, equal to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@contextmanager
+def fused_gelu(model: nn.Module) -> Iterator[int]:
+    """Within this context, activations of `model` that are the tanh form of GELU are computed by one kernel.
+
+    An activation is taken if its name has GELU in it and its values and gradients are the kernel's, to rounding, over
+    the range where they bend. It changes calls in float32 and float64; in 16 bits the many roundings of the long way
+    would make another result.
+
+    Args:
+        model: any model; its weights are not touched.
+
+    Yields:
+        How many of its modules are replaced.
+    """
+    spelled_out = [module for module in model.modules() if _is_tanh_gelu(module)]
+    for module in spelled_out:
+        module.forward = _fused(module.forward)
+    try:
+        yield len(spelled_out)
+    finally:
+        for module in spelled_out:
+            del module.forward
+
+
+def _fused(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    import torch
+
+    def gelu(x: Tensor) -> Tensor:
+        if x.dtype in (torch.float32, torch.float64):
+            return torch.nn.functional.gelu(x, approximate="tanh")
+        return forward(x)
+
+    return gelu
+
+
+def _is_tanh_gelu(module: nn.Module) -> bool:
+    """Whether it computes what torch's kernel does, in more than one operation."""
+    import torch
+
+    if "gelu" not in type(module).__name__.lower() or "forward" in vars(module):
+        return False
+    x = torch.linspace(-12, 12, 97, dtype=torch.float64).requires_grad_()
+    kernel = torch.nn.functional.gelu(x, approximate="tanh")
+    try:
+        with torch.enable_grad():
+            ours = module(x)
+            if ours.grad_fn.name() == kernel.grad_fn.name():
+                return False
+            same = torch.allclose(ours, kernel, rtol=1e-6, atol=1e-7)
+            gradients = [torch.autograd.grad(y.sum(), x)[0] for y in (ours, kernel)]
+    except Exception:  # it wants something else than one tensor
+        return False
+    return same and torch.allclose(*gradients, rtol=1e-6, atol=1e-7)
