@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ _CELLS = 160_000
 """The most pairs of words that are looked at: where more differ, they differ as a whole."""
 _ALIKE = 0.4
 """Of texts with less in common, what is missing is not shown between the words: it would be hard to read."""
+_MANY_LINES = re.compile("(\n{5,})")
 _JOINERS = "\u200c\u200d"  # Persian words, families of emoji
 _TONES = range(0x1F3FB, 0x1F400)  # skin colours
 
@@ -136,8 +138,21 @@ def _kind(char: str) -> str:
 def visible(text: str) -> Markup:
     """Text as markup: control characters and what turns the direction of text are escapes of their own look.
 
-    Letters of all scripts, their marks, spaces of any width, joiners and line breaks stay what they are.
+    Letters of all scripts, their marks, spaces of any width, joiners and line breaks stay what they are; of very many
+    line breaks on end, their number is told.
     """
+    from markupsafe import Markup
+
+    parts = []
+    for part in _MANY_LINES.split(text):
+        if _MANY_LINES.fullmatch(part):
+            parts.append(Markup('\n<i class="odd">{} line breaks</i>\n').format(len(part)))
+        else:
+            parts.append(_visible(part))
+    return Markup("").join(parts)
+
+
+def _visible(text: str) -> Markup:
     from markupsafe import Markup, escape
 
     if text.isascii() and text.isprintable():

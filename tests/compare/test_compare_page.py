@@ -178,6 +178,13 @@ def test_a_difference_holds_the_whole_text(ours, theirs):
     assert not any(one.text[0] in "\u0301\u200d" for one in found), "a mark stays with its letter"
 
 
+def test_an_answer_of_nothing_but_line_breaks_takes_no_room(tmp_path):
+    page = comparison_page(made([sample(0, "\n" * 500)]), tmp_path)
+    assert "nothing but 500 spaces and line breaks" in page and "\n" * 9 not in page
+    page = comparison_page(made([sample(0, "cat" + "\n" * 500 + "dog")]), tmp_path)
+    assert "500 line breaks" in page and "\n" * 9 not in page
+
+
 def test_scripts_survive_and_what_hides_is_seen():
     for text in ("می\u200cخواهم", "👩\u200d👧", "e\u0301", "10\u202f000\u00a0€", "נָ", "a\tb\nc"):
         assert str(visible(text)) == text
