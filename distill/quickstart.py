@@ -15,6 +15,7 @@ from pathlib import Path
 
 from distill.collect import collect
 from distill.compare import CompareSettings, Comparison, as_json, compare
+from distill.compare.page import comparison_page
 from distill.errors import UsageError
 from distill.files import sha256_of, whole_file
 from distill.plugins import PluginManager
@@ -32,11 +33,13 @@ class QuickstartResult:
 
     Attributes:
         run: the run folder with the student.
+        report: a page of the comparison, with all answers.
         seconds: of the whole.
         comparison: of the student with its base, on the held-out prompts.
     """
 
     run: str
+    report: str
     seconds: float
     comparison: Comparison
 
@@ -105,7 +108,10 @@ def quickstart(
     )
     with whole_file(out / "comparison.json") as file:
         file.write(as_json(comparison, indent=2) + "\n")
-    return QuickstartResult(str(run), round(time.monotonic() - began, 1), comparison)
+    report = out / "report.html"
+    with whole_file(report) as file:
+        file.write(comparison_page(comparison, run))
+    return QuickstartResult(str(run), str(report), round(time.monotonic() - began, 1), comparison)
 
 
 def _write_prompts(out: Path) -> tuple[Path, Path]:

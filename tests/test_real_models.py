@@ -72,6 +72,7 @@ def test_the_quickstart_learns_and_reuses(tmp_path, smollm2):
     assert first.returncode == 0, first.stderr
     result = json.loads(first.stdout)
     found = result["comparison"]
+    assert "Andorra" in Path(result["report"]).read_text(encoding="utf-8")
     assert found["questions"] == 40 and found["verdict"] == "better" and found["warnings"] == []
     student = next(one for one in found["standings"] if one["who"] == "student")["figures"]
     base = next(one for one in found["standings"] if one["who"] == "base")["figures"]

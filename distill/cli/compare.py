@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     from distill.compare.result import Difference, Interval, Metric, Sample
 
 _COLOURS = {"better": "green", "worse": "red", "broken": "red", "mixed": "yellow"}
-_VERDICTS = {
-    "better": "The student is better than its base.",
-    "no difference": "No difference between the student and its base.",
-    "worse": "The student is worse than its base.",
-    "mixed": "The student is better than its base in one way, and worse in another.",
-    "broken": "The student is broken.",
-}
 
 
 @click.command("compare", short_help="Is the student better than its base?")
@@ -133,6 +126,8 @@ def _write_page(comparison: Comparison, run: Path, html: Path) -> None:
 
 def show(comparison: Comparison, samples: int) -> None:
     """Print a comparison for people: the table, some answers, the verdict last, where the eye rests."""
+    from distill.compare.page import VERDICTS
+
     for row in comparison.skipped[:5]:
         note(f"not used: {row['source']}: {row['reason']}")
     if len(comparison.skipped) > 5:
@@ -144,7 +139,7 @@ def show(comparison: Comparison, samples: int) -> None:
         click.echo(row)
     for sample in comparison.samples[:samples]:
         _show_sample(sample)
-    click.secho(f"\n{_VERDICTS[comparison.verdict]}", fg=_COLOURS.get(comparison.verdict), bold=True)
+    click.secho(f"\n{VERDICTS[comparison.verdict]}", fg=_COLOURS.get(comparison.verdict), bold=True)
     for reason in comparison.reasons:
         click.echo(f"  {printable(reason)}")
 

@@ -52,5 +52,5 @@ def command(manager: PluginManager, out: Path, epochs: float, as_json: bool) -> 
         print_json(asdict(result))
         return
     show(result.comparison, _SHOWN)
-    click.echo(f"\nin {result.seconds:.0f} s. Next:")
+    click.echo(f"\nin {result.seconds:.0f} s. All answers are in {result.report}; next:")
     click.echo(f"    distill generate {result.run} 'How do you say \"Japan\" in Spanish? Answer with the name only.'")

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MAX_LOGITS = 2**27
 """The most logits of a forward pass: 512 MiB in float32; 534 positions of BLOOM's 250,880 words."""
 
+MAX_TOKENS = 2**13
+"""The most tokens of a forward pass, padding included, unless one row alone has more: attention needs their squares."""
+
 _ROWS = 64  # positions whose probabilities are computed at a time
 
 Done = Callable[[int], None]
@@ -44,7 +47,7 @@ def read_answers(chat: ChatModel, asked: Sequence[Tokens], batch_size: int, done
     Args:
         chat: the model.
         asked: questions and answers, in its tokens.
-        batch_size: sequences of a forward pass; fewer where their answers are long.
+        batch_size: sequences of a forward pass; fewer where they are long.
         done: told of the progress.
     """
     losses: list[list[float]] = [[] for _ in asked]
@@ -73,7 +76,10 @@ def _batches(asked: Sequence[Tokens], size: int, positions: int) -> Iterator[lis
         length = len(asked[n].answer)
         for start in range(0, length, positions):
             part = (n, start, min(start + positions, length))
-            if batch and (len(batch) == size or sum(b - a for _, a, b in (*batch, part)) > positions):
+            rows = [*batch, part]
+            longest = len(asked[rows[0][0]])
+            full = len(rows) > size or len(rows) * longest > MAX_TOKENS or sum(b - a for _, a, b in rows) > positions
+            if batch and full:
                 yield batch
                 batch = []
             batch.append(part)
@@ -157,7 +163,7 @@ def answer_questions(
         asked: the same in its tokens.
         max_tokens: the longest answer.
         max_length: the most tokens the model takes, prompt and answer together; None: no limit.
-        batch_size: conversations of a batch.
+        batch_size: conversations of a batch; fewer where they are long.
         done: told of the progress.
 
     Returns:
@@ -165,10 +171,7 @@ def answer_questions(
     """
     answers: dict[int, Generation] = {}
     seconds = 0.0
-    # By the teacher's answer first: a batch goes on until its longest answer ends.
-    order = sorted(range(len(asked)), key=lambda n: (-len(asked[n].answer), -len(asked[n].prompt)))
-    for at in range(0, len(order), batch_size):
-        batch = order[at : at + batch_size]
+    for batch in _answer_batches(asked, batch_size, max_tokens):
         longest = max(len(asked[n].prompt) for n in batch)
         began = time.perf_counter()
         made = chat.generate(
@@ -180,3 +183,16 @@ def answer_questions(
         answers.update(zip(batch, made, strict=True))
         done(len(batch))
     return [answers[n] for n in range(len(asked))], seconds
+
+
+def _answer_batches(asked: Sequence[Tokens], size: int, max_tokens: int) -> Iterator[list[int]]:
+    """Batches by the teacher's answer first: one goes on until its longest answer ends."""
+    batch: list[int] = []
+    for n in sorted(range(len(asked)), key=lambda n: (-len(asked[n].answer), -len(asked[n].prompt))):
+        longest = max(len(asked[one].prompt) for one in (*batch, n)) + max_tokens
+        if batch and (len(batch) == size or (len(batch) + 1) * longest > MAX_TOKENS):
+            yield batch
+            batch = []
+        batch.append(n)
+    if batch:
+        yield batch

@@ -227,7 +227,7 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
 
 
 def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
-    """Compare the student with its base; makes the file of figures and answers."""
+    """Compare the student with its base; makes the file of figures and answers, and a page of it beside."""
     from distill.collect.ids import all_params
     from distill.models import resolve_model
     from distill.train.folder import HELD_OUT
@@ -253,11 +253,16 @@ def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
 
     def do(target: Path) -> dict[str, Any]:
         from distill.compare import as_json, compare
+        from distill.compare.page import comparison_page
 
         told = {"note": lambda text: watch.note(f"  {text}"), "on_progress": watch.on_compare}
         found = compare(run, held_out, ready.manager, settings, **told)
-        with whole_file(target) as file:
-            file.write(as_json(found, indent=1) + "\n")
+        for path, text in (
+            (target.with_suffix(".html"), comparison_page(found, run)),
+            (target, as_json(found, indent=1) + "\n"),
+        ):
+            with whole_file(path) as file:
+                file.write(text)
         return {"verdict": found.verdict, "reasons": list(found.reasons), "warnings": list(found.warnings)}
 
     def intact(record: Record) -> bool:

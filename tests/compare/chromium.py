@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 _FLAGS = (
@@ -41,19 +43,21 @@ def look(page: Path, scripts: Sequence[str], sizes: Sequence[tuple[int, str]], f
     with open(folder / "chromium.log", "w") as log:
         browser = subprocess.Popen([CHROMIUM, *_FLAGS, f"--user-data-dir={profile}"], stdout=log, stderr=log)
     try:
-        return asyncio.run(asyncio.wait_for(_look(page, scripts, sizes, folder, profile), 120))
+        return asyncio.run(asyncio.wait_for(_look(page, scripts, sizes, folder, profile, browser), 300))
     finally:
         browser.kill()
         browser.wait()
 
 
-async def _look(page, scripts, sizes, folder, profile) -> Mapping[str, Any]:
+async def _look(page, scripts, sizes, folder, profile, browser) -> Mapping[str, Any]:
     import base64
 
     import aiohttp
 
     port = profile / "DevToolsActivePort"
     while not port.is_file() or not port.read_text().strip():
+        if browser.poll() is not None:
+            pytest.skip(f"Chromium does not start here: {(folder / 'chromium.log').read_text()[-500:]}")
         await asyncio.sleep(0.05)
     number = port.read_text().split("\n")[0]
     async with aiohttp.ClientSession() as session:

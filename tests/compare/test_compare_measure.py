@@ -64,6 +64,19 @@ def test_only_positions_of_answers_are_projected(bloom):
     assert not model.get_output_embeddings()._forward_pre_hooks
 
 
+def test_batches_of_long_rows_are_small(monkeypatch):
+    asked = some_tokens()
+    monkeypatch.setattr(measure, "MAX_TOKENS", 40)
+    reading = [[n for n, _, _ in batch] for batch in measure._batches(asked, 4, 10_000)]
+    answering = list(measure._answer_batches(asked, 4, max_tokens=5))
+    for batches in (reading, answering):
+        assert sorted(n for batch in batches for n in batch) == list(range(len(asked)))
+        assert max(map(len, batches)) > 1
+    assert all(len(batch) == 1 or len(batch) * max(len(asked[n]) for n in batch) <= 40 for batch in reading)
+    longest = [max(len(asked[n].prompt) for n in batch) + 5 for batch in answering]
+    assert all(len(batch) * size <= 40 for batch, size in zip(answering, longest, strict=True))
+
+
 @pytest.fixture(scope="module")
 def chat(bloom) -> ChatModel:
     return ChatModel.load(str(bloom), make_formatter("chat-template"))

@@ -182,6 +182,7 @@ def test_the_verdict_on_what_was_held_out_is_the_end_and_the_exit_code(folder, r
     code, out, err = run(path)
     comparison = json.loads((folder / "out" / "comparison.json").read_text())
     assert comparison["conversations"] == 3
+    assert "<html" in (folder / "out" / "comparison.html").read_text()
     assert f"student against its base: {comparison['verdict']}" in out
     assert code == (0 if comparison["verdict"] == "better" else 1), err
     assert run(path)[0] == code, "the same when nothing has changed"
