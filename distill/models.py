@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from distill.errors import DistillError, UsageError
 from distill.files import whole_folder
+from distill.pre_tokenizers import cut_as_the_file_says
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,6 +132,8 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
 
         location, extra = _arguments(ref)
         tokenizer = AutoTokenizer.from_pretrained(location, **extra)
+        if extra and getattr(tokenizer, "is_fast", False):
+            cut_as_the_file_says(tokenizer, ref)
     if not getattr(tokenizer, "is_fast", False):
         raise DistillError(
             f"model {ref!r}: its tokenizer {type(tokenizer).__name__} has no fast version",

@@ -12,7 +12,9 @@ from distill.cli.main import main
 from distill.errors import DistillError
 from distill.export import export_gguf, proof
 from distill.export.gguf_file import write_gguf
-from distill.export.vocabulary import PRE_TOKENIZERS, read_vocabulary
+from distill.export.vocabulary import read_vocabulary
+from distill.models import load_tokenizer
+from distill.pre_tokenizers import PRE_TOKENIZERS
 
 # Each architecture, each pre-tokenizer that has a name.
 KINDS = {"llama": "gpt-2", "qwen2": "qwen2", "qwen3": "llama-bpe", "bloom": "bloom", "gpt2": "smollm"}
@@ -74,6 +76,20 @@ def test_every_architecture_comes_back_as_it_was(tmp_path, kind, manager):
     written = proof.read_back(made.files[0])
     assert written.pre == KINDS[kind] and written.ids["eot"] == written.ids["eos"]
     assert written.add_bos is False  # these tokenizers add none; Llama 3's template writes it
+    texts = ["1. a\n\n2. b", "in  1987, 1234567 dogs", "don't  DON'T 50%", "naïve…\r\n\r\n x"]
+    ours, theirs = load_tokenizer(str(run / "model")), load_tokenizer(str(made.files[0]))
+    for text in texts:
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ours(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_file_that_cuts_text_in_an_unknown_way_is_told_of(tmp_path, caplog):
+    run, file = make_student("llama", tmp_path), tmp_path / "x.gguf"
+    write_gguf(run / "model", file, "x", "f16")
+    load_tokenizer(str(file))
+    assert not caplog.records
+    file.write_bytes(file.read_bytes().replace(b"\x05\0\0\0\0\0\0\0gpt-2", b"\x05\0\0\0\0\0\0\0gpt-9", 1))
+    load_tokenizer(str(file))
+    assert "'gpt-9'" in caplog.text
 
 
 @pytest.mark.parametrize("outtype", ["f16", "bf16", "q8_0"])

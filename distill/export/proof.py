@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import DistillError
-from distill.export.vocabulary import PRE_TOKENIZERS, Vocabulary, prompts_begin_with_bos, rebuild
+from distill.export.vocabulary import Vocabulary, prompts_begin_with_bos, rebuild
 from distill.models import load_model, load_tokenizer, model_config
+from distill.pre_tokenizers import PRE_TOKENIZERS
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,10 +1,4 @@
-"""A tokenizer in GGUF's words, and back.
-
-llama.cpp has no `tokenizer.json`. It takes the vocabulary and the merges, and a name (`tokenizer.ggml.pre`) for the way
-text is cut before merging: a wrong name cuts it otherwise, without a word. llama.cpp's converter finds the name by
-hashing the tokens of one text, so that it knows vocabularies one by one; here the cutting rules themselves are
-compared with those that llama.cpp has under each name, which holds for any vocabulary.
-"""
+"""A tokenizer in GGUF's words, and back: llama.cpp takes a vocabulary, merges, and the name of the way text is cut."""
 
 from __future__ import annotations
 
@@ -15,36 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import DistillError
 from distill.export.architectures import CONVERTER_HINT
+from distill.pre_tokenizers import PRE_TOKENIZERS, WHOLE_WORDS_FIRST, name_of, steps_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # gguf.TokenType
-
-_PAIR = r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_APOSTROPHES = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-
-
-def _byte_level(use_regex: bool) -> dict[str, Any]:
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
-
-
-def _split(regex: str) -> list[dict[str, Any]]:
-    rule = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-    return [rule, _byte_level(False)]
-
-
-PRE_TOKENIZERS: Mapping[str, Sequence[Mapping[str, Any]]] = {
-    "gpt-2": [_byte_level(True)],
-    "smollm": [{"type": "Digits", "individual_digits": True}, _byte_level(True)],
-    "bloom": _split(r" ?[^(\s|[.,!?…。，、।۔،])]+"),
-    "llama-bpe": _split(_APOSTROPHES + _PAIR % "{1,3}"),
-    "qwen2": _split(_APOSTROPHES + _PAIR % ""),
-}
-"""llama.cpp's name → the rules, as a `tokenizer.json` writes them (llama-vocab.cpp, November 2026)."""
-
-WHOLE_WORDS_FIRST = {"llama-bpe"}
-"""Where llama.cpp takes a word that is in the vocabulary as it is (`ignore_merges`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +94,13 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerFast, rows: int, stop: int) ->
 def _pre_tokenizer(source: Mapping[str, Any]) -> str:
     """llama.cpp's name for the way a `tokenizer.json` cuts text."""
     model = source["model"]
-    rules = source["pre_tokenizer"] or {}
-    steps = rules.get("pretokenizers", [rules])
+    steps = steps_of(source)
     plain = model["type"] == "BPE" and not any(
         model.get(key) for key in ("byte_fallback", "dropout", "continuing_subword_prefix", "end_of_word_suffix")
     )
     if not plain or not steps or steps[-1].get("type") != "ByteLevel":
         raise DistillError("distill writes GGUF for byte-level BPE tokenizers; this one is another", CONVERTER_HINT)
-    asked = [_without_offsets(step) for step in steps]
-    name = next((name for name, known in PRE_TOKENIZERS.items() if [*map(_without_offsets, known)] == asked), None)
+    name = name_of(steps)
     if name is None or source["normalizer"] not in (None, {"type": "NFC"} if name == "qwen2" else None):
         raise DistillError(
             "the tokenizer cuts text in a way that distill has no llama.cpp name for "
@@ -142,10 +110,6 @@ def _pre_tokenizer(source: Mapping[str, Any]) -> str:
     if bool(model.get("ignore_merges")) != (name in WHOLE_WORDS_FIRST):
         raise DistillError(f"under the name {name!r}, llama.cpp merges otherwise than this tokenizer", CONVERTER_HINT)
     return name
-
-
-def _without_offsets(step: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in step.items() if key != "trim_offsets"}  # about offsets, not tokens
 
 
 def _adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:

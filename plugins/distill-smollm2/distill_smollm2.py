@@ -40,7 +40,7 @@ def model_folder() -> Path:
         DistillError: the weights are not installed.
     """
     source, version = weights()
-    target = distill.cache_dir() / "models" / f"smollm2-{version}"
+    target = distill.cache_dir() / "models" / f"smollm2-{version}-2"  # 2: its tokenizer cuts digits apart, as it must
     if not target.is_dir():
         print(f"smollm2: converting the weights once, into {target}; this takes about 20 seconds", file=sys.stderr)
     return distill.convert_model(source, target)

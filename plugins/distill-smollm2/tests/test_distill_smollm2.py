@@ -48,7 +48,7 @@ def conversions(tmp_path, monkeypatch):
 
 def test_converts_once_and_says_so(wheel, conversions, tmp_path, capsys):
     folder = distill_smollm2.model_folder()
-    assert folder == tmp_path / "cache/models/smollm2-9.9"
+    assert folder == tmp_path / "cache/models/smollm2-9.9-2"
     assert conversions == [(wheel, folder)]
     out, err = capsys.readouterr()
     assert out == ""

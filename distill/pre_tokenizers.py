@@ -1,0 +1,100 @@
+"""The ways byte-level BPE tokenizers cut text before they merge, by the names that GGUF files have for them.
+
+llama.cpp has no `tokenizer.json`. It takes the vocabulary and the merges, and a name (`tokenizer.ggml.pre`) for the
+way text is cut: a wrong one cuts it otherwise, without a word. llama.cpp's converter finds the name by hashing the
+tokens of one text, so that it knows vocabularies one by one; here the rules themselves are compared with those that
+llama.cpp has under each name, which holds for any vocabulary. transformers 5.23 does not look at the name when it reads
+a file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+log = logging.getLogger("distill")
+
+_PAIR = r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_APOSTROPHES = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+
+
+def _byte_level(use_regex: bool) -> dict[str, Any]:
+    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
+
+
+def _split(regex: str) -> list[dict[str, Any]]:
+    rule = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+    return [rule, _byte_level(False)]
+
+
+PRE_TOKENIZERS: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "gpt-2": [_byte_level(True)],
+    "smollm": [{"type": "Digits", "individual_digits": True}, _byte_level(True)],
+    "bloom": _split(r" ?[^(\s|[.,!?…。，、।۔،])]+"),
+    "llama-bpe": _split(_APOSTROPHES + _PAIR % "{1,3}"),
+    "qwen2": _split(_APOSTROPHES + _PAIR % ""),
+}
+"""llama.cpp's name → the rules, as a `tokenizer.json` writes them (llama-vocab.cpp, November 2026)."""
+
+WHOLE_WORDS_FIRST = {"llama-bpe"}
+"""Where llama.cpp takes a word that is in the vocabulary as it is (`ignore_merges`)."""
+
+
+def steps_of(source: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The steps in which a `tokenizer.json` cuts text."""
+    rules = source["pre_tokenizer"] or {}
+    return rules.get("pretokenizers", [rules])
+
+
+def name_of(steps: Sequence[Mapping[str, Any]]) -> str | None:
+    """llama.cpp's name for these steps; None where it has none here."""
+    asked = [*map(_without_offsets, steps)]
+    return next((name for name, known in PRE_TOKENIZERS.items() if [*map(_without_offsets, known)] == asked), None)
+
+
+def _without_offsets(step: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in step.items() if key != "trim_offsets"}  # about offsets, not tokens
+
+
+def cut_as_the_file_says(tokenizer: PreTrainedTokenizerFast, file: str) -> None:
+    """Have a tokenizer that transformers read from a GGUF file cut text as the file says.
+
+    SmolLM2's file says `smollm`, each digit by itself; without it the blank lines before a numbered list are other
+    tokens than the model has learnt.
+
+    Args:
+        tokenizer: is changed where it cuts otherwise.
+        file: the GGUF file.
+    """
+    from gguf import GGUFReader
+    from tokenizers import Tokenizer
+
+    reader = GGUFReader(file)
+    model, name = (_text(reader, f"tokenizer.ggml.{key}") for key in ("model", "pre"))
+    if model != "gpt2" or name is None:
+        return
+    if name not in PRE_TOKENIZERS:
+        log.warning(
+            "%s: distill does not know how %r cuts text; where transformers does not either, token ids are not those "
+            "the model has learnt (its safetensors folder has a tokenizer that knows)",
+            file,
+            name,
+        )
+        return
+    backend = tokenizer.backend_tokenizer
+    if name_of(steps_of(json.loads(backend.to_str()))) != name:
+        rules = {"type": "Sequence", "pretokenizers": [*PRE_TOKENIZERS[name]]}
+        empty = {"type": "BPE", "vocab": {}, "merges": []}
+        made = Tokenizer.from_str(json.dumps({"version": "1.0", "pre_tokenizer": rules, "model": empty}))
+        backend.pre_tokenizer = made.pre_tokenizer
+    backend.model.ignore_merges = name in WHOLE_WORDS_FIRST
+
+
+def _text(reader: Any, key: str) -> str | None:
+    field = reader.get_field(key)
+    return None if field is None else field.contents()
