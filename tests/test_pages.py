@@ -4,48 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
+from html_page import Page
 
 from distill.train import TrainSettings, train
 from distill.train.pages import report_page
-
-VOID = {"meta", "line", "path", "br"}
-
-
-class Checker(HTMLParser):
-    """Tags are closed in their order; remembers which there are, and all attributes."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.text = [], set(), [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
-def check(page: str) -> Checker:
-    checker = Checker()
-    checker.feed(page)
-    assert checker.open == [] and "script" not in checker.tags and "img" not in checker.tags
-    assert not any(name in ("src", "href") or name.startswith("on") for name, _ in checker.attributes)
-    assert "url(" not in page and "@import" not in page and "prefers-color-scheme: dark" in page
-    return checker
-
 
 EVIL = "<script>alert(1)</script>\"'&"
 
@@ -73,15 +37,15 @@ def manifest(**report):
 def test_nothing_of_a_run_becomes_markup():
     rows = [{"step": step, "loss": 3.0 - step} for step in (1, 2, 3)]
     page = report_page(manifest(), rows)
-    checker = check(page)
-    assert "svg" in checker.tags and sum(EVIL in text for text in checker.text) >= 5
+    read = Page(page)
+    assert "svg" in read.tags and read.text.count(EVIL) >= 5 and "prefers-color-scheme: dark" in page
     assert "<script" not in page
 
 
 @pytest.mark.parametrize("losses", [[], [2.0], [0.0, 0.0], [5.0, 1.0] * 40_000])
 def test_any_number_of_steps_gives_a_page(losses):
     page = report_page(manifest(), [{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)])
-    assert ("svg" in check(page).tags) == (len(losses) > 1)
+    assert ("svg" in Page(page).tags) == (len(losses) > 1)
     assert len(page) < 60_000, "a long curve is thinned out"
     for path in re.findall(r' d="([^"]*)"', page):
         numbers = [float(number) for number in re.findall(r"[-\d.]+", path)]
@@ -93,6 +57,6 @@ def test_a_run_has_its_page(manager, bloom, article, tmp_path):
         file.write(json.dumps({"messages": [{"role": "user", "content": "no answer"}]}) + "\n")
     out = tmp_path / "run <b>"
     report = train(TrainSettings(str(bloom), (article,), out, epochs=2), manager)
-    text = " ".join(check((out / "report.html").read_text()).text)
+    text = Page((out / "report.html").read_text()).text
     for part in (f"{report.loss:.4f}", "no assistant message", "learning_rate", "5e-05", "run <b>", "torch"):
         assert part in text

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from html.parser import HTMLParser
 
 import pytest
+from html_page import Page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers_zoo import ZOO
@@ -29,39 +29,25 @@ HOSTILE = (
     "</span></pre></summary><script>alert(1)</script></style><img src=x onerror=alert(1)> \" onclick='x' &lt;&#0; "
     "{{ 7*7 }} {% raw %} <!-- ]]> \x1b[31m \x00 \x07 \u202e\u2066 \u200b\u00a0\u2028 \ue000 \r\t 日本 👩‍👧 e\u0301"
 )
-VOID = {"meta", "br", "img", "input", "link", "rect", "line"}
 
 
-class Page(HTMLParser):
-    """Reads a page: its elements, its text, and the tokens of its rows; complains of tags that do not match."""
+class ShowPage(Page):
+    """With the tokens of its rows."""
 
     def __init__(self, text: str):
-        super().__init__(convert_charrefs=True)
-        self.tags, self.attributes, self.open, self.rows, self.text = set(), set(), [], [], ""
-        self.feed(text)
-        self.close()
-        assert self.open == [], f"not closed: {self.open}"
+        self.rows = []
+        super().__init__(text)
 
     def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes |= {name for name, _ in attrs}
-        if tag not in VOID:
-            self.open.append(tag)
+        super().handle_starttag(tag, attrs)
         if tag == "pre":
             self.rows.append([])
         if tag == "span" and "pre" in self.open:
             found = re.fullmatch(r"token (\d+): id ([\d ]+), label ([-\d ]+)\n(.*)", dict(attrs)["title"])
             self.rows[-1].append({**dict(zip(("at", "ids", "labels", "who"), found.groups(), strict=True)), "text": ""})
 
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes |= {name for name, _ in attrs}
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open.pop() == tag, f"</{tag}> does not match"
-
     def handle_data(self, data):
-        self.text += data
+        super().handle_data(data)
         if "span" in self.open and "pre" in self.open:
             self.rows[-1][-1]["text"] += data
 
@@ -88,7 +74,7 @@ def page_of(transcripts, encoder, manager, folder, labeler="masked"):
         reasons=Counter(skipped.reason for skipped in prepared.skipped),
     )
     write_page(show(transcripts, encoder, labels, labeler), summary, encoder, target, {"data": HOSTILE + "\ud83d"})
-    return Page(target.read_text(encoding="utf-8"))
+    return ShowPage(target.read_text(encoding="utf-8"))
 
 
 def chat(*said: str, id: str = "id") -> Transcript:
@@ -129,7 +115,7 @@ def test_the_first_batch_is_what_was_shown(manager, bloom, article, tmp_path, mo
     shown = [(row["token_ids"], row["labels"]) for row in rows]
     assert sorted(shown) == sorted(trained_on)
     assert main([*words, "--html", str(tmp_path / "page.html")]) == 0
-    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    page = ShowPage((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert [page.tokens(n) for n in range(5)] == shown
 
 
@@ -137,8 +123,8 @@ def test_the_page_can_do_nothing(encoder, manager, tmp_path):
     rows = [chat(HOSTILE, HOSTILE, id=HOSTILE), Transcript(HOSTILE, (Message("user", HOSTILE),))]
     page = page_of(rows, encoder, manager, tmp_path)
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert page.tags.isdisjoint({"script", "img", "link", "iframe", "object", "form", "a", "base"})
-    assert not [name for name in page.attributes if name.startswith("on") or name in ("src", "href", "style")]
+    assert "base" not in page.tags
+    assert "style" not in page.attributes
     assert "default-src 'none'" in text and "url(" not in text and "@import" not in text and "http:" not in text
     assert all(char.isprintable() or char == "\n" for char in text), "a character that cannot be seen"
     for escape in (
@@ -207,7 +193,7 @@ def test_counts_are_of_all_rows_and_rows_left_out_are_said(bloom, tmp_path, caps
     words = ["show", str(data), "--student", str(bloom), "--html", str(target)]
     for more, shown in (([], 50), (["-n", "2"], 2), (["--all"], 60)):
         assert main([*words, *more]) == 0
-        page = Page(target.read_text(encoding="utf-8"))
+        page = ShowPage(target.read_text(encoding="utf-8"))
         assert len(page.rows) == shown
         assert (f"The first {shown} of 63 rows; the counts are of all." in page.text) == (shown < 60)
         assert "message 1: the answer is empty" in page.text

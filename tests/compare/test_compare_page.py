@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
 from chromium import CHROMIUM, look
+from html_page import Page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,38 +18,6 @@ from distill.compare.words import difference, split_words, visible
 from distill.types import Message
 
 EVIL = "</div></style><script>document.title='owned'</script><img src=x onerror=alert(1)> \"'& {{ 7*7 }}"
-VOID = {"meta", "br"}
-
-
-class Page(HTMLParser):
-    """Reads a page; complains of tags that do not match."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.text, self.raw = [], set(), [], "", text
-        self.feed(text)
-        self.close()
-        assert self.open == []
-        assert not {"script", "img", "a", "link", "iframe", "object", "form"} & self.tags
-        names = {name for name, _ in self.attributes}
-        assert not {"src", "href", "style"} & names and not any(name.startswith("on") for name in names)
-        assert "http-equiv" in names and "url(" not in text and "@import" not in text
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def made(samples, **more) -> Comparison:
@@ -95,7 +63,8 @@ def test_all_of_it_is_there(tmp_path):
     judged = Judged("the judge", 7, 2, 1, 1, Interval(0.75, 0.6, 0.9))
     skipped = [{"source": "held_out.jsonl:9", "reason": "it has no answer"}]
     comparison = made([sample(n) for n in range(4)], judged=judged, skipped=skipped, warnings=["Few conversations."])
-    page = Page(comparison_page(comparison, run_folder(tmp_path)))
+    raw = comparison_page(comparison, run_folder(tmp_path))
+    page = Page(raw)
     for part in (
         "The student is better than its base.",
         "It came closer.",
@@ -115,7 +84,7 @@ def test_all_of_it_is_there(tmp_path):
         "empty",
     ):
         assert part in page.text, part
-    assert "<ins>cat</ins>" in page.raw and "<del>dog</del>" in page.raw
+    assert "<ins>cat</ins>" in raw and "<del>dog</del>" in raw
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -152,9 +121,10 @@ def test_hostile_text_is_text(tmp_path):
         settings={EVIL: EVIL},
         judged=Judged(EVIL, 1, 0, 0, 0, None),
     )
-    page = Page(comparison_page(evil, tmp_path))
-    assert page.text.count(EVIL) >= 9 and "<script" not in page.raw
-    assert "\x1b" not in page.raw and "\u202e" not in page.raw and r"\x1b" in page.text and r"\u202e" in page.text
+    raw = comparison_page(evil, tmp_path)
+    page = Page(raw)
+    assert page.text.count(EVIL) >= 9 and "<script" not in raw
+    assert "\x1b" not in raw and "\u202e" not in raw and r"\x1b" in page.text and r"\u202e" in page.text
 
 
 def test_long_answers_are_cut_with_a_count_and_in_bounded_time(tmp_path):

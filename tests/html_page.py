@@ -1,0 +1,44 @@
+"""Reading a page that distill wrote: its elements and its text, and what holds for every such page."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+VOID = {"meta", "br"}
+_ACTIVE = {"script", "img", "a", "link", "iframe", "object", "form"}
+
+
+class Page(HTMLParser):
+    """A page that is whole, runs nothing and asks nothing of anybody.
+
+    Attributes:
+        tags: the elements that there are.
+        attributes: all names of attributes.
+        text: what is read.
+    """
+
+    def __init__(self, text: str):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.attributes, self.open, self.text = set(), set(), [], ""
+        self.feed(text)
+        self.close()
+        assert self.open == [], f"not closed: {self.open}"
+        assert not _ACTIVE & self.tags
+        assert not {"src", "href"} & self.attributes and not any(name.startswith("on") for name in self.attributes)
+        assert "http-equiv" in self.attributes and "url(" not in text and "@import" not in text
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> does not match"
+
+    def handle_data(self, data):
+        self.text += data
