@@ -153,8 +153,9 @@ def test_memory_is_as_foretold(kind, more, tmp_path):
     student = kind if kind == "smollm2" else save(*middling(kind), tmp_path / "student")
     data = tmp_path / "data.jsonl"
     chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "perro gato " * 100}]
-    steps, batch = 2, 2 if "--batch-size" in more else 8
-    data.write_text((json.dumps({"messages": chat}) + "\n") * steps * batch)
+    # Two steps; with adapters more: the holes in the heap that the estimate counts on come with time.
+    rows = 4 if "--batch-size" in more and "--lora" not in more else 16
+    data.write_text((json.dumps({"messages": chat}) + "\n") * rows)
     words = ["train", data, "--student", student, "--out", tmp_path / "run", "--epochs", 1, "--labeler", "copy", *more]
     command = [sys.executable, "-m", "distill", *(str(word) for word in words)]
     foretold = json.loads(subprocess.check_output([*command, "--dry-run", "--json"]))["estimate"]["peak_memory"]
