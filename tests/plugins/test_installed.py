@@ -150,7 +150,7 @@ def test_smollm2_is_converted_once_and_answers(tmp_path):
         first = run(*words, DISTILL_CACHE=str(cache))
         assert "Paris" in first.stdout
         assert first.stderr.count("converting the weights once") == 1
-        assert [folder.name.rpartition("-")[0] for folder in (cache / "models").iterdir()] == ["smollm2"]
+        assert [folder.name.partition("-")[0] for folder in (cache / "models").iterdir()] == ["smollm2"]
         again = run(*words, DISTILL_CACHE=str(cache))
         assert (again.stdout, "converting" in again.stderr) == (first.stdout, False)
     finally:
