@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,9 @@ Note = Callable[[str], None]
 Log = Callable[[Mapping[str, float]], None]
 
 _VERSIONS = ("distill-chat", "transformers", "tokenizers")
+
+_TOKENIZER = ("*.json", "*.jinja", "*.model", "*.txt")
+"""A model folder's files that decide how text becomes tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
     allow = {*recipe.check.allow, *(["overlong"] if recipe.train.overlong != "error" else [])}  # else `train` cuts
     inputs = {
         "transcripts": f"sha256:{sha256_of(transcripts)}",
-        "student": _student(work.ref),
+        "student": _digest(work.ref, *_TOKENIZER),
         **{name: list(value) for name, value in work.settings.items()},
         "turns": work.turns,
         "from": work.data_format,
@@ -239,8 +241,8 @@ def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
     base = ready.work.ref if settings.base is None else resolve_model(settings.base, ready.manager)
     asked = {who: getattr(settings, who) for who in ("teacher", "judge") if getattr(settings, who) is not None}
     inputs = {
-        "student": _weights(str(run / "model")),
-        "base": _weights(base),
+        "student": _digest(str(run / "model")),
+        "base": _digest(base),
         "data": [f"sha256:{sha256_of(path)}" for path in held_out],
         "from": settings.data_format,
         "limit": settings.limit,
@@ -286,25 +288,11 @@ def write_recipe(ready: ReadyRecipe, run: Path, inputs: Mapping[str, Any]) -> No
             file.write(text)
 
 
-def _student(ref: str) -> str:
-    """What stands for a student where its tokenizer matters: the files of a folder, or the name."""
-    path = Path(ref)
-    if path.is_file():
-        return f"sha256:{sha256_of(path)}"
-    if not path.is_dir():
-        return ref
-    digest = sha256()
-    for file in sorted(path.iterdir()):
-        if file.is_file() and file.suffix in (".json", ".jinja", ".model", ".txt"):
-            digest.update(f"{file.name} {sha256_of(file)}\n".encode())
-    return f"sha256:{digest.hexdigest()}"
-
-
-def _weights(ref: str) -> str:
-    """What stands for a model: its weights, or its name on the hub."""
+def _digest(ref: str, *files: str) -> str:
+    """What stands for a model: a hash of its weights, or of these files of its folder; or its name on the hub."""
     from distill.train.manifest import digest_of_model
 
-    digest = digest_of_model(ref)
+    digest = digest_of_model(ref, files) if files else digest_of_model(ref)
     return ref if digest is None else f"sha256:{digest}"
 
 

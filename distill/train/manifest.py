@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from hashlib import sha256
 from importlib import metadata
@@ -173,14 +173,19 @@ def _device() -> str:
     return torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
 
 
-def digest_of_model(ref: str) -> str | None:
-    """A hash of a local model's weights and config; None for one of the hub, which its name stands for."""
+def digest_of_model(ref: str, files: Sequence[str] = ("config.json", "*.safetensors")) -> str | None:
+    """A hash of a local model, by default of its weights and config; None for one of the hub: its name stands for it.
+
+    Args:
+        ref: as `resolve_model` returns it; all of it where it is a file.
+        files: patterns of the names of a folder's files that count.
+    """
     path = Path(ref)
     if path.is_file():
         return sha256_of(path)
     if not path.is_dir():
         return None
     digest = sha256()
-    for file in sorted([path / "config.json", *path.glob("*.safetensors")]):
+    for file in sorted({file for pattern in files for file in path.glob(pattern) if file.is_file()}):
         digest.update(f"{file.name} {sha256_of(file)}\n".encode())
     return digest.hexdigest()
