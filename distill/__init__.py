@@ -42,26 +42,26 @@ from distill.types import (
 )
 
 if TYPE_CHECKING:
-    from distill.chat_model import ChatModel
-    from distill.encode import Encoder
+    from distill.encode.encoder import Encoder
+    from distill.models.generate import ChatModel
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "ChatModel": "distill.chat_model",
-    "Encoder": "distill.encode",
-    "make_formatter": "distill.formats",
-    "pad_batch": "distill.collate",
-    "read_transcripts": "distill.dialects",
-    "message_to_dict": "distill.transcripts",
-    "cache_dir": "distill.models",
-    "clean_surrogates": "distill.jsonl",
-    "convert_model": "distill.models",
-    "has_half_surrogate": "distill.text",
-    "hushed": "distill.models",
-    "data_loader": "distill.train.batching",
-    "fused_gelu": "distill.train.activations",
-    "supervised_only": "distill.train.head",
+    "ChatModel": "distill.models.generate",
+    "Encoder": "distill.encode.encoder",
+    "make_formatter": "distill.dataset.formats",
+    "pad_batch": "distill.dataset.collate",
+    "read_transcripts": "distill.transcripts.dialects",
+    "message_to_dict": "distill.transcripts.rows",
+    "cache_dir": "distill.models.load",
+    "clean_surrogates": "distill.files.jsonl",
+    "convert_model": "distill.models.load",
+    "has_half_surrogate": "distill.files.text",
+    "hushed": "distill.models.load",
+    "data_loader": "distill.training.batching",
+    "fused_gelu": "distill.training.kernels.gelu",
+    "supervised_only": "distill.training.kernels.supervised_head",
 }
 
 __all__ = [

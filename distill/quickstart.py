@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from distill.collect import collect
-from distill.compare import CompareSettings, Comparison, as_json, compare
-from distill.compare.page import comparison_page
+from distill.collection import collect
+from distill.comparison import CompareSettings, Comparison, as_json, compare
+from distill.comparison.page import comparison_page
 from distill.errors import UsageError
-from distill.files import sha256_of, whole_file
+from distill.files.atomic import sha256_of, whole_file
 from distill.plugins import PluginManager
-from distill.train import TrainSettings, train
+from distill.training import TrainSettings, train
 
 HELD_OUT = 40
 MAX_TOKENS = 32  # a country's name has fewer; the base goes on and on
@@ -117,7 +117,7 @@ def quickstart(
 def _write_prompts(out: Path) -> tuple[Path, Path]:
     """Lay the shipped prompts out: those to train on, and the held-out ones. They are in a fixed, shuffled order."""
     out.mkdir(parents=True, exist_ok=True)
-    lines = resources.files("distill").joinpath("data/quickstart.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    lines = resources.files("distill.recipes").joinpath("quickstart.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     parts = (out / "prompts.jsonl", lines[HELD_OUT:]), (out / "held-out-prompts.jsonl", lines[:HELD_OUT])
     for path, rows in parts:
         path.write_text("\n".join(rows) + "\n", encoding="utf-8")

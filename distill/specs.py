@@ -15,7 +15,7 @@ from distill.errors import UsageError, unknown_name
 from distill.protocols import BatchTeacher, Formatter, Labeler, Teacher, Trainer
 
 if TYPE_CHECKING:
-    from distill.encode import Encoder
+    from distill.encode.encoder import Encoder
 
 
 @dataclass(frozen=True)

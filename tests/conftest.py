@@ -21,15 +21,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads only 
 @pytest.fixture(scope="session")
 def bloom(tmp_path_factory) -> Path:
     """A folder with a tiny random BLOOM."""
-    from helpers import save, tiny_bloom
+    from distill.testing import save_student, tiny_bloom
 
-    return save(*tiny_bloom(), tmp_path_factory.mktemp("models") / "bloom")
+    return save_student(*tiny_bloom(), tmp_path_factory.mktemp("models") / "bloom")
 
 
 @pytest.fixture
 def article(tmp_path) -> Path:
     """The article's five chats as a file of transcripts."""
-    from helpers import ARTICLE
+    from article import ARTICLE
 
     path = tmp_path / "article.jsonl"
     rows = [{"messages": [{"role": role, "content": text} for role, text in chat]} for chat in ARTICLE]

@@ -192,8 +192,8 @@ def kills(times: int, concurrency: int = 32) -> None:
     )
 
 
-FAULTS = """import sys; sys.path.insert(0, "tests")
-from faulty_server import FaultyServer, Reply, completion
+FAULTS = """import sys
+from distill.testing import FaultyServer, Reply, completion
 good = completion("fine")
 faults = [
     Reply("", 429, {"Retry-After": "1"}), Reply("oops", 500), Reply("<html>", 502, {"Content-Type": "text/html"}),

@@ -56,16 +56,17 @@ def main() -> None:
 def prepare(work: Path) -> dict[str, str]:
     """Make the environment, a student and five chats; gives the environment variables."""
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    from helpers import ARTICLE, save, tiny_bloom
+    from article import ARTICLE
 
-    from distill.transcripts import message_to_dict
+    from distill.testing import save_student, tiny_bloom
+    from distill.transcripts.rows import message_to_dict
     from distill.types import Message
 
     venv.create(work / "env", with_pip=True)
     site = next((work / "env/lib").glob("python*/site-packages"))
     (site / "checkout.pth").write_text(f"{ROOT}\n{sysconfig.get_paths()['purelib']}\n")
     model, tokenizer = tiny_bloom()
-    save(model, tokenizer, work / "student")
+    save_student(model, tokenizer, work / "student")
     rows = [{"messages": [message_to_dict(Message(role, text)) for role, text in chat]} for chat in ARTICLE]
     (work / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH" and not key.startswith("DISTILL_")}

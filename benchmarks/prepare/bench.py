@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from distill import make_plugin_manager
-from distill.models import resolve_model
+from distill.models.load import resolve_model
 
 GENERATION = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
@@ -60,8 +60,8 @@ def make_rows(path: Path, count: int) -> None:
 
 def run_distill(path: Path, student: str) -> tuple[float, int, int]:
     """File to proved, labelled, memory-mapped examples, with an empty cache."""
-    from distill.dataset import prepare_files
-    from distill.work import make_work
+    from distill.dataset.cache import prepare_files
+    from distill.dataset.pipeline import make_work
 
     work = make_work(student, make_plugin_manager(), "chat-template", {}, "masked", {})
     began = time.perf_counter()

@@ -64,7 +64,7 @@ class Watched:
 
 def measure(labeler: str, student: str) -> dict:
     """Train with one labeler, in this process."""
-    from distill.train import TrainSettings, train
+    from distill.training import TrainSettings, train
 
     found = {"labeler": labeler, "reached": False}
 

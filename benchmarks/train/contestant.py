@@ -19,7 +19,7 @@ import torch
 from transformers import BloomConfig, BloomForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from distill import IGNORE_INDEX, Example, TrainJob, pad_batch
-from distill.train.batching import data_loader
+from distill.training.batching import data_loader
 
 PAD = 3
 

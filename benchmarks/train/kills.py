@@ -74,7 +74,7 @@ def prepare(folder: Path) -> None:
 def training(folder: Path, out: Path, labeler: str, trainer: str, resume: bool) -> Callable[[], object]:
     """A training of 30 steps with accumulation, that writes a checkpoint every third step."""
     from distill.plugins import make_plugin_manager
-    from distill.train import TrainSettings, train
+    from distill.training import TrainSettings, train
 
     def work() -> None:
         settings = TrainSettings(
@@ -123,7 +123,7 @@ def import_all() -> None:
     from trl import SFTConfig, SFTTrainer  # noqa: F401
 
     import distill.testing
-    import distill.train  # noqa: F401
+    import distill.training  # noqa: F401
 
     accelerate.state.PartialState._reset_state()
 

@@ -25,8 +25,8 @@ import torch
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
 from distill import IGNORE_INDEX, Example, pad_batch, supervised_only
-from distill.train.batching import LengthBatchSampler
-from distill.train.packing import pack, proved_packing
+from distill.training.batching import LengthBatchSampler
+from distill.training.packing import pack, proved_packing
 
 SMOLLM2 = {
     "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 6,  # of its 30, all alike

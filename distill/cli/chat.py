@@ -18,7 +18,7 @@ from distill.specs import parse_pairs
 from distill.types import Params
 
 if TYPE_CHECKING:
-    from distill.chat import Session
+    from distill.chat.session import Session
 
 _QUOTES = '"""'
 
@@ -77,11 +77,11 @@ def command(
         distill chat run --teacher openai:gpt-5-mini --save more.jsonl
         printf 'How do you say "dog" in Spanish?\\n/save\\n' | distill chat run
     """
-    from distill.chat import ChatSettings, Session, TeacherLine, teacher_of
-    from distill.chat_model import ChatModel
-    from distill.collect.teachers import make_teacher
-    from distill.formats import make_formatter, saved_format
-    from distill.models import resolve_model
+    from distill.chat.session import ChatSettings, Session, TeacherLine, teacher_of
+    from distill.collection.teachers import make_teacher
+    from distill.dataset.formats import make_formatter, saved_format
+    from distill.models.generate import ChatModel
+    from distill.models.load import resolve_model
 
     if teacher is None and (base_url or pairs):
         raise click.UsageError("--base-url and -T go with --teacher")

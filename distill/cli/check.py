@@ -22,9 +22,9 @@ from distill.plugins import PluginManager
 from distill.specs import parse_pairs
 
 if TYPE_CHECKING:
-    from distill.check import CheckReport
-    from distill.findings import Finding
-    from distill.turns import Turns
+    from distill.dataset.check import CheckReport
+    from distill.dataset.findings import Finding
+    from distill.transcripts.turns import Turns
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
 
@@ -72,10 +72,10 @@ def command(
     Findings are errors, warnings or notes, each with a code, the first rows and a way out. An error makes the exit
     code 1, and keeps `distill train` from starting; --allow CODE accepts it.
     """
-    from distill.check import check
-    from distill.findings import Findings
-    from distill.models import max_positions
-    from distill.work import make_work
+    from distill.dataset.check import check
+    from distill.dataset.findings import Findings
+    from distill.dataset.pipeline import make_work
+    from distill.models.load import max_positions
 
     Findings.check_codes(allow)
     format_options, label_options = parse_pairs(formatter_options, "-F"), parse_pairs(labeler_options, "-L")
@@ -104,7 +104,7 @@ def _show(report: CheckReport, allowed: set[str]) -> None:
 
 
 def _show_finding(finding: Finding, allowed: bool) -> None:
-    from distill.findings import CODES
+    from distill.dataset.findings import CODES
 
     code = CODES[finding.code]
     severity = f"{finding.severity}, allowed" if allowed else finding.severity

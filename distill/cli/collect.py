@@ -76,7 +76,7 @@ def command(
     At half the price through OpenAI's batch API, in two steps: the same command with `--batch requests.jsonl` writes
     what is to be uploaded, and with `--batch-answers output.jsonl` reads what came back.
     """
-    from distill.collect import collect, estimate, make_teacher, read_batch, write_batch
+    from distill.collection import collect, estimate, make_teacher, read_batch, write_batch
 
     options = {"base_url": base_url, "timeout": timeout, "logprobs": logprobs}
     asked = {

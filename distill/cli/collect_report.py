@@ -11,7 +11,7 @@ import click
 from distill.cli.terminal import note, print_json, printable
 
 if TYPE_CHECKING:
-    from distill.collect import BatchSummary, CollectSummary, Estimate
+    from distill.collection import BatchSummary, CollectSummary, Estimate
 
 _SHOWN_REASONS = 5
 

@@ -14,8 +14,8 @@ from distill.plugins import PluginManager
 from distill.specs import parse_pairs
 
 if TYPE_CHECKING:
-    from distill.compare import Comparison
-    from distill.compare.result import Difference, Interval, Metric, Sample
+    from distill.comparison import Comparison
+    from distill.comparison.result import Difference, Interval, Metric, Sample
 
 _COLOURS = {"better": "green", "worse": "red", "broken": "red", "mixed": "yellow"}
 
@@ -86,9 +86,9 @@ def command(
         distill compare run --data held-out.jsonl --html report.html
         distill compare run --data held-out.jsonl --judge openai:gpt-5-mini
     """
-    from distill.collect import make_teacher
-    from distill.compare import CompareSettings, compare
-    from distill.compare import as_json as json_of
+    from distill.collection import make_teacher
+    from distill.comparison import CompareSettings, compare
+    from distill.comparison import as_json as json_of
 
     for name, given, option, flag in (("teacher", teacher, pairs, "-T"), ("judge", judge, judge_pairs, "-J")):
         if option and given is None:
@@ -117,8 +117,8 @@ def command(
 
 
 def _write_page(comparison: Comparison, run: Path, html: Path) -> None:
-    from distill.compare.page import comparison_page
-    from distill.files import whole_file
+    from distill.comparison.page import comparison_page
+    from distill.files.atomic import whole_file
 
     with whole_file(html) as file:
         file.write(comparison_page(comparison, run))
@@ -126,7 +126,7 @@ def _write_page(comparison: Comparison, run: Path, html: Path) -> None:
 
 def show(comparison: Comparison, samples: int) -> None:
     """Print a comparison for people: the table, some answers, the verdict last, where the eye rests."""
-    from distill.compare.page import VERDICTS
+    from distill.comparison.page import VERDICTS
 
     for row in comparison.skipped[:5]:
         note(f"not used: {row['source']}: {row['reason']}")
@@ -160,13 +160,13 @@ def _table(comparison: Comparison) -> list[str]:
 
 
 def _figure(figure: Interval | None, metric: Metric) -> str:
-    from distill.compare.verdict import number
+    from distill.comparison.verdict import number
 
     return "–" if figure is None else number(figure.value, metric).removesuffix(" %")
 
 
 def _change(one: Difference | None, metric: Metric) -> list[str]:
-    from distill.compare.verdict import number
+    from distill.comparison.verdict import number
 
     if one is None:
         return ["", "", ""]

@@ -9,11 +9,11 @@ import click
 
 from distill.cli.options import from_option, json_option
 from distill.cli.terminal import note, print_json
-from distill.dialects import DIALECTS
 from distill.errors import UsageError
+from distill.transcripts.dialects import DIALECTS
 
 if TYPE_CHECKING:
-    from distill.convert import ConvertReport, Rows
+    from distill.transcripts.convert import ConvertReport, Rows
 
 _LOST = {
     "id": "ids",
@@ -53,7 +53,7 @@ def command(source: str, target: str, to: str, data_format: str | None, force: b
     prompt-completion is TRL's conversational one, lists of messages; a conversation becomes a row an answer. alpaca
     keeps earlier turns in `history`, as LLaMA-Factory has it.
     """
-    from distill.convert import convert_file
+    from distill.transcripts.convert import convert_file
 
     if as_json and target == "-":
         raise UsageError("--json prints the report where the rows go", "give OUT a file name, or leave out --json")

@@ -23,7 +23,7 @@ def command(manager: PluginManager, self_test: bool, as_json: bool) -> int:
     It contacts nothing, and shows no secret: of a key it says whether it is set. --json prints one object a thing. The
     exit code is 1 where something is broken.
     """
-    from distill.doctor import examine
+    from distill.diagnosis import examine
 
     broken, area = 0, ""
     for probe in examine(manager, self_test=self_test):

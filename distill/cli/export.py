@@ -56,7 +56,7 @@ def command(
         raise UsageError(
             "--outtype and --llama-cpp go with --to gguf or ollama", "merged keeps the weights as they are"
         )
-    from distill.export import export_gguf, export_merged, export_ollama
+    from distill.exporters import export_gguf, export_merged, export_ollama
 
     if to == "merged":
         made = export_merged(run, out, manager)

@@ -63,9 +63,9 @@ def command(
         raise UsageError("--answer goes with --trace", "add --trace")
     if not all(prompt.strip() for prompt in prompts):
         raise UsageError("a prompt is empty")
-    from distill.chat_model import ChatModel
-    from distill.formats import make_formatter, saved_format
-    from distill.models import resolve_model
+    from distill.dataset.formats import make_formatter, saved_format
+    from distill.models.generate import ChatModel
+    from distill.models.load import resolve_model
 
     name, options = (formatter, {}) if formatter else saved_format(model)
     made = make_formatter(name, {**options, **parse_pairs(formatter_options, "-F")}, manager)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import click
 
-from distill.dialects import DIALECTS
+from distill.transcripts.dialects import DIALECTS
 
 F = TypeVar("F", bound=Callable)
 

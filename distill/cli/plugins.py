@@ -118,7 +118,7 @@ def check(
 
     The same checks are in `distill.testing`, for a plugin's own tests.
     """
-    from distill.models import quiet
+    from distill.models.load import quiet
     from distill.testing import check_named
 
     counts = {"passed": 0, "failed": 0, "noted": 0}

@@ -15,7 +15,7 @@ from distill.cli.train import Progress
 from distill.plugins import PluginManager
 
 if TYPE_CHECKING:
-    from distill.recipe import RecipeReport
+    from distill.recipes import RecipeReport
 
 
 @click.command("run", short_help="Do all of it, as a recipe file says.")
@@ -43,8 +43,8 @@ def command(manager: PluginManager, recipe: Path, dry_run: bool, as_json: bool) 
     overwritten: with other settings it makes transcripts-2.jsonl, run-2, …; with the old ones again, the old run is
     found. Every answer ever bought is kept in OUT/answers.jsonl, and none is bought twice.
     """
-    from distill.recipe import run_recipe
-    from distill.recipe.steps import Watch
+    from distill.recipes import run_recipe
+    from distill.recipes.steps import Watch
 
     progress, bars = Progress(), Bars()
     try:

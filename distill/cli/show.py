@@ -23,8 +23,8 @@ from distill.specs import parse_pairs
 from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
-    from distill.show import ShownRow
-    from distill.turns import Turns
+    from distill.dataset.preview import ShownRow
+    from distill.transcripts.turns import Turns
 
 
 _SHOWN = 3
@@ -79,10 +79,10 @@ def command(
 
     --json prints one object a row: {"row", "id", "token_ids", "tokens", "labels", "trained"}.
     """
-    from distill.dialects import read_transcripts
-    from distill.show import show
-    from distill.turns import choose_turns
-    from distill.work import make_work
+    from distill.dataset.pipeline import make_work
+    from distill.dataset.preview import show
+    from distill.transcripts.dialects import read_transcripts
+    from distill.transcripts.turns import choose_turns
 
     if page and as_json:
         raise UsageError("--html and --json are two ways to show the rows", "choose one")
@@ -92,7 +92,7 @@ def command(
     transcripts = choose_turns(read_transcripts(data, data_format), turns)
     rows = show(transcripts, work.encoder, work.labeler, labeler, number)
     if page:
-        from distill.show_page import check_target, summarise, write_page
+        from distill.dataset.preview_page import check_target, summarise, write_page
 
         check_target(page)
         summary = summarise(data, work)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from distill.text import printable
+from distill.files.text import printable
 
 __all__ = ["note", "print_json", "printable"]
 

@@ -26,7 +26,7 @@ from distill.plugins import PluginManager
 from distill.specs import parse_pairs
 
 if TYPE_CHECKING:
-    from distill.train import LoraSettings, TrainReport
+    from distill.training import LoraSettings, TrainReport
 
 
 _ORIGINS = {ParameterSource.COMMANDLINE: "command line", ParameterSource.ENVIRONMENT: "environment"}
@@ -182,9 +182,9 @@ def command(
         distill train answers.jsonl --student smollm2 --out run
         distill train answers.jsonl --formatter special-tokens --labeler trl --out run
     """
-    from distill.train import TrainSettings, train
-    from distill.train.distributed import is_main_process
-    from distill.train.manifest import resolved
+    from distill.training import TrainSettings, train
+    from distill.training.distributed import is_main_process
+    from distill.training.manifest import resolved
 
     manager: PluginManager = context.obj
     for kind, flag in (("formatter", "-F"), ("labeler", "-L"), ("trainer", "-T")):
@@ -212,7 +212,7 @@ def command(
 
 def _lora_settings(words: dict[str, Any]) -> LoraSettings | None:
     """Take the options of `_lora_options` out of the command's words."""
-    from distill.train import LoraSettings
+    from distill.training import LoraSettings
 
     lora, qlora = words.pop("lora"), words.pop("qlora")
     given = {name: value for word, name in _LORA.items() if (value := words.pop(word)) is not None}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from distill.errors import DistillError, UsageError, unknown_name
-from distill.files import whole_folder
+from distill.files.atomic import whole_folder
 from distill.plugins import PluginManager
 
 if TYPE_CHECKING:

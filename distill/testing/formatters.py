@@ -7,14 +7,14 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from distill.encode import Encoder, text_of
+from distill.encode.encoder import Encoder, text_of
 from distill.errors import DataError
+from distill.models.student import prepare_tokenizer
 from distill.protocols import Formatter, ShapedFormatter
-from distill.student import prepare_tokenizer
 from distill.testing.checks import Check, Remark, assert_all, broken
 from distill.testing.conversations import CONVERSATIONS, HOSTILE, PLAIN, TOOL, TOOL_CALLS
 from distill.testing.tokenizers import EXACT, TOKENIZERS
-from distill.transcripts import message_to_dict
+from distill.transcripts.rows import message_to_dict
 from distill.types import Encoded, Message, Segment
 
 if TYPE_CHECKING:

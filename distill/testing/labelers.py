@@ -6,12 +6,12 @@ import copy
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
-from distill.encode import Encoder
+from distill.dataset.formats import make_formatter
+from distill.encode.encoder import Encoder
 from distill.errors import DataError
-from distill.formats import make_formatter
+from distill.models.student import prepare_tokenizer
 from distill.plugins import make_plugin_manager
 from distill.protocols import CollatingLabeler, Labeler
-from distill.student import prepare_tokenizer
 from distill.testing.checks import Check, assert_all, broken
 from distill.testing.conversations import CONVERSATIONS, PLAIN
 from distill.testing.tokenizers import TOKENIZERS

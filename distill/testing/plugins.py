@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import hookspecs
-from distill.collect import make_teacher
+from distill.collection import make_teacher
 from distill.errors import DistillError, UsageError, unknown_name
 from distill.plugins import PluginManager, PluginRecord, make_plugin_manager, one_line
 from distill.specs import make_options

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from distill.collect.askers import make_askers
+from distill.collection.adapters import make_askers
 from distill.errors import DistillError, PluginError, TeacherError
 from distill.protocols import BatchTeacher, Teacher
 from distill.testing.checks import Check, Remark, assert_all
 from distill.testing.server import Asked, FaultyServer, Reply
-from distill.transcripts import message_to_dict
+from distill.transcripts.rows import message_to_dict
 from distill.types import Answer, Message, Params, Request
 
 QUESTIONS = ("Say hello.", "Say it in Spanish.", "Say goodbye.")

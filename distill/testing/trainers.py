@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from distill.collate import PaddingCollator
-from distill.formats import make_formatter
+from distill.dataset.collate import PaddingCollator
+from distill.dataset.formats import make_formatter
+from distill.dataset.prepare import prepare
+from distill.models.student import prepare_tokenizer, set_special_ids
 from distill.plugins import make_plugin_manager
-from distill.prepare import prepare
 from distill.protocols import Trainer, TrainJob
-from distill.student import prepare_tokenizer, set_special_ids
 from distill.testing.checks import Check, assert_all, broken
 from distill.testing.conversations import CONVERSATIONS
 from distill.testing.students import tiny_llama

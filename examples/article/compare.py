@@ -12,9 +12,9 @@ from pathlib import Path
 import click
 
 from distill import ChatModel, make_formatter, make_plugin_manager
-from distill.dialects import read_transcripts
-from distill.models import resolve_model
-from distill.train import TrainSettings, train
+from distill.models.load import resolve_model
+from distill.training import TrainSettings, train
+from distill.transcripts.dialects import read_transcripts
 
 CHATS = Path(__file__).parent / "chats.jsonl"
 

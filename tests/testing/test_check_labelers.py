@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distill import IGNORE_INDEX
-from distill.formats import make_labeler
+from distill.dataset.formats import make_labeler
 from distill.testing import check_labeler, labeler_checks, run_checks
 
 

@@ -11,7 +11,7 @@ import pytest
 import distill
 from distill import CollectRun, FormatterSpec, Message, TeacherSpec, TrainResult, Transcript, hookspecs
 from distill.cli.main import main
-from distill.collect import collect
+from distill.collection import collect
 from distill.testing import HookRecorder, ScriptedTeacher, check_named, load_plugin
 
 RESULT = TrainResult(1, 0.5)
@@ -69,7 +69,7 @@ def test_transcript_collected_is_called_for_each_transcript_once_it_is_on_disk(t
 
 
 def test_training_finished_is_called_once_when_the_folder_is_whole(bloom, article, tmp_path, manager):
-    from distill.train import TrainSettings, train
+    from distill.training import TrainSettings, train
 
     whole = []
     manager = load_plugin(module(training_finished=lambda run: whole.append((run / "model/config.json").is_file())))

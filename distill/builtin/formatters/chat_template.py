@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill import DataError, Message, Segment, UsageError
-from distill.builtin.formatters.moulds import Mould, plain, take_mould
-from distill.builtin.formatters.opacity import only_copies
-from distill.builtin.formatters.owners import Owners
-from distill.builtin.formatters.placeholders import (
+from distill.builtin.formatters.attribution import Owners
+from distill.builtin.formatters.frames import Mould, plain, take_mould
+from distill.builtin.formatters.sentinels import (
     Blanks,
     Row,
     as_row,
@@ -31,6 +30,7 @@ from distill.builtin.formatters.placeholders import (
     with_thoughts_apart,
     without_reasoning,
 )
+from distill.builtin.formatters.template_analysis import only_copies
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distill import LabelerSpec, NoOptions, hookimpl
 from distill.builtin.labelers.completion_only import CompletionOnly, CompletionOnlyOptions
-from distill.builtin.labelers.plain import Copy, Masked, MaskedOptions
+from distill.builtin.labelers.copy_and_masked import Copy, Masked, MaskedOptions
 
 
 @hookimpl

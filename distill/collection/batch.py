@@ -1,0 +1,258 @@
+"""OpenAI's half-price batches in two steps: write what is to be asked as request files, read the answer files back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol, runtime_checkable
+
+from distill.collection.adapters import checked
+from distill.collection.budget import Meter, Price
+from distill.collection.collector import CollectSummary, open_output, summary_of
+from distill.collection.conversation import Conversation
+from distill.collection.output import Output, check_output, read_done, whole_rows
+from distill.collection.plan import Plan, counter_of, make_plan
+from distill.collection.progress import Live
+from distill.collection.prompts import open_prompts
+from distill.collection.row_id import IdSet
+from distill.collection.teachers import NamedTeacher
+from distill.errors import DataError, DistillError, UsageError
+from distill.files.atomic import whole_file
+from distill.files.jsonl import Appender, dumps, parse_rows
+from distill.plugins import PluginManager, make_plugin_manager
+from distill.types import Answer, Params, Request, Source
+
+log = logging.getLogger("distill")
+
+MOST_ROWS = 50_000
+"""Requests in one file, as OpenAI takes them."""
+MOST_BYTES = 190_000_000
+"""Bytes of one file; OpenAI takes 200 MB."""
+
+
+@runtime_checkable
+class BatchFileTeacher(Protocol):
+    """A teacher whose questions and answers can go through files."""
+
+    def batch_request(self, id: str, request: Request) -> Mapping[str, Any]:
+        """The line that asks the request; `id` is its `custom_id`."""
+        ...
+
+    def batch_answer(self, row: Mapping[str, Any]) -> Answer:
+        """The answer in a line of an answer file; raises TeacherError where it holds none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSummary:
+    """What was written for a batch.
+
+    Attributes:
+        files: the request files.
+        requests: in all of them.
+        cached: rows that were in the file of transcripts already.
+        duplicates: rows that ask for what an earlier row asks for.
+    """
+
+    files: Sequence[str]
+    requests: int
+    cached: int
+    duplicates: int
+
+
+def write_batch(
+    prompts: str | Path,
+    teacher: str | NamedTeacher,
+    out: str | Path,
+    requests: str | Path,
+    *,
+    manager: PluginManager | None = None,
+    options: Mapping[str, Any] | None = None,
+    params: Params = Params(),  # noqa: B008 - it is frozen
+    system: str | None = None,
+    samples: int = 1,
+    limit: int | None = None,
+    append: bool = False,
+) -> BatchSummary:
+    """Write what `out` lacks as request files: `requests`, and further ones with a number where one is not enough.
+
+    Args:
+        requests: the first request file; it must not exist.
+        prompts, teacher, out, manager, options, params, system, samples, limit, append: as in `collect`.
+
+    Raises:
+        UsageError: the teacher has no batches, a prompt has several turns, or the file exists: its rows may be on
+            their way, and would be bought twice.
+        DataError: a prompt, or a row of `out`, is malformed.
+    """
+    plan = make_plan(manager or make_plugin_manager(), teacher, options, params, system, samples, limit)
+    built = _batch_teacher(plan)
+    if Path(requests).exists():
+        hint = "read its answers with --batch-answers, then delete it: what has an answer is not asked again"
+        raise UsageError(f"{requests} exists, and its requests may be on their way", hint)
+    skipped: Counter[str] = Counter()
+    with open_prompts(prompts) as file:
+        total = plan.total(file)
+        check_output(out, prompts)
+        done = read_done(whole_rows(out), plan.teacher.name, plan.sent, append)
+        jobs = plan.jobs(file, total, done, lambda kind: skipped.update([kind]))
+        lines = (dumps(built.batch_request(job.id, _only_request(job))) for job in jobs if job is not None)
+        files, rows = _write_parts(lines, Path(requests))
+    return BatchSummary(files, rows, skipped["cached"], skipped["duplicates"])
+
+
+def _write_parts(lines: Iterable[str], path: Path) -> tuple[list[str], int]:
+    """Write lines to as many files as they need: all of them appear, or none."""
+    files, rows, size, part = [], 0, 0, None
+    try:
+        with ExitStack() as stack:
+            for line in lines:
+                length = len(line.encode()) + 1
+                if part is None or rows % MOST_ROWS == 0 or size + length > MOST_BYTES:
+                    name = path if part is None else path.with_name(f"{path.stem}.{len(files) + 1}{path.suffix}")
+                    if name.exists():
+                        raise UsageError(f"{name} exists, and its requests may be on their way", "choose another name")
+                    part, size = stack.enter_context(whole_file(name)), 0
+                    files.append(str(name))
+                part.write(line + "\n")
+                size += length
+                rows += 1
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}", "choose a file that can be written") from None
+    return files, rows
+
+
+def read_batch(
+    prompts: str | Path,
+    teacher: str | NamedTeacher,
+    out: str | Path,
+    answers: Sequence[str | Path],
+    *,
+    manager: PluginManager | None = None,
+    options: Mapping[str, Any] | None = None,
+    params: Params = Params(),  # noqa: B008 - it is frozen
+    system: str | None = None,
+    samples: int = 1,
+    limit: int | None = None,
+    price: str | None = None,
+    append: bool = False,
+    progress: bool = False,
+) -> CollectSummary:
+    """Write the answers of a batch as transcripts; what failed goes to the file of failed rows.
+
+    It may be called again with the same files, or with more of them: a row that is there is passed over. Rows without
+    an answer are `left`, for the next batch.
+
+    Args:
+        answers: the batch's output files and error files.
+        price: as in `collect`; a published one is halved.
+        prompts, teacher, out, manager, options, params, system, samples, limit, append, progress: as in `collect`.
+
+    Raises:
+        UsageError, DataError, DistillError: as `collect`; also where a line of `answers` has no `custom_id`.
+    """
+    began = time.perf_counter()
+    manager = manager or make_plugin_manager()
+    plan = make_plan(manager, teacher, options, params, system, samples, limit)
+    built = _batch_teacher(plan)
+    found = plan.price(price)
+    meter = Meter(found if price or found is None else Price(found.input / 2, found.output / 2, found.cached / 2))
+    skipped: Counter[str] = Counter()
+    lines = _Answers(answers)
+    with open_prompts(prompts) as file:
+        total = plan.total(file)
+        check_output(out, prompts)
+        with Appender(out) as appender, Live(total, progress) as live:
+            output = open_output(appender, plan, manager, append, live)
+            try:
+                for job in plan.jobs(file, total, output.done, counter_of(skipped, live.skip)):
+                    row = lines.take(job.id) if job else None
+                    if row is not None:
+                        _settle(job, row, built, output, meter)
+            finally:
+                output.close()
+    strange = lines.left(output.done)
+    if strange:
+        log.warning("%d answers belong to no row asked for here: other prompts, teacher or parameters", strange)
+    return summary_of(output, None, meter, skipped, total, time.perf_counter() - began)
+
+
+def _settle(job: Conversation, row: Any, teacher: BatchFileTeacher, output: Output, meter: Meter) -> None:
+    request = _only_request(job)
+    try:
+        answer = checked(teacher.batch_answer(row), output.owner)
+        if isinstance(answer, DistillError):
+            raise answer
+        meter.settle([request], (), [answer])
+        job.take(answer)
+    except DistillError as error:
+        output.fail(job, error)
+    else:
+        output.save(job)
+
+
+class _Answers:
+    """Answer files, with an index of their rows: the answers themselves stay on disk."""
+
+    def __init__(self, paths: Sequence[str | Path]):
+        self._places: dict[str, tuple[str, int]] = {}
+        for path in map(str, paths):
+            for source, row, at in _with_offsets(path):
+                id = row.get("custom_id")
+                if not isinstance(id, str):
+                    raise DataError(f"{source}: no `custom_id`", "give the output file or the error file of a batch")
+                response = row.get("response")
+                good = not row.get("error") and isinstance(response, dict) and response.get("status_code") == 200
+                if good or id not in self._places:  # what failed in one batch may be answered in the next
+                    self._places[id] = (path, at)
+
+    def take(self, id: str) -> dict[str, Any] | None:
+        """The row of an id, once; None where there is none."""
+        path, at = self._places.pop(id, (None, 0))
+        if path is None:
+            return None
+        with open(path, "rb") as file:
+            file.seek(at)
+            return json.loads(file.readline())
+
+    def left(self, done: IdSet) -> int:
+        """How many rows were not taken and are not done."""
+        return sum(id not in done for id in self._places)
+
+
+def _with_offsets(path: str) -> Iterator[tuple[Source, dict[str, Any], int]]:
+    """The rows of a JSONL file, each with the offset of its line."""
+    at = end = 0
+
+    def lines(file: IO[bytes]) -> Iterator[bytes]:
+        nonlocal at, end
+        for line in file:
+            at, end = end, end + len(line)
+            yield line
+
+    try:
+        with open(path, "rb") as file:
+            for source, row in parse_rows(lines(file), path):
+                yield source, row, at
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}", "give the output file of a batch") from None
+
+
+def _only_request(job: Conversation) -> Request:
+    if job.prompt.followups:
+        where = job.prompt.source or "a prompt"
+        raise UsageError(f"{where}: the row has several turns, and a batch has one", "collect it without --batch")
+    return job.request()
+
+
+def _batch_teacher(plan: Plan) -> BatchFileTeacher:
+    teacher = plan.teacher.build()
+    if not isinstance(teacher, BatchFileTeacher):
+        raise UsageError(f"teacher {plan.teacher.name!r} has no batches", "leave --batch out")
+    return teacher

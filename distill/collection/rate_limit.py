@@ -1,0 +1,175 @@
+"""When the next request may go: Retry-After, requests and tokens a minute, how many at a time, and the budget."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from distill.collection.budget import Meter, OutOfMoney, likely_tokens
+from distill.types import Answer, Request
+
+SLOWER = 0.7
+"""What is left of the requests in flight after a 429; each answer gives a little back."""
+GLANCE = 0.1
+"""Seconds after which the one who waits for the pace looks again: answers may have been shorter than reckoned."""
+FIRST_GUESS = 256
+"""Tokens that an answer is reckoned to have before one came."""
+
+
+class Pace:
+    """So much a minute, evenly spread: a server that counts by the second is not overrun either.
+
+    Attributes:
+        next: the time from which on more may go.
+    """
+
+    def __init__(self, per_minute: float):
+        self._seconds = 60 / per_minute
+        self.next = 0.0
+
+    def take(self, amount: float, now: float) -> None:
+        """Count so much that goes now."""
+        self.next = max(now, self.next) + amount * self._seconds
+
+    def correct(self, amount: float) -> None:
+        """Count so much more (or less) than was taken."""
+        self.next += amount * self._seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A permission to send: when it was given, and what was reckoned for it."""
+
+    at: float
+    tokens: int
+    most: Sequence[float]
+
+
+class Throttle:
+    """The one door that all workers go through. Make it inside the event loop.
+
+    Args:
+        most: how many workers may be inside at a time; 429 lowers it for a while.
+        meter: counts what is asked and paid.
+        rpm: requests a minute; None: no limit.
+        tpm: tokens a minute, those of the answers included; None: no limit.
+    """
+
+    def __init__(self, most: int, meter: Meter, rpm: float | None = None, tpm: float | None = None):
+        self._loop = asyncio.get_running_loop()
+        self._most, self._limit = most, float(most)
+        self._meter = meter
+        self._rpm, self._tpm = rpm and Pace(rpm), tpm and Pace(tpm)
+        self._paces = [pace for pace in (self._rpm, self._tpm) if pace]
+        self._turn = asyncio.Lock()
+        self._inside = 0
+        self._opens = 0.0
+        self._slowed = 0.0
+        self._waiting: deque[asyncio.Future] = deque()
+        self._closed = asyncio.Event()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing may be sent any more."""
+        return self._closed.is_set()
+
+    @property
+    def held(self) -> bool:
+        """Whether `hold` is in force."""
+        return self._opens > self._loop.time()
+
+    def close(self) -> None:
+        """Let nobody in any more, and wake all who wait."""
+        self._closed.set()
+        while self._waiting:
+            self._wake()
+
+    async def enter(self, requests: Sequence[Request]) -> Ticket | None:
+        """Wait until the requests may be sent; then `leave` must be called with the ticket.
+
+        Returns:
+            None where the door was closed meanwhile.
+
+        Raises:
+            OutOfMoney: the budget does not reach for them, and nothing in flight can give back what it had set aside.
+        """
+        most = None
+        while not self.closed and (self._inside >= int(self._limit) or (most := self._meter.reserve(requests)) is None):
+            if not self._inside:
+                raise OutOfMoney(f"the budget of ${self._meter.max_usd:g} is used up")
+            waiting = self._loop.create_future()
+            self._waiting.append(waiting)
+            await waiting
+        if self.closed:
+            return None
+        self._inside += 1
+        self._wake()  # there may be room for one more
+        tokens = 0
+        if self._paces:
+            async with self._turn:  # one after the other, so that each knows what those before it used
+                tokens = self._guess(requests) if self._tpm else 0
+                await self._wait_for_pace(len(requests), tokens)
+        await self._wait_for_opening()
+        ticket = Ticket(self._loop.time(), tokens, most)
+        if self.closed:
+            self.leave(ticket, (), ())
+            return None
+        return ticket
+
+    def leave(self, ticket: Ticket, requests: Sequence[Request], outcomes: Sequence[Any]) -> None:
+        """Give the place back, and count what came; `outcomes` are Answers or errors, one a request."""
+        meter = self._meter
+        tokens, told = meter.tokens_in + meter.tokens_out, meter.answers
+        meter.settle(requests, ticket.most, outcomes)
+        if self._tpm:
+            untold = sum(isinstance(outcome, Answer) for outcome in outcomes) - (meter.answers - told)
+            reckoned = ticket.tokens * untold / max(len(outcomes), 1)  # what is not known stays as it was reckoned
+            self._tpm.correct(meter.tokens_in + meter.tokens_out - tokens + reckoned - ticket.tokens)
+        if any(getattr(outcome, "throttled", False) for outcome in outcomes):
+            if ticket.at >= self._slowed:  # else it was sent before the last slowing: that took care of it
+                self._limit = max(1.0, min(self._limit, self._inside) * SLOWER)
+                self._slowed = self._loop.time()
+        elif self._limit < self._most and any(isinstance(outcome, Answer) for outcome in outcomes):
+            self._limit = min(self._most, self._limit + 1 / self._limit)
+        self._inside -= 1
+        self._wake()
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody go for so long."""
+        self._opens = max(self._opens, self._loop.time() + seconds)
+        for pace in self._paces:
+            pace.next = max(pace.next, self._opens)
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep, but not beyond the closing."""
+        if seconds > 0:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), seconds)
+
+    async def _wait_for_pace(self, requests: int, tokens: int) -> None:
+        while (left := max(pace.next for pace in self._paces) - self._loop.time()) > 0 and not self.closed:
+            await self.pause(min(left, GLANCE))
+        for pace, amount in ((self._rpm, requests), (self._tpm, tokens)):
+            if pace:
+                pace.take(amount, self._loop.time())
+
+    async def _wait_for_opening(self) -> None:
+        while (left := self._opens - self._loop.time()) > 0 and not self.closed:
+            await self.pause(left + random.uniform(0, 0.1 * left))  # spread out: not all at once when it opens
+
+    def _guess(self, requests: Sequence[Request]) -> int:
+        meter = self._meter
+        answer = meter.tokens_out // meter.answers if meter.answers else FIRST_GUESS
+        return sum(likely_tokens(one) + min(answer, one.params.max_tokens or answer) for one in requests)
+
+    def _wake(self) -> None:
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+                return

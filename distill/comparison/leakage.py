@@ -1,0 +1,63 @@
+"""Whether held-out questions stand in the data that the student was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.dataset.check import prompt_digest
+from distill.errors import DataError
+from distill.files.atomic import sha256_of
+from distill.transcripts.dialects import read_transcripts
+from distill.types import Transcript
+
+_SHOWN = 3
+
+
+def leaks(manifest: Mapping[str, Any], held: Sequence[Transcript], left_out: Path) -> list[str]:
+    """Look for the held-out conversations' prompts in the run's training data.
+
+    Args:
+        manifest: the run's `run.json`, which names the files.
+        held: the held-out conversations.
+        left_out: the file of conversations that training left out of its data, by their prompts, where there is one.
+
+    Returns:
+        Warnings: how many were found and where the first ones are; what could not be looked into.
+    """
+    asked = {prompt_digest(transcript): str(transcript.source) for transcript in held}
+    untrained = {prompt_digest(one) for one in read_transcripts(left_out)} if left_out.exists() else ()
+    found: dict[bytes, str] = {}
+    warnings = []
+    for entry in manifest["data"]:
+        try:
+            for transcript in _trained(entry, manifest["settings"]["data_format"]["value"]):
+                digest = prompt_digest(transcript)
+                if digest in asked and digest not in untrained:
+                    found.setdefault(digest, str(transcript.source))
+        except DataError as error:
+            warnings.append(f"Whether the student was trained on these questions could not be checked: {error.message}")
+    if found:
+        count = sum(prompt_digest(transcript) in found for transcript in held)
+        first = "; ".join(f"{asked[digest]} as {where}" for digest, where in list(found.items())[:_SHOWN])
+        warnings.insert(
+            0,
+            f"{count} of {len(held)} held-out conversations begin with a prompt that the student was trained on, so "
+            f"that it may know the answers by heart: {first}{'; …' if len(found) > _SHOWN else ''}",
+        )
+    return warnings
+
+
+def _trained(entry: Mapping[str, str], data_format: str | None) -> Iterator[Transcript]:
+    """A file the run was trained on.
+
+    Raises:
+        DataError: it is gone, or not what it was.
+    """
+    path = Path(entry["file"])
+    if not path.is_file():
+        raise DataError(f"{path} is gone")
+    if sha256_of(path) != entry["sha256"]:
+        raise DataError(f"{path} has changed since the training")
+    return read_transcripts(path, data_format)

@@ -1,0 +1,198 @@
+"""What one model makes of the questions: how likely it finds the teacher's answers, and what it answers itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from distill.comparison.questions import Question, Tokens
+from distill.models.generate import ChatModel, Generation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_LOGITS = 2**27
+"""The most logits of a forward pass: 512 MiB in float32; 534 positions of BLOOM's 250,880 words."""
+
+MAX_TOKENS = 2**13
+"""The most tokens of a forward pass, padding included, unless one row alone has more: attention needs their squares."""
+
+_ROWS = 64  # positions whose probabilities are computed at a time
+
+Done = Callable[[int], None]
+"""Told how many questions were done just now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How likely a model finds the tokens of an answer.
+
+    Attributes:
+        losses: minus the natural logarithm of each token's probability, given all before it.
+        hits: whether each token is the model's likeliest.
+    """
+
+    losses: list[float]
+    hits: list[bool]
+
+
+def read_answers(chat: ChatModel, asked: Sequence[Tokens], batch_size: int, done: Done) -> list[Reading]:
+    """Read the teacher's answers, each after its question.
+
+    Only the positions that predict a token of an answer are projected on the vocabulary.
+
+    Args:
+        chat: the model.
+        asked: questions and answers, in its tokens.
+        batch_size: sequences of a forward pass; fewer where they are long.
+        done: told of the progress.
+    """
+    losses: list[list[float]] = [[] for _ in asked]
+    hits: list[list[bool]] = [[] for _ in asked]
+    for batch in _batches(asked, batch_size, _most_positions(chat)):
+        found = _read(chat, [(asked[n], start, end) for n, start, end in batch])
+        for (n, start, _), (nlls, right) in zip(batch, found, strict=True):
+            losses[n] += nlls
+            hits[n] += right
+            done(int(start == 0))
+    return [Reading(*pair) for pair in zip(losses, hits, strict=True)]
+
+
+def _most_positions(chat: ChatModel) -> int:
+    return max(1, MAX_LOGITS // chat.model.get_input_embeddings().weight.shape[0])
+
+
+def _batches(asked: Sequence[Tokens], size: int, positions: int) -> Iterator[list[tuple[int, int, int]]]:
+    """Batches of like length, the longest first. An answer of more positions than one pass may have is read in parts.
+
+    Yields:
+        (question, start, end): which tokens of its answer.
+    """
+    batch: list[tuple[int, int, int]] = []
+    for n in sorted(range(len(asked)), key=lambda n: -len(asked[n])):
+        length = len(asked[n].answer)
+        for start in range(0, length, positions):
+            part = (n, start, min(start + positions, length))
+            rows = [*batch, part]
+            longest = len(asked[rows[0][0]])
+            full = len(rows) > size or len(rows) * longest > MAX_TOKENS or sum(b - a for _, a, b in rows) > positions
+            if batch and full:
+                yield batch
+                batch = []
+            batch.append(part)
+    if batch:
+        yield batch
+
+
+def _read(chat: ChatModel, parts: Sequence[tuple[Tokens, int, int]]) -> list[tuple[list[float], list[bool]]]:
+    """One forward pass: the losses and hits of a part of each answer."""
+    import torch
+
+    rows = [[*tokens.prompt, *tokens.answer[:end]] for tokens, _, end in parts]
+    longest = max(map(len, rows))
+    device, pad = chat.model.device, chat.encoder.tokenizer.pad_token_id
+    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+    keep = torch.zeros_like(ids, dtype=torch.bool)
+    for row, (tokens, start, end) in zip(keep, parts, strict=True):
+        row[len(tokens.prompt) + start - 1 : len(tokens.prompt) + end - 1] = True
+    targets = ids.roll(-1, 1)[keep]
+    with torch.inference_mode(), _projecting(chat.model, keep) as selected:
+        logits = selected(chat.model(input_ids=ids, attention_mask=mask, use_cache=False).logits)
+        nlls, hits = _losses(logits, targets)
+    sizes = [end - start for _, start, end in parts]
+    return [(some.tolist(), right.tolist()) for some, right in zip(nlls.split(sizes), hits.split(sizes), strict=True)]
+
+
+@contextmanager
+def _projecting(model: Any, keep: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Have the model project the positions in `keep` alone.
+
+    Yields:
+        Turns the model's logits into those of the positions, (positions, vocabulary); also where the model has no
+        output embedding to stand before, and projects everything.
+    """
+    reached = False
+
+    def select(project: Any, args: tuple) -> tuple | None:
+        nonlocal reached
+        if not args or reached or args[0].shape[:-1] != keep.shape:
+            return None
+        reached = True
+        return args[0][keep.to(args[0].device)].unsqueeze(0), *args[1:]
+
+    project = model.get_output_embeddings()
+    handle = project.register_forward_pre_hook(select) if project is not None else None
+    try:
+        yield lambda logits: logits[0] if reached else logits[keep.to(logits.device)]
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+def _losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Each position's loss and hit; a few at a time, so that no second copy of all logits is made."""
+    import torch
+
+    losses, hits = [], []
+    for some, wanted in zip(logits.split(_ROWS), targets.to(logits.device).split(_ROWS), strict=True):
+        values = some.float()
+        losses.append(values.logsumexp(-1) - values.gather(-1, wanted[:, None])[:, 0])
+        hits.append(some.argmax(-1) == wanted)
+    return torch.cat(losses).cpu(), torch.cat(hits).cpu()
+
+
+def answer_questions(
+    chat: ChatModel,
+    questions: Sequence[Question],
+    asked: Sequence[Tokens],
+    *,
+    max_tokens: int,
+    max_length: int | None,
+    batch_size: int,
+    done: Done,
+) -> tuple[list[Generation], float]:
+    """Let the model answer, greedily, in batches of like length.
+
+    Args:
+        chat: the model.
+        questions: what to answer.
+        asked: the same in its tokens.
+        max_tokens: the longest answer.
+        max_length: the most tokens the model takes, prompt and answer together; None: no limit.
+        batch_size: conversations of a batch; fewer where they are long.
+        done: told of the progress.
+
+    Returns:
+        The answers, in order, and the seconds they took.
+    """
+    answers: dict[int, Generation] = {}
+    seconds = 0.0
+    for batch in _answer_batches(asked, batch_size, max_tokens):
+        longest = max(len(asked[n].prompt) for n in batch)
+        began = time.perf_counter()
+        made = chat.generate(
+            [questions[n].messages for n in batch],
+            max_tokens=max_tokens if max_length is None else max(1, min(max_tokens, max_length - longest)),
+            tools=[questions[n].tools for n in batch],
+        )
+        seconds += time.perf_counter() - began
+        answers.update(zip(batch, made, strict=True))
+        done(len(batch))
+    return [answers[n] for n in range(len(asked))], seconds
+
+
+def _answer_batches(asked: Sequence[Tokens], size: int, max_tokens: int) -> Iterator[list[int]]:
+    """Batches by the teacher's answer first: one goes on until its longest answer ends."""
+    batch: list[int] = []
+    for n in sorted(range(len(asked)), key=lambda n: (-len(asked[n].answer), -len(asked[n].prompt))):
+        longest = max(len(asked[one].prompt) for one in (*batch, n)) + max_tokens
+        if batch and (len(batch) == size or (len(batch) + 1) * longest > MAX_TOKENS):
+            yield batch
+            batch = []
+        batch.append(n)
+    if batch:
+        yield batch

@@ -1,0 +1,229 @@
+"""A comparison as one web page that needs nothing else: no network, no script, and no text of others that could act."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.comparison.charts import BIN_HEIGHT, BIN_WIDTH, BINS, HALF, Whisker, histograms, whisker
+from distill.comparison.cost import collection_cost
+from distill.comparison.result import Comparison, Difference, Given, Interval, Metric, Sample, Verdict, Who
+from distill.comparison.verdict import number
+from distill.errors import DistillError
+from distill.files.jsonl import dumps
+from distill.pages.text_diff import Stretch, difference, visible
+from distill.training.folder import RunFolder
+from distill.training.report import loss_curve
+from distill.types import Message
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+SAMPLES = 60
+"""Questions on the page, at most."""
+_ENDS = 5  # of the worst, and of the best
+_LONGEST = 6000  # characters of an answer that are shown
+_LONGEST_MESSAGE = 2000
+_REASONS = 20
+
+VERDICTS: Mapping[Verdict, str] = {
+    "better": "The student is better than its base.",
+    "no difference": "No difference between the student and its base.",
+    "worse": "The student is worse than its base.",
+    "mixed": "The student is better than its base in one way, and worse in another.",
+    "broken": "The student is broken.",
+}
+_SIGNS = {"better": "▲", "worse": "▼", "mixed": "◆", "broken": "✕", "no difference": "="}
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A metric's line of the table."""
+
+    metric: Metric
+    figures: Sequence[Mapping[str, str] | None]
+    change: Mapping[str, str] | None
+    outcome: str
+    drawn: Whisker | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """An answer on the page: its text marked against the teacher's, and how much of it is left out."""
+
+    who: Who
+    given: Given
+    stretches: Sequence[Stretch]
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A sample on the page."""
+
+    sample: Sample
+    earlier: Sequence[tuple[str, str, int]]
+    asked: tuple[str, str, int] | None
+    reference: str
+    left_out: int
+    answers: Sequence[_Shown]
+
+
+def comparison_page(comparison: Comparison, run: Path) -> str:
+    """Draw a comparison.
+
+    Args:
+        comparison: what was found.
+        run: the run folder, whose training is shown where it can be read.
+
+    Returns:
+        The page's HTML.
+    """
+    groups = list(_groups(comparison.samples))
+    shown = sum(len(questions) for _, questions in groups)
+    page = _template().render(
+        comparison=comparison,
+        headline=VERDICTS[comparison.verdict],
+        sign=_SIGNS[comparison.verdict],
+        signs=_SIGNS,
+        lines=[_line(metric, comparison) for metric in comparison.metrics],
+        half=HALF,
+        judged=_judged(comparison),
+        lengths=histograms(_lengths(comparison.samples)),
+        bins={"count": BINS, "width": BIN_WIDTH, "height": BIN_HEIGHT},
+        training=_training(run),
+        groups=groups,
+        left_out=len(comparison.samples) - shown,
+        shown=shown,
+        skipped=Counter(row["reason"] for row in comparison.skipped).most_common(_REASONS),
+        reasons=_REASONS,
+    )
+    return page.encode("utf-8", "replace").decode()  # half a surrogate can be in what a model said; in no file
+
+
+def _line(metric: Metric, comparison: Comparison) -> _Line:
+    change = next((one for one in comparison.differences if one.metric == metric.name), None)
+    figures = [_figure(one.figures.get(metric.name), metric) for one in comparison.standings]
+    if change is None:
+        return _Line(metric, figures, None, "", None)
+    outcome = change.outcome if metric.better else ""
+    return _Line(metric, figures, _figure(change.change, metric, sign=True), outcome, _drawn(change, metric))
+
+
+def _drawn(change: Difference, metric: Metric) -> Whisker | None:
+    return whisker(change, metric) if metric.better else None
+
+
+def _figure(figure: Interval | None, metric: Metric, sign: bool = False) -> dict[str, str] | None:
+    """A figure and its interval, in words; None where there is none."""
+    if figure is None:
+        return None
+    bounds = "" if figure.low is None or figure.high is None else _bounds(figure.low, figure.high, metric, sign)
+    return {"value": number(figure.value, metric, sign=sign), "bounds": bounds}
+
+
+def _bounds(low: float, high: float, metric: Metric, sign: bool) -> str:
+    return " to ".join(number(bound, metric, sign=sign).removesuffix(" %") for bound in (low, high))
+
+
+def _judged(comparison: Comparison) -> dict[str, Any] | None:
+    """The judge's preferences as parts of a bar, in percent of its width."""
+    judged = comparison.judged
+    if judged is None:
+        return None
+    total = judged.wins + judged.ties + judged.losses
+    at, parts = 0.0, []
+    for name, count in (("student", judged.wins), ("neither", judged.ties), ("base", judged.losses)):
+        share = 100 * count / total if total else 0.0
+        parts.append({"name": name, "count": count, "x": round(at, 2), "width": round(share, 2)})
+        at += share
+    rate = judged.win_rate
+    scaled = rate and Interval(*(None if one is None else 100 * one for one in (rate.value, rate.low, rate.high)))
+    percent = Metric("win_rate", "Win rate", "%", "higher", "")
+    return {"parts": parts, "total": total, "rate": _figure(scaled or None, percent)}
+
+
+def _lengths(samples: Sequence[Sample]) -> dict[str, list[int]]:
+    """Characters of each answer, the teacher's recorded ones first."""
+    lengths = {"teacher": [len(sample.reference) for sample in samples]}
+    for who in ("student", "base"):
+        lengths[who] = [len(sample.answers[who].text) for sample in samples if who in sample.answers]
+    return lengths
+
+
+def _training(run: Path) -> dict[str, Any] | None:
+    """What the run folder tells of the training; None where it tells nothing."""
+    folder = RunFolder(run)
+    try:
+        manifest = folder.manifest()
+        if manifest is None:
+            return None
+        rows = folder.metric_rows()
+        costs, unknown = collection_cost(manifest)
+        curve = loss_curve([(row["step"], row["loss"]) for row in rows if "loss" in row])
+        return {
+            "manifest": manifest,
+            "report": {"held_out_rows": 0, **manifest["report"]},
+            "curve": curve,
+            "costs": costs,
+            "unknown": unknown,
+        }
+    except (DistillError, KeyError, TypeError, OSError):
+        return None
+
+
+def _groups(samples: Sequence[Sample]) -> Iterator[tuple[str, list[_Question]]]:
+    """The samples as a reader wants them: the worst, the best, then the rest, in the order of the data."""
+    order = sorted(range(len(samples)), key=lambda n: _closeness(samples[n]))
+    ends = min(_ENDS, len(samples) // 3)
+    worst, best = order[:ends], order[len(order) - ends :][::-1]
+    rest = sorted(set(range(len(samples))) - set(worst) - set(best))[: SAMPLES - 2 * ends]
+    named = (
+        ("Farthest from the teacher", worst),
+        ("Closest to the teacher", best),
+        ("The others, in the order of the data" if ends else "In the order of the data", rest),
+    )
+    for name, numbers in named:
+        if numbers:
+            yield name, [_question(samples[n]) for n in numbers]
+
+
+def _closeness(sample: Sample) -> tuple[float, bool]:
+    student = sample.answers.get("student")
+    return (-1.0, False) if student is None else (student.chrf, student.stopped)
+
+
+def _question(sample: Sample) -> _Question:
+    messages = [_said(message) for message in sample.messages]
+    reference = sample.reference[:_LONGEST]
+    answers = [
+        _Shown(
+            who,
+            given,
+            difference(given.text[:_LONGEST], reference),
+            max(0, len(given.text) - _LONGEST),
+        )
+        for who in ("student", "base", "teacher")
+        if (given := sample.answers.get(who)) is not None
+    ]
+    left_out = len(sample.reference) - len(reference)
+    return _Question(sample, messages[:-1], messages[-1] if messages else None, reference, left_out, answers)
+
+
+def _said(message: Message) -> tuple[str, str, int]:
+    """A message's role, its text, and how many characters are left out."""
+    text = "\n".join(filter(None, [message.content, *map(dumps, message.tool_calls)]))
+    return message.role, text[:_LONGEST_MESSAGE], max(0, len(text) - _LONGEST_MESSAGE)
+
+
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    words = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=PackageLoader("distill.pages"), autoescape=True, **words)
+    environment.filters["visible"] = visible
+    environment.filters["grouped"] = "{:,}".format
+    return environment.get_template("compare.html.jinja")

@@ -1,0 +1,163 @@
+"""Held-out conversations as questions: each answer the teacher gave, with all that was said before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from distill.encode.encoder import Encoder
+from distill.errors import DataError
+from distill.transcripts.dialects import read_transcripts
+from distill.types import Message, Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An answer to be given, and the one the teacher gave.
+
+    Attributes:
+        transcript: the conversation it is from.
+        conversation: the conversation's number among those that are used, from 0.
+        turn: which answer of the conversation, from 0.
+        messages: all that was said before, the teacher's earlier answers included.
+        answer: the teacher's.
+    """
+
+    transcript: Transcript
+    conversation: int
+    turn: int
+    messages: Sequence[Message]
+    answer: Message
+
+    @property
+    def tools(self) -> Sequence[Mapping[str, Any]]:
+        """The tools of the conversation."""
+        return self.transcript.tools
+
+    @property
+    def source(self) -> str:
+        """The conversation's `file:line`."""
+        return str(self.transcript.source or self.transcript.id)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What the files hold.
+
+    Attributes:
+        transcripts: all conversations.
+        questions: in order.
+        skipped: `source` and `reason` of each conversation, or answer, that is no question.
+    """
+
+    transcripts: Sequence[Transcript]
+    questions: Sequence[Question]
+    skipped: Sequence[Mapping[str, str]]
+
+
+def read_questions(paths: Sequence[Path], data_format: str | None = None, limit: int | None = None) -> HeldOut:
+    """Read held-out conversations.
+
+    Args:
+        paths: files of any dialect.
+        data_format: its name; None: found out row by row.
+        limit: read only so many conversations.
+
+    Raises:
+        DataError: a file cannot be read as transcripts.
+    """
+    questions: list[Question] = []
+    skipped: list[Mapping[str, str]] = []
+    transcripts = (transcript for path in paths for transcript in read_transcripts(path, data_format))
+    taken = list(islice(transcripts, limit))
+    for number, transcript in enumerate(taken):
+        source = str(transcript.source or transcript.id)
+        if reason := _unusable(transcript):
+            skipped.append({"source": source, "reason": reason})
+            continue
+        for question in _answers(transcript, number):
+            if reason := _no_answer(question.answer):
+                skipped.append({"source": source, "reason": f"message {len(question.messages)}: {reason}"})
+            elif question.answer.train:
+                questions.append(question)
+    return HeldOut(taken, questions, skipped)
+
+
+def _answers(transcript: Transcript, number: int) -> Iterator[Question]:
+    """Each assistant message of a conversation."""
+    turn = 0
+    for at, message in enumerate(transcript.messages):
+        if message.role == "assistant":
+            yield Question(transcript, number, turn, transcript.messages[:at], message)
+            turn += 1
+
+
+def _unusable(transcript: Transcript) -> str | None:
+    """Why nothing can be asked of a conversation; for the reasons for which it would not be trained."""
+    answers = [message for message in transcript.messages if message.role == "assistant"]
+    if transcript.metadata.get("finish_reason") == "length":
+        return "the answer was cut at the teacher's length limit"
+    if not answers:
+        return "no assistant message"
+    if not any(message.train for message in answers):
+        return "every assistant message has weight 0"
+    return None
+
+
+def _no_answer(message: Message) -> str | None:
+    if (message.content or "").strip() or message.tool_calls:
+        return None
+    return "the answer is a refusal" if message.refusal else "the answer is empty"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A question and the teacher's answer, as one model reads them.
+
+    Attributes:
+        prompt: the ids before the answer: those of inference.
+        answer: the ids of the answer, up to the end-of-turn marker.
+        marker: how many of the last ids are the marker.
+        text: the answer as a student that copies it would be read; without the marker.
+    """
+
+    prompt: list[int]
+    answer: list[int]
+    marker: int
+    text: str
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+def tokens_of(question: Question, encoder: Encoder) -> Tokens:
+    """Encode a question with the teacher's answer.
+
+    Raises:
+        DataError: the format cannot say it, or not as it is said at inference.
+    """
+    return encode_answer(question, question.answer, encoder)
+
+
+def encode_answer(question: Question, answer: Message, encoder: Encoder) -> Tokens:
+    """As `tokens_of`, with another answer."""
+    encoded = encoder.encode((*question.messages, answer), question.tools)
+    prompt = encoder.prompt(question.messages, question.tools)
+    ids, start = encoded.input_ids, len(prompt)
+    if ids[:start] != prompt:
+        raise DataError("the format's generation prompt is not how it renders the text before an answer")
+    end = start
+    while end < len(ids) and encoded.assistant_mask[end]:
+        end += 1
+        if encoded.end_of_turn[end - 1] and ids[end - 1] == encoder.stop:
+            break  # what a template writes after it is never generated
+    if end == start:
+        raise DataError("the format leaves nothing of the answer")
+    marker = sum(encoded.end_of_turn[start:end])
+    text = answer.content or ""
+    if answer.tool_calls or answer.reasoning_content:  # written by the template: compared as a model writes them
+        text = encoder.tokenizer.decode(ids[start : end - marker], skip_special_tokens=True)
+    return Tokens(prompt, ids[start:end], marker, text)

@@ -1,0 +1,58 @@
+"""Asking a teacher, or a judge, in the middle of a comparison: through the collector, so that nothing is bought twice.
+
+What was answered stays in a file of the run folder. Comparing again asks only what is new.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from distill.collection import NamedTeacher, collect
+from distill.collection.prompts import prompt_to_dict
+from distill.collection.row_id import all_params, row_id
+from distill.plugins import PluginManager
+from distill.transcripts.dialects import read_transcripts
+from distill.types import Params, Prompt, Transcript
+
+
+def ask_all(
+    manager: PluginManager,
+    teacher: NamedTeacher,
+    prompts: Sequence[Prompt],
+    out: Path,
+    *,
+    note: Callable[[str], None],
+    progress: bool,
+) -> list[Transcript | None]:
+    """Ask the prompts that `out` has no answer to.
+
+    Args:
+        manager: the plugins; observers of the collection are told of each row.
+        teacher: who answers, with its own limit of tokens and temperature.
+        prompts: without followups; each ends with a message of a user or a tool that is not empty.
+        out: the file of answers, made or added to.
+        note: told how many could not be answered, and why.
+        progress: whether to show a live line, where standard error is a terminal.
+
+    Returns:
+        The transcript that ends with the answer, a prompt; None where there is none.
+
+    Raises:
+        DistillError: the teacher failed for good; what it answered until then is saved.
+    """
+    if not prompts:
+        return []
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "prompts.jsonl"
+        file.write_text("".join(json.dumps(prompt_to_dict(prompt)) + "\n" for prompt in prompts), encoding="utf-8")
+        summary = collect(file, teacher, out, manager=manager, append=True, progress=progress)
+    if summary.failed:
+        reason = next(iter(summary.reasons), "")
+        note(f"{teacher.name} did not answer {summary.failed} of {len(prompts)} questions: {reason}")
+    known = {transcript.id: transcript for transcript in read_transcripts(out)} if out.exists() else {}
+    sent = all_params(Params(), teacher.options)
+    return [known.get(row_id(teacher.name, sent, prompt, 0)) for prompt in prompts]

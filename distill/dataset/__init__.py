@@ -1,0 +1,1 @@
+"""From transcripts to verified training examples."""

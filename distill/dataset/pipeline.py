@@ -1,0 +1,87 @@
+"""What is to be done with transcripts: the student's encoder, the labeler, and what they were made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from distill.dataset.formats import make_formatter, make_labeler
+from distill.encode.encoder import Encoder
+from distill.models.load import load_tokenizer, resolve_model
+from distill.models.student import prepare_tokenizer
+from distill.plugins import PluginManager
+from distill.protocols import Labeler
+from distill.transcripts.turns import Turns
+
+if TYPE_CHECKING:
+    from distill.transcripts.hold_out import Split
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How to prepare transcripts.
+
+    Attributes:
+        encoder: for the student and its format.
+        labeler: decides which tokens count.
+        labeler_name: for errors.
+        settings: names and options of formatter and labeler: part of the cached data's name.
+        turns: which answers of a conversation are trained.
+        data_format: the format of the rows, as `distill.transcripts.dialects` names it; None: found out row by row.
+        allows: errors of the label proof that are the labeler's purpose.
+        new_tokens: ids of the tokens that the format brought.
+        ref: the student, as `resolve_model` returns it; empty where the encoder came from elsewhere.
+        split: which conversations are held out; None: none.
+    """
+
+    encoder: Encoder
+    labeler: Labeler
+    labeler_name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    turns: Turns = "all"
+    data_format: str | None = None
+    allows: tuple[str, ...] = ()
+    new_tokens: tuple[int, ...] = ()
+    ref: str = ""
+    split: Split | None = None
+
+
+def make_work(
+    student: str,
+    manager: PluginManager,
+    formatter: str,
+    formatter_options: Mapping[str, Any],
+    labeler: str,
+    labeler_options: Mapping[str, Any],
+    turns: Turns = "all",
+    data_format: str | None = None,
+) -> Work:
+    """Load the student's tokenizer, and build formatter and labeler by their names.
+
+    Args:
+        student: as the user named it.
+        manager: the plugins.
+        formatter, formatter_options, labeler, labeler_options: as the user named them.
+        turns, data_format: see `Work`.
+
+    Raises:
+        DistillError: what is named does not exist or does not fit.
+    """
+    manager.labelers.get(labeler)  # a wrong name fails before anything is loaded
+    made = make_formatter(formatter, formatter_options, manager)
+    ref = resolve_model(student, manager)
+    tokenizer = load_tokenizer(ref)
+    known = len(tokenizer)
+    encoder = prepare_tokenizer(tokenizer, made, formatter)
+    return Work(
+        encoder,
+        make_labeler(labeler, labeler_options, manager, encoder),
+        labeler,
+        {"formatter": [formatter, dict(formatter_options)], "labeler": [labeler, dict(labeler_options)]},
+        turns,
+        data_format,
+        tuple(manager.labelers.get(labeler).allows),
+        tuple(range(known, len(tokenizer))),
+        ref,
+    )

@@ -1,0 +1,350 @@
+"""Transcripts to labelled examples. Every row that comes in is trained, or skipped with a reason: nothing vanishes."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
+
+from distill.dataset.findings import Findings
+from distill.dataset.table import Examples
+from distill.dataset.verify import Proof
+from distill.encode.encoder import Encoder, text_of
+from distill.errors import DataError, DistillError, PluginError
+from distill.plugins import one_line
+from distill.protocols import Labeler
+from distill.types import IGNORE_INDEX, Encoded, Example, Message, Segment, Transcript
+
+Overlong = Literal["error", "drop", "truncate"]
+
+CHUNK = 500  # transcripts prepared at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A row that is not trained, and why: in words, and as a code of `distill.dataset.findings`."""
+
+    id: str
+    source: str
+    reason: str
+    code: str = "skipped"
+
+
+class _Unfit(DataError):
+    """A row that cannot be trained for a reason with a code of its own."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Some transcripts, prepared.
+
+    Attributes:
+        examples: what is trained; more than the trained rows where rows had to be split by turn.
+        skipped: the rows that are not trained, each once.
+        rows: how many transcripts came in.
+        held_out: how many of them were kept from training, to compare with afterwards.
+        split: how many rows were split into one example an answer, since the template rewrites history.
+        findings: what the label proof found.
+    """
+
+    rows: int
+    examples: list[Example] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    split: int = 0
+    findings: Findings = field(default_factory=Findings)
+    held_out: int = 0
+
+    def add(self, other: Chunk) -> None:
+        """Take in the transcripts of another chunk, which follow these."""
+        self.rows += other.rows
+        self.held_out += other.held_out
+        self.examples += other.examples
+        self.skipped += other.skipped
+        self.split += other.split
+        self.findings.merge(other.findings)
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What `prepare` made of the transcripts: a `Chunk`'s counts, and the examples as they are trained.
+
+    Attributes:
+        truncated: how many examples were cut to the maximal length.
+    """
+
+    examples: Examples
+    skipped: list[Skipped]
+    rows: int
+    split: int
+    findings: Findings
+    truncated: int = 0
+    held_out: int = 0
+
+    @classmethod
+    def of(cls, chunk: Chunk) -> Prepared:
+        """All transcripts, prepared as one chunk, in memory."""
+        examples = Examples.of(chunk.examples)
+        return cls(examples, chunk.skipped, chunk.rows, chunk.split, chunk.findings, held_out=chunk.held_out)
+
+    @property
+    def trained_rows(self) -> int:
+        """Rows of which something is trained; with those skipped and held out they are all that came in."""
+        return self.rows - len(self.skipped) - self.held_out
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """A transcript's conversation, or one answer of it with what came before, as segments."""
+
+    transcript: Transcript
+    segments: list[Segment]
+    turns: frozenset[int]  # the assistant turns that count
+    shape: Hashable | None = None
+
+
+def prepare(
+    transcripts: Iterable[Transcript],
+    encoder: Encoder,
+    labeler: Labeler,
+    *,
+    labeler_name: str = "labeler",
+    max_length: int | None = None,
+    overlong: Overlong = "error",
+) -> Prepared:
+    """Render, encode, label and prove transcripts, in memory (`prepare_files` is for large files).
+
+    Args:
+        transcripts: read lazily, in batches.
+        encoder: for the student and its format.
+        labeler: decides which tokens count.
+        labeler_name: for errors.
+        max_length: the most tokens of an example; None: no limit.
+        overlong: what to do with longer ones: refuse, leave the row out, or cut it.
+
+    Raises:
+        DistillError: rows are too long and `overlong` is `error`.
+        PluginError: the formatter or the labeler broke its contract.
+    """
+    whole = Chunk(0)
+    rows = iter(transcripts)
+    while chunk := list(islice(rows, CHUNK)):
+        whole.add(prepare_chunk(chunk, encoder, labeler, labeler_name))
+    prepared = Prepared.of(whole)
+    fit(prepared, max_length, overlong)
+    return prepared
+
+
+def prepare_chunk(transcripts: Sequence[Transcript], encoder: Encoder, labeler: Labeler, labeler_name: str) -> Chunk:
+    """Render, encode, label and prove a batch of transcripts, of any length."""
+    chunk, proof = Chunk(len(transcripts)), Proof(encoder)
+    rendered: list[_Rendered] = []
+    for transcript in transcripts:
+        try:
+            parts = _render(transcript, encoder)
+        except DataError as error:
+            _skip(chunk.skipped, transcript, error.message, getattr(error, "code", "skipped"))
+            continue
+        except PluginError as error:
+            raise PluginError(f"{transcript.source or transcript.id}: {error.message}") from error
+        if len(parts) > 1:
+            chunk.split += 1
+            proof.findings.add("history-rewritten", transcript.source or transcript.id)
+        rendered += parts
+    for part, encoded in _encode(rendered, encoder, chunk):
+        _label(part, encoded, labeler, labeler_name, chunk, proof)
+    chunk.findings = proof.finish()
+    chunk.skipped = _settle(chunk.skipped, chunk.examples, chunk.findings)
+    return chunk
+
+
+def _skip(skipped: list[Skipped], row: Transcript | Example, reason: str, code: str = "skipped") -> None:
+    skipped.append(Skipped(row.id, str(row.source or "?"), reason, code))
+
+
+def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
+    """Render a transcript whole; or answer by answer, where the template shows history otherwise than at inference.
+
+    Raises:
+        DataError: nothing of it can be trained; says why.
+    """
+    messages, tools = transcript.messages, transcript.tools
+    if transcript.metadata.get("finish_reason") == "length":
+        raise _Unfit("cut-answer", "the answer was cut at the teacher's length limit")
+    answers = [turn for turn, message in enumerate(messages) if message.role == "assistant"]
+    if not answers:
+        raise _Unfit("no-answer", "no assistant message")
+    turns = [turn for turn in answers if messages[turn].train]
+    if not turns:
+        raise _Unfit("weight-0", "every assistant message has weight 0")
+    for turn in turns:
+        if (messages[turn].content or "").strip() or messages[turn].tool_calls:
+            continue
+        if messages[turn].refusal:
+            raise _Unfit("refused-answer", f"message {turn}: the answer is a refusal")
+        raise _Unfit("empty-answer", f"message {turn}: the answer is empty")
+    segments, shape = encoder.segments(messages, tools), encoder.shape(messages, tools)
+    if _all_as_at_inference(segments, shape, turns, transcript, encoder):
+        return [_Rendered(transcript, segments, frozenset(turns), shape)]
+    parts = []
+    for turn in turns:
+        segments = encoder.segments(messages[: turn + 1], tools)
+        if not _as_at_inference(segments, messages, turn, transcript, encoder):
+            raise DataError(
+                f"message {turn}: the format's generation prompt is not how it renders the text before an answer"
+            )
+        parts.append(_Rendered(transcript, segments, frozenset([turn])))
+    return parts
+
+
+def _all_as_at_inference(
+    segments: Sequence[Segment],
+    shape: Hashable | None,
+    turns: Sequence[int],
+    transcript: Transcript,
+    encoder: Encoder,
+) -> bool:
+    """Whether all answers stand in the rendering as they do at inference: proved once a shape, where there is one."""
+
+    def proof() -> bool:
+        return all(_as_at_inference(segments, transcript.messages, turn, transcript, encoder) for turn in turns)
+
+    return proof() if shape is None else encoder.proved.get_or((shape, tuple(turns)), proof)
+
+
+def _as_at_inference(
+    segments: Sequence[Segment], messages: Sequence[Message], turn: int, transcript: Transcript, encoder: Encoder
+) -> bool:
+    """Whether an answer stands in the rendering as it does at inference: after its prompt, and in the same words.
+
+    Templates that strip the reasoning of earlier turns show an answer otherwise once another turn follows.
+    """
+    start = next((n for n, segment in enumerate(segments) if segment.turn == turn), None)
+    if start is None:
+        return False
+    prompt = encoder.prompt_segments(messages[:turn], transcript.tools)
+    if text_of(prompt) != text_of(segments[:start]):
+        return False
+    if _owners(prompt) != _owners(segments[:start]):  # the same text may become other tokens
+        one, other = encoder.encode_segments([prompt, segments[:start]])
+        if one.input_ids != other.input_ids:
+            return False
+    alone = segments if turn == len(messages) - 1 else encoder.segments(messages[: turn + 1], transcript.tools)
+    return text_of(_of_turn(segments, turn)) == text_of(_of_turn(alone, turn))
+
+
+def _owners(segments: Sequence[Segment]) -> list[tuple]:
+    """Who wrote what: each stretch of segments with one owner, and its length."""
+    owners = itertools.groupby(segments, lambda part: (part.content, part.role, part.turn, part.end_of_turn))
+    return [(owner, sum(len(part.text) for part in parts)) for owner, parts in owners]
+
+
+def _of_turn(segments: Sequence[Segment], turn: int) -> list[Segment]:
+    return [segment for segment in segments if segment.turn == turn]
+
+
+def _encode(rendered: Sequence[_Rendered], encoder: Encoder, chunk: Chunk) -> Iterator[tuple[_Rendered, Encoded]]:
+    """Encode in one batch; one by one where the batch fails, to find the row."""
+    try:
+        shapes = [part.shape for part in rendered]
+        yield from zip(rendered, encoder.encode_segments([part.segments for part in rendered], shapes), strict=True)
+    except DataError:
+        for part in rendered:
+            try:
+                yield part, encoder.encode_segments([part.segments])[0]
+            except DataError as error:
+                _skip(chunk.skipped, part.transcript, error.message)
+
+
+def _label(part: _Rendered, encoded: Encoded, labeler: Labeler, name: str, chunk: Chunk, proof: Proof) -> None:
+    transcript = part.transcript
+    try:
+        labels = labeler.label(encoded)
+    except DataError as error:
+        _skip(chunk.skipped, transcript, f"labeler {name!r}: {error.message}")
+        return
+    except DistillError:
+        raise
+    except Exception as error:
+        where = transcript.source or transcript.id
+        raise PluginError(f"labeler {name!r} failed on {where}: {one_line(error)}") from error
+    _check_labels(labels, encoded, name, transcript)
+    answers = {turn for turn, message in enumerate(transcript.messages) if message.role == "assistant"}
+    if left_out := answers - part.turns:
+        labels = [IGNORE_INDEX if turn in left_out else label for label, turn in zip(labels, encoded.turn, strict=True)]
+    example = Example(encoded.input_ids, labels, transcript.id, transcript.source)
+    if not example.trained_tokens:
+        _skip(chunk.skipped, transcript, f"labeler {name!r} leaves no token to train")
+        return
+    proof.examine(transcript, part.turns, part.segments, encoded, labels)
+    chunk.examples.append(example)
+
+
+def _check_labels(labels: list[int], encoded: Encoded, name: str, transcript: Transcript) -> None:
+    where = f"labeler {name!r} on {transcript.source or transcript.id}"
+    if not isinstance(labels, list) or len(labels) != len(encoded.input_ids):
+        raise PluginError(f"{where}: not one label a token")
+    if sum(map(operator.eq, labels, encoded.input_ids)) + labels.count(IGNORE_INDEX) == len(labels):
+        return
+    for label, token in zip(labels, encoded.input_ids, strict=True):
+        if label not in (token, IGNORE_INDEX):
+            raise PluginError(f"{where}: label {label!r} is neither the token's id {token} nor {IGNORE_INDEX}")
+
+
+def fit(prepared: Prepared, max_length: int | None, overlong: Overlong) -> None:
+    """Apply the maximal length to the examples; see `prepare`.
+
+    Raises:
+        DistillError: rows are too long and `overlong` is `error`.
+    """
+    lengths = prepared.examples.lengths
+    if max_length is None or not (lengths > max_length).any():
+        return
+    if overlong == "error":
+        raise _too_long(prepared.examples, max_length)
+    kept, dropped = lengths <= max_length, []
+    if overlong == "truncate":
+        cut = prepared.examples.cut(max_length)
+        kept = cut.trained > 0
+        prepared.truncated = int((kept & (lengths > max_length)).sum())
+    for row in (~kept).nonzero()[0]:
+        reason = f"no trained token within --max-length {max_length}"
+        if overlong == "drop":
+            reason = f"{lengths[row]} tokens, more than --max-length {max_length}"
+        _skip(dropped, prepared.examples[row], reason, "overlong")
+    prepared.examples = (cut if overlong == "truncate" else prepared.examples).select(kept.nonzero()[0])
+    if prepared.split and dropped:
+        dropped = _settle(dropped, prepared.examples, prepared.findings)
+    prepared.skipped += dropped
+
+
+def _too_long(examples: Examples, max_length: int) -> DistillError:
+    lengths = examples.lengths
+    longest = [examples[row] for row in lengths.argsort(kind="stable")[::-1][:3]]
+    counts = sorted(lengths.tolist())
+    over = sum(length > max_length for length in counts)
+    keeps = {counts[min(len(counts) - 1, -(-len(counts) * share // 100) - 1)]: share for share in (95, 99, 100)}
+    keep = ", ".join(f"{length} keeps {share} %" for length, share in keeps.items())
+    named = ", ".join(f"{example.source or example.id} ({len(example.input_ids)} tokens)" for example in longest)
+    return DistillError(
+        f"{over} of {len(counts)} rows are longer than {max_length} tokens; the longest: {named}",
+        f"--max-length: {keep}; or --overlong drop, or --overlong truncate",
+    )
+
+
+def _settle(skipped: Sequence[Skipped], examples: Iterable[Example], findings: Findings) -> list[Skipped]:
+    """Count each skipped row once; one that was split is trained when any answer of it is, and the others are found."""
+    trained = {(example.id, str(example.source or "?")) for example in examples}
+    once: dict[tuple[str, str], Skipped] = {}
+    for row in skipped:
+        if (row.id, row.source) in trained:
+            findings.add("answer-left-out", row.source, row.reason)
+        else:
+            once.setdefault((row.id, row.source), row)
+    return list(once.values())

@@ -1,0 +1,1 @@
+"""From the segments of a conversation to token ids and who wrote each of them."""

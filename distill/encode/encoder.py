@@ -1,0 +1,196 @@
+"""Segments to tokens: the only place that tokenizes.
+
+Three rules hold for every formatter and tokenizer:
+
+1. Template text may become control tokens; a message's content never does, whatever strings it holds.
+2. Other text is encoded jointly across the border of template and content, as `apply_chat_template` does, except that
+   what the assistant wrote always starts and ends a run of its own: there inference starts, and stops, to generate.
+3. Therefore the tokens before an answer are the very tokens of the prompt at inference.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from distill.encode.pieces import Frame, Piece, assemble, cut
+from distill.encode.plain_text import SENTINEL, PlainText
+from distill.encode.tool_definitions import refuse_control_tokens
+from distill.errors import DataError, DistillError, PluginError
+from distill.plugins import one_line
+from distill.protocols import ShapedFormatter
+from distill.types import Encoded, Message, Segment
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from distill.protocols import Formatter
+
+T = TypeVar("T")
+
+
+class ByShape(Generic[T]):
+    """What was found for conversations' shapes; there are few of them, or else it forgets."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, T] = {}
+
+    def get_or(self, shape: Hashable, find: Callable[[], T]) -> T:
+        """What is known for a shape, or else is found now."""
+        if shape not in self._known:
+            if len(self._known) >= 2000:
+                self._known.clear()
+            self._known[shape] = find()
+        return self._known[shape]
+
+
+class Encoder:
+    """Encodes conversations for one student.
+
+    Args:
+        tokenizer: the student's, with the formatter's special tokens already added (by `prepare_tokenizer`).
+        formatter: renders conversations.
+        name: the formatter's name, for errors.
+
+    Attributes:
+        control_ids: the token ids that steer the model, which content never becomes.
+        proved: of a conversation's shape, whether its answers stand there as at inference (see `dataset.prepare`).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, formatter: Formatter, name: str = "formatter"):
+        self.tokenizer = tokenizer
+        self.formatter = formatter
+        self.name = name
+        self._text = PlainText(tokenizer)
+        self._shaped = isinstance(formatter, ShapedFormatter)
+        self.control_ids = frozenset(self._text.control_ids)
+        self.proved: ByShape[bool] = ByShape()
+        self._frames: ByShape[Frame] = ByShape()
+
+    def segments(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[Segment]:
+        """Render a finished conversation, and check what the formatter says of it.
+
+        Raises:
+            DataError: the formatter cannot render it.
+            PluginError: the formatter's answer breaks its contract.
+        """
+        return self._checked(messages, tools, add_generation_prompt=False)
+
+    def shape(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Hashable | None:
+        """What decides the rendering, texts apart; None where the formatter cannot say (see `ShapedFormatter`)."""
+        if not self._shaped:
+            return None
+        try:
+            return self.formatter.shape(messages, self.tokenizer, tools=tools or None)
+        except Exception as error:
+            raise PluginError(f"formatter {self.name!r} failed: {one_line(error)}") from error
+
+    def prompt_segments(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[Segment]:
+        """Render a conversation up to where the assistant starts to write."""
+        return self._checked(messages, tools, add_generation_prompt=True)
+
+    def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Encoded:
+        """Encode one finished conversation."""
+        return self.encode_segments([self.segments(messages, tools)])[0]
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        """Encode a conversation as the prompt of its next answer."""
+        return self.encode_segments([self.prompt_segments(messages, tools)])[0].input_ids
+
+    def count_controls(self, text: str) -> int:
+        """How many control tokens a template's text would become."""
+        return self._text.count_controls(text)
+
+    def holds_control(self, text: str) -> bool:
+        """Whether a text holds the spelling of a control token."""
+        return self._text.controls.search(text) is not None
+
+    def without_controls(self, text: str) -> str:
+        """A template's text without its control tokens."""
+        return self._text.controls.sub(" ", text)
+
+    def round_trip(self, text: str) -> str:
+        """What becomes of an ordinary text that is encoded and decoded: a lossy tokenizer changes it."""
+        ids = self._text.encode_batch({(text, False): False})[text, False].ids
+        return self.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False)
+
+    def encode_segments(
+        self, rendered: Sequence[Sequence[Segment]], shapes: Sequence[Hashable | None] | None = None
+    ) -> list[Encoded]:
+        """Encode rendered conversations, in one batch.
+
+        Args:
+            rendered: their segments.
+            shapes: as `shape` gives them; the tokens between the texts are then found once a shape.
+        """
+        if shapes is None:
+            plans = [list(cut(segments, self._text)) for segments in rendered]
+        else:
+            plans = [self._plan(segments, shape) for segments, shape in zip(rendered, shapes, strict=True)]
+        texts: dict[tuple[str, bool], bool] = {}  # each once, and whether the characters of its tokens are needed
+        for piece in itertools.chain.from_iterable(plans):
+            if type(piece) is Piece and piece.id is None:
+                key = piece.text, piece.first
+                texts[key] = texts.get(key, False) or not piece.of_one
+        encodings = self._text.encode_batch(texts)
+        return [assemble(plan, encodings) for plan in plans]
+
+    def _plan(self, segments: Sequence[Segment], shape: Hashable | None) -> Sequence[Piece | Encoded]:
+        if shape is None or not self._text.position_free:
+            return list(cut(segments, self._text))
+        frame = self._frames.get_or(shape, lambda: Frame(segments, self._text))
+        return frame.filled(segments) or list(cut(segments, self._text))
+
+    @functools.cached_property
+    def stop(self) -> int:
+        """As `stop_token_id`, asked once."""
+        return self.stop_token_id()
+
+    def stop_token_id(self) -> int:
+        """The control token by which an answer ends: generation stops at it.
+
+        Raises:
+            DistillError: the format marks the end of an answer by no control token.
+        """
+        encoded = self.encode([Message("user", "a"), Message("assistant", "b")])
+        ends = [token for token, end in zip(encoded.input_ids, encoded.end_of_turn, strict=True) if end]
+        controls = [token for token in ends if token in self._text.control_ids]
+        if not controls:
+            raise DistillError(
+                f"format {self.name!r} ends an answer with no control token of this tokenizer, so that a student "
+                "could never learn to stop",
+                "use a format that ends answers with eos or another special token",
+            )
+        return controls[-1]
+
+    def _checked(self, messages: Sequence[Message], tools: Sequence, add_generation_prompt: bool) -> list[Segment]:
+        refuse_control_tokens(tools, self.holds_control)
+        try:
+            segments = self.formatter.segments(
+                messages, self.tokenizer, tools=tools or None, add_generation_prompt=add_generation_prompt
+            )
+        except DistillError:
+            raise
+        except Exception as error:
+            raise PluginError(f"formatter {self.name!r} failed: {one_line(error)}") from error
+        if not isinstance(segments, (list, tuple)) or not all(isinstance(segment, Segment) for segment in segments):
+            raise PluginError(f"formatter {self.name!r} returned something that is not a list of Segments")
+        for segment in segments:
+            if SENTINEL in segment.text:
+                raise DataError("the text holds the character U+F6D1B, which distill uses itself")
+            owned = segment.content or segment.end_of_turn or segment.role is not None
+            if owned and not 0 <= segment.turn < len(messages):
+                raise PluginError(f"formatter {self.name!r} gave a segment of turn {segment.turn}, which is not there")
+            if owned and segment.role != messages[segment.turn].role:
+                raise PluginError(
+                    f"formatter {self.name!r} says that {segment.role} wrote turn {segment.turn}, "
+                    f"which is by {messages[segment.turn].role}"
+                )
+        return list(segments)
+
+
+def text_of(segments: Sequence[Segment]) -> str:
+    """The text that segments make together."""
+    return "".join([segment.text for segment in segments])

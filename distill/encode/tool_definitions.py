@@ -1,0 +1,40 @@
+"""Tool definitions stand in a prompt as template text: what their strings may not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from distill.errors import DataError
+from distill.files.text import has_half_surrogate
+
+
+def refuse_control_tokens(tools: Sequence[Mapping[str, Any]], holds_control: Callable[[str], bool]) -> None:
+    """Refuse definitions in which a control token is spelled out: the tokenizer would read it as one.
+
+    Args:
+        tools: the definitions.
+        holds_control: whether a text holds the spelling of a control token.
+
+    Raises:
+        DataError: names the definition and the text.
+    """
+    for number, tool in enumerate(tools):
+        for text in _strings(tool):
+            if holds_control(text):
+                raise DataError(f"tool definition {number} spells out a control token of this student: {text[:60]!r}")
+            if has_half_surrogate(text):
+                raise DataError(f"tool definition {number} has half a surrogate pair, which is no text")
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _strings(key)
+            yield from _strings(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _strings(item)

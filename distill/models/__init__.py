@@ -1,0 +1,1 @@
+"""Loading, preparing and asking local models."""

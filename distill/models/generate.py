@@ -1,0 +1,253 @@
+"""A model on this machine that answers conversations: a student, its base, or a local teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from distill.encode.encoder import Encoder
+from distill.models.load import load_model, load_tokenizer
+from distill.models.student import grow_embeddings, prepare_tokenizer
+from distill.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from distill.protocols import Formatter
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One answer.
+
+    Attributes:
+        text: without its end-of-turn marker.
+        finish_reason: `stop`, or `length` when the token limit cut it.
+        prompt_tokens: tokens read.
+        completion_tokens: tokens written, the end-of-turn marker included.
+    """
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TraceStep:
+    """What the model would say after a prefix, next to what the text says.
+
+    Attributes:
+        position: index of the text's token.
+        token: the text's token, decoded.
+        token_id: its id.
+        probability: the model's for it.
+        predicted: the token the model finds likeliest there, decoded.
+        predicted_id: its id.
+        predicted_probability: the model's for that.
+        answer: whether the token belongs to the answer, rather than to the prompt.
+    """
+
+    position: int
+    token: str
+    token_id: int
+    probability: float
+    predicted: str
+    predicted_id: int
+    predicted_probability: float
+    answer: bool
+
+
+class ChatModel:
+    """A causal language model with its chat format. Make one with `ChatModel.load`.
+
+    Attributes:
+        model: on its device, in evaluation mode.
+        encoder: its tokenizer and format.
+        stop: the token id at which an answer ends.
+    """
+
+    def __init__(self, model: PreTrainedModel, encoder: Encoder):
+        self.model = model.eval()
+        self.encoder = encoder
+        self.stop = encoder.stop_token_id()
+
+    @classmethod
+    def load(cls, ref: str, formatter: Formatter, name: str = "formatter", device: str | None = None) -> ChatModel:
+        """Load a model to answer with.
+
+        Args:
+            ref: a model folder, a `.gguf` file or a hub id.
+            formatter: the chat format; its special tokens are added where they are missing.
+            name: the format's name, for errors.
+            device: where to; default: an accelerator if there is one.
+        """
+        return cls.load_weights(ref, prepare_tokenizer(load_tokenizer(ref), formatter, name), device)
+
+    @classmethod
+    def load_weights(cls, ref: str, encoder: Encoder, device: str | None = None) -> ChatModel:
+        """As `load`, with an encoder that is there already; the embedding table grows where it has more tokens."""
+        model = load_model(ref, dtype=_dtype(device))
+        grow_embeddings(model, encoder.tokenizer)
+        return cls(model.to(device or best_device()), encoder)
+
+    def generate(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_tokens: int = 512,
+        temperature: float | None = None,
+        seed: int | None = None,
+        tools: Sequence[Sequence[Mapping[str, Any]]] | None = None,
+    ) -> list[Generation]:
+        """Answer conversations, in one batch.
+
+        Args:
+            conversations: each ends where the assistant shall write.
+            max_tokens: the longest answer.
+            temperature: None or 0: greedy; else sampled.
+            seed: for sampling.
+            tools: tool definitions, one list a conversation.
+        """
+        tools = tools or [()] * len(conversations)
+        prompts = [self.encoder.prompt(messages, tool) for messages, tool in zip(conversations, tools, strict=True)]
+        return self._answer(prompts, max_tokens, temperature, seed)
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        show: Callable[[str], None],
+        *,
+        max_tokens: int = 512,
+        temperature: float | None = None,
+        seed: int | None = None,
+    ) -> Generation:
+        """As `generate`, one conversation, its answer shown while it is written.
+
+        Args:
+            messages: ends where the assistant shall write.
+            show: called with each new piece of the answer: whole characters, and nothing of the end-of-turn marker.
+                What it raises, as Ctrl-C does, ends the answer.
+            max_tokens, temperature, seed: as for `generate`.
+        """
+        return self._answer([self.encoder.prompt(messages)], max_tokens, temperature, seed, _Pieces(self, show))[0]
+
+    def _answer(
+        self,
+        prompts: Sequence[list[int]],
+        max_tokens: int,
+        temperature: float | None,
+        seed: int | None,
+        streamer: _Pieces | None = None,
+    ) -> list[Generation]:
+        import torch
+
+        longest = max(map(len, prompts))
+        pad = self.encoder.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        if seed is not None and temperature:
+            torch.manual_seed(seed)
+        with torch.inference_mode():
+            out = self.model.generate(
+                input_ids=ids.to(self.model.device),
+                attention_mask=mask.to(self.model.device),
+                generation_config=self._config(max_tokens, temperature),
+                streamer=streamer,
+            )
+        return [self._finish(row[longest:].tolist(), len(prompt)) for row, prompt in zip(out, prompts, strict=True)]
+
+    def _config(self, max_tokens: int, temperature: float | None) -> Any:
+        from transformers import GenerationConfig
+
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+        pad = self.encoder.tokenizer.pad_token_id
+        return GenerationConfig(max_new_tokens=max_tokens, eos_token_id=self.stop, pad_token_id=pad, **sampling)
+
+    def _finish(self, ids: list[int], prompt_tokens: int) -> Generation:
+        stopped = self.stop in ids
+        answer = ids[: ids.index(self.stop)] if stopped else ids
+        text = self.encoder.tokenizer.decode(answer, skip_special_tokens=True)
+        return Generation(text, "stop" if stopped else "length", prompt_tokens, len(answer) + stopped)
+
+    def trace(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[TraceStep]:
+        """Read a finished conversation token by token: what would the model say after each prefix?
+
+        Args:
+            messages: ends with an answer.
+            tools: tool definitions.
+
+        Returns:
+            One step a token, from the second on.
+        """
+        import torch
+
+        encoded = self.encoder.encode(messages, tools)
+        ids = torch.tensor([encoded.input_ids], device=self.model.device)
+        with torch.inference_mode():
+            probabilities = self.model(ids).logits[0].float().softmax(-1)
+        best = probabilities.max(-1)
+        decode = self.encoder.tokenizer.decode
+        return [
+            TraceStep(
+                position=n,
+                token=decode([token]),
+                token_id=token,
+                probability=probabilities[n - 1, token].item(),
+                predicted=decode([best.indices[n - 1].item()]),
+                predicted_id=best.indices[n - 1].item(),
+                predicted_probability=best.values[n - 1].item(),
+                answer=bool(encoded.assistant_mask[n]),
+            )
+            for n, token in enumerate(encoded.input_ids)
+            if n
+        ]
+
+
+class _Pieces:
+    """What transformers' `generate` tells of its tokens, as text: each piece as soon as its characters are whole.
+
+    A character may be spread over several tokens, and a decoder may change its mind about white space: a piece is
+    shown when the decoded text goes on from what was shown, and does not end in half a character.
+    """
+
+    def __init__(self, chat: ChatModel, show: Callable[[str], None]):
+        self._chat = chat
+        self._show = show
+        self._ids: list[int] | None = None
+        self._shown = ""
+
+    def put(self, value: Any) -> None:
+        """Take the prompt's ids, then each new token's."""
+        if self._ids is None:
+            self._ids = []
+            return
+        self._ids += [token for token in value.tolist() if token != self._chat.stop]
+        text = self._chat.encoder.tokenizer.decode(self._ids, skip_special_tokens=True)
+        if not text.endswith("\ufffd"):
+            self._go_on(text)
+
+    def end(self) -> None:
+        """Show what was held back: half a character at the very end stays one."""
+        self._go_on(self._chat.encoder.tokenizer.decode(self._ids or [], skip_special_tokens=True))
+
+    def _go_on(self, text: str) -> None:
+        if len(text) > len(self._shown) and text.startswith(self._shown):
+            piece, self._shown = text[len(self._shown) :], text
+            self._show(piece)
+
+
+def best_device() -> str:
+    """The accelerator of this machine, or `cpu`."""
+    import torch
+
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return str(found) if found is not None else "cpu"
+
+
+def _dtype(device: str | None) -> Any:
+    """The precision the weights were saved in, as plain transformers take it; on a CPU float32, which is faster."""
+    import torch
+
+    return torch.float32 if (device or best_device()) == "cpu" else "auto"

@@ -1,5 +1,0 @@
-"""Recipes: from prompts to a compared student in one file, each step done once."""
-
-from distill.recipe.run import RecipeReport, run_recipe
-
-__all__ = ["RecipeReport", "run_recipe"]

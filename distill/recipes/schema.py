@@ -1,0 +1,222 @@
+"""What may stand in a recipe: the long options of the commands, under the same names and rules."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from distill.errors import UsageError, unknown_name
+from distill.recipes.yaml_file import Loaded, Place, load_yaml
+
+
+def _word(value: Any) -> str:
+    """An option's value as the command line would have it: plugins convert and check words."""
+    if isinstance(value, str):
+        return value
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _words(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise ValueError("takes a mapping, option: value")
+    return {str(key): _word(item) for key, item in value.items()}
+
+
+def _list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _share(value: Any) -> float:
+    """`5%` → 0.05."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*%", value) if isinstance(value, str) else None
+    if match is None or float(match[1]) > 100:
+        raise ValueError("takes a share such as 5%")
+    return float(match[1]) / 100
+
+
+Options = Annotated[dict[str, str], BeforeValidator(_words)]
+Texts = Annotated[list[str], BeforeValidator(_list)]
+Share = Annotated[float, BeforeValidator(_share)]
+HoldOut = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+_EMPTY = BeforeValidator(lambda value: {} if value is None else value)
+"""For `check:` with nothing behind it."""
+
+
+class Section(BaseModel):
+    """A part of a recipe: `key-names` as on the command line, nothing unknown, no value of another type."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        alias_generator=lambda name: name.rstrip("_").replace("_", "-"),
+    )
+
+
+class Collect(Section):
+    """Options of `distill collect`, `teacher-options` for its -T, and how many rows may fail."""
+
+    teacher: Text
+    out: Text | None = None
+    base_url: Text | None = None
+    teacher_options: Options = {}
+    system: Text | None = None
+    samples: Count = 1
+    concurrency: Count = 16
+    max_tokens: Count | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    seed: int | None = None
+    logprobs: Annotated[int, Field(ge=0)] | None = None
+    rpm: Positive | None = None
+    tpm: Positive | None = None
+    max_usd: Positive | None = None
+    price: Text | None = None
+    timeout: Positive | None = None
+    retries: Annotated[int, Field(ge=0)] = 5
+    limit: Count | None = None
+    max_failed: Share = 0.0
+
+
+class Check(Section):
+    """Options of `distill check`; the student and its format are those of `train`."""
+
+    against: Texts = []
+    allow: Texts = []
+
+
+class Train(Section):
+    """Options of `distill train`, with `formatter-options`, `labeler-options` and `trainer-options` for -F, -L, -T."""
+
+    from_: Text | None = None
+    student: Text = "bigscience/bloom-560m"
+    formatter: Text = "chat-template"
+    formatter_options: Options = {}
+    labeler: Text = "masked"
+    labeler_options: Options = {}
+    turns: Literal["all", "last"] = "all"
+    trainer: Text = "hf"
+    trainer_options: Options = {}
+    epochs: Positive = 3.0
+    batch_size: Count = 8
+    batch_tokens: Count | None = None
+    packing: bool = False
+    accumulation: Count = 1
+    learning_rate: Annotated[float, Field(ge=0)] = 5e-5
+    max_length: Annotated[int, Field(ge=2)] | None = None
+    overlong: Literal["error", "drop", "truncate"] = "error"
+    hold_out: HoldOut | None = None
+    seed: int = 0
+    save_steps: Count | None = None
+    save_total_limit: Count | None = None
+    lora: bool = False
+    qlora: bool = False
+    lora_rank: Count | None = None
+    lora_alpha: Count | None = None
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    lora_targets: Texts | None = None
+
+
+class Compare(Section):
+    """Options of `distill compare`, with `teacher-options` and `judge-options` for -T and -J."""
+
+    data: Texts = []
+    from_: Text | None = None
+    base: Text | None = None
+    teacher: Text | None = None
+    teacher_options: Options = {}
+    judge: Text | None = None
+    judge_options: Options = {}
+    max_tokens: Count = 256
+    batch_size: Count = 16
+    limit: Count | None = None
+    seed: int = 0
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    prompts: Text
+    out: Text
+    collect: Collect
+    check: Annotated[Check, _EMPTY] = Check()
+    train: Annotated[Train, _EMPTY] = Train()
+    compare: Annotated[Compare | None, _EMPTY] = None
+
+
+def load_recipe(path: str | Path) -> tuple[Recipe, Loaded]:
+    """Read a recipe and check its keys and values; whether the plugins know what it names is checked later.
+
+    Raises:
+        UsageError: names each thing that is wrong, with file, line and column.
+    """
+    loaded = load_yaml(path)
+    try:
+        return Recipe.model_validate(dict(loaded.values)), loaded
+    except ValidationError as error:
+        found = [_problem(loaded, one) for one in error.errors(include_url=False, include_context=True)]
+        message = "; ".join(one.message for one in found)
+        raise UsageError(message, next((one.hint for one in found if one.hint), None)) from None
+
+
+def _problem(loaded: Loaded, error: Mapping[str, Any]) -> UsageError:
+    place: Place = tuple(error["loc"])
+    where, key = loaded.where(place), ".".join(str(part) for part in place)
+    if error["type"] == "extra_forbidden":
+        section = _section(place[:-1])
+        known = [field.alias or name for name, field in section.model_fields.items()]
+        wrong = unknown_name(f"key of {'.'.join(map(str, place[:-1])) or 'a recipe'}:", str(place[-1]), known)
+        return UsageError(f"{where}: {wrong.message}", _elsewhere(str(place[-1]), section) or wrong.hint)
+    if error["type"] == "missing":
+        return UsageError(f"{where}: the recipe lacks `{key}`", f"add `{key}: …`")
+    return UsageError(f"{where}: {key} {_WANTS.get(error['type'], _plain)(error)}")
+
+
+def _section(place: Place) -> type[Section]:
+    """The section that a place in the recipe is, by its keys."""
+    found: type[Section] = Recipe
+    for part in place:
+        found = next(_model_of(field) for name, field in found.model_fields.items() if (field.alias or name) == part)
+    return found
+
+
+def _model_of(field: FieldInfo) -> type[Section] | None:
+    """The section that a field holds; None: it holds a value."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+
+
+def _elsewhere(key: str, section: type[Section]) -> str | None:
+    """Where a key of another section belongs."""
+    for name, other in ((name, _model_of(field)) for name, field in Recipe.model_fields.items()):
+        if other not in (None, section) and key in {field.alias for field in other.model_fields.values()}:
+            return f"it belongs under `{name}`"
+    return None
+
+
+def _plain(error: Mapping[str, Any]) -> str:
+    text = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return text[:1].lower() + text[1:]
+
+
+_WANTS = {
+    "int_type": lambda error: "takes a whole number",
+    "float_type": lambda error: "takes a number",
+    "bool_type": lambda error: "takes true or false",
+    "string_type": lambda error: "takes a text; put it in quotes",
+    "string_too_short": lambda error: "is empty",
+    "list_type": lambda error: "takes a list",
+    "model_type": lambda error: "takes a mapping, key: value",
+    "finite_number": lambda error: "takes a finite number",
+}

@@ -1,0 +1,307 @@
+"""The steps of a recipe: what each depends on, what it makes, and how. They call what the commands call."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import DataError, DistillError
+from distill.files.atomic import sha256_of, whole_file
+from distill.plugins import PluginManager
+from distill.recipes.restore import gather, store_of
+from distill.recipes.state import Record
+from distill.recipes.validate import ReadyRecipe
+from distill.types import Params
+
+if TYPE_CHECKING:
+    from distill.dataset.check import CheckReport
+
+Note = Callable[[str], None]
+Log = Callable[[Mapping[str, float]], None]
+
+_VERSIONS = ("distill-chat", "transformers", "tokenizers")
+
+_TOKENIZER = ("*.json", "*.jinja", "*.model", "*.txt")
+"""A model folder's files that decide how text becomes tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told what goes on.
+
+    Attributes:
+        note: told a line at a time.
+        on_log: told of each training step.
+        progress: whether a collection shows its live line.
+        on_compare: told how far a comparison is; None: nobody.
+    """
+
+    note: Note = lambda text: None
+    on_log: Log = lambda row: None
+    progress: bool = False
+    on_compare: Callable[[str, int, int], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step, its inputs being known.
+
+    Attributes:
+        name: what it is called.
+        inputs: see `Record`.
+        do: does it; told the path of what it makes, gives its result.
+        plan: what it would do, in lines, for a dry run.
+        stem: the name of what it makes, in the recipe's folder; None: nothing.
+        intact: whether what it has made is still as it was.
+    """
+
+    name: str
+    inputs: Mapping[str, Any]
+    do: Callable[[Path], Mapping[str, Any]]
+    plan: Callable[[], list[str]]
+    stem: str | None = None
+    intact: Callable[[Record], bool] = field(default=lambda record: True)
+
+
+def collect_step(ready: ReadyRecipe, watch: Watch) -> Step:
+    """Ask the teacher all prompts; makes the file of transcripts."""
+    recipe, plan = ready.recipe, ready.plan
+    inputs = {
+        "prompts": f"sha256:{sha256_of(ready.prompts)}",
+        "teacher": plan.teacher.name,
+        **{f"{name} of the teacher": value for name, value in plan.sent.items()},
+        "system": plan.system,
+        "samples": plan.samples,
+        "limit": plan.limit,
+    }
+
+    def do(target: Path) -> dict[str, Any]:
+        from distill.collection import collect
+
+        store = store_of(ready.out, ready.store)
+        section = recipe.collect
+        limits = {name: getattr(section, name) for name in ("concurrency", "retries", "rpm", "tpm", "max_usd", "price")}
+        named = {"system": plan.system, "samples": plan.samples, "limit": plan.limit, "params": plan.params}
+        teacher, manager = plan.teacher, ready.manager
+        summary = collect(
+            ready.prompts, teacher, store, manager=manager, append=True, progress=watch.progress, **named, **limits
+        )
+        cost = "" if summary.usd is None else f", ${summary.usd:.4f}"
+        watch.note(f"  {summary.rows} answers written, {summary.cached} were there already{cost}")
+        if summary.cut:
+            watch.note(f"  {summary.cut} answers were cut short by the token limit (finish_reason is `length`)")
+        _refuse_gaps(summary, section.max_failed, store)
+        rows = gather(plan, ready.prompts, store, target)
+        return {
+            "rows": rows,
+            "failed": summary.failed,
+            "usd": summary.usd,
+            "sha256": sha256_of(target),
+        }
+
+    def lines() -> list[str]:
+        from distill.collection import estimate
+
+        store = ready.store or ready.out / "answers.jsonl"
+        of = {"system": plan.system, "samples": plan.samples, "limit": plan.limit, "params": plan.params}
+        price = recipe.collect.price
+        found = estimate(ready.prompts, plan.teacher, store, manager=ready.manager, append=True, price=price, **of)
+        cost = "no price is known" if found.usd is None else f"about ${found.usd:.4f}"
+        most = "" if found.usd_at_most is None else f", at most ${found.usd_at_most:.4f} if nothing is asked twice"
+        return [
+            f"{found.requests} requests for {found.rows} rows ({found.cached} are there already)",
+            f"about {found.tokens_in:,} tokens in, about {found.tokens_out:,} out ({found.basis}); {cost}{most}",
+        ]
+
+    def intact(record: Record) -> bool:
+        path, failed = ready.out / str(record.made), record.result["failed"]
+        may_fail = recipe.collect.max_failed * (record.result["rows"] + failed)
+        return path.is_file() and sha256_of(path) == record.result["sha256"] and failed <= may_fail
+
+    return Step("collect", inputs, do, lines, "transcripts.jsonl", intact)
+
+
+def _refuse_gaps(summary: Any, may_fail: float, store: Path) -> None:
+    """Stop where answers are missing: a student of half the answers is not the one that was asked for."""
+    if summary.left:
+        raise DistillError(
+            f"collect: {summary.left} rows are left: {summary.stopped}",
+            "the same command goes on from there; `max-usd` is what each start of it may cost",
+        )
+    asked = summary.rows + summary.cached + summary.failed
+    if summary.failed > may_fail * asked:
+        reason, count = next(iter(summary.reasons.items()))
+        share = -(-100 * summary.failed // asked)
+        raise DistillError(
+            f"collect: {summary.failed} of {asked} rows failed, {count} of them so: {reason}",
+            f"the same command tries them again (they are in {store}.failed.jsonl); to go on without them: "
+            f"`collect: {{max-failed: {share}%}}`",
+        )
+
+
+def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
+    """Prove the labels of the transcripts; makes nothing."""
+    recipe, work = ready.recipe, ready.work
+    allow = {*recipe.check.allow, *(["overlong"] if recipe.train.overlong != "error" else [])}  # else `train` cuts
+    inputs = {
+        "transcripts": f"sha256:{sha256_of(transcripts)}",
+        "student": _digest(work.ref, *_TOKENIZER),
+        **{name: list(value) for name, value in work.settings.items()},
+        "turns": work.turns,
+        "from": work.data_format,
+        "max-length": ready.max_length,
+        "allow": sorted(allow),
+        "against": [f"sha256:{sha256_of(path)}" for path in ready.against],
+        **_code(ready.manager, {"formatter": recipe.train.formatter, "labeler": recipe.train.labeler}),
+        **{name: metadata.version(name) for name in _VERSIONS},
+    }
+
+    def do(_: Path) -> dict[str, Any]:
+        from distill.dataset.check import check
+
+        report = check([transcripts], work, max_length=ready.max_length, against=ready.against)
+        for finding in report.findings:
+            if finding.severity != "note":
+                watch.note(f"  {finding.severity}: {finding}")
+        _refuse_findings(report, {*allow, *work.allows})
+        return {
+            "rows": report.rows,
+            "trained_rows": report.trained_rows,
+            "trained_tokens": report.trained_tokens,
+            "findings": [finding.as_dict() for finding in report.findings],
+        }
+
+    return Step("check", inputs, do, lambda: [f"the label proof over {transcripts}"])
+
+
+def _refuse_findings(report: CheckReport, allowed: set[str]) -> None:
+    from distill.dataset.findings import CODES
+
+    errors = report.findings.errors(allowed)
+    if errors:
+        first = errors[0]
+        more = f"; {len(errors) - 1} more kinds of error" if len(errors) > 1 else ""
+        raise DataError(
+            f"check: {first}{more}", f"{CODES[first.code].hint}; or accept it: `check: {{allow: [{first.code}]}}`"
+        )
+
+
+def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
+    """Train the student; makes the run folder."""
+    from distill.training import train
+    from distill.training.manifest import identity
+
+    names = {kind: getattr(ready.recipe.train, kind) for kind in ("formatter", "labeler", "trainer")}
+    inputs = {
+        **identity(ready.settings(transcripts, ready.out / "run"), ready.manager, ready.work.ref),
+        **_code(ready.manager, names),
+    }
+
+    def note(text: str) -> None:
+        if not text.startswith(("warning: ", "error: ")):  # of the label proof: `check` has told them
+            watch.note(f"  {text.replace(' with --resume', '')}")
+
+    def do(run: Path) -> dict[str, Any]:
+        told = {"on_log": watch.on_log, "note": note, "origins": ready.origins}
+        report = train(ready.settings(transcripts, run), ready.manager, resume=run.exists(), **told)
+        write_recipe(ready, run, inputs)
+        return asdict(report)
+
+    def lines() -> list[str]:
+        report = train(ready.settings(transcripts, ready.out / "run"), ready.manager, dry_run=True, note=watch.note)
+        found = [f"{report.trained_rows} of {report.rows} rows, {report.trained_tokens} trained tokens"]
+        found[0] += f", {report.steps} steps"
+        if report.estimate is not None:
+            memory, disk = report.estimate.peak_memory / 1e9, report.estimate.peak_disk / 1e9
+            found.append(f"about {memory:.1f} GB of memory at its peak, up to {disk:.1f} GB of disk")
+        return found
+
+    def intact(record: Record) -> bool:
+        run = ready.out / str(record.made)
+        return (run / "model" / "config.json").is_file() and (run / "resolved.json").is_file()
+
+    return Step("train", inputs, do, lines, "run", intact)
+
+
+def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
+    """Compare the student with its base; makes the file of figures and answers, and a page of it beside."""
+    from distill.collection.row_id import all_params
+    from distill.models.load import resolve_model
+    from distill.training.folder import HELD_OUT
+    from distill.training.manifest import versions
+
+    settings, held_out = ready.compare, ready.held_out or (run / HELD_OUT,)
+    if gone := next((path for path in held_out if not path.is_file()), None):
+        raise DistillError(f"{gone} is gone", f"put it back, or remove {run} to train again")
+    base = ready.work.ref if settings.base is None else resolve_model(settings.base, ready.manager)
+    asked = {who: getattr(settings, who) for who in ("teacher", "judge") if getattr(settings, who) is not None}
+    inputs = {
+        "student": _digest(str(run / "model")),
+        "base": _digest(base),
+        "data": [f"sha256:{sha256_of(path)}" for path in held_out],
+        "from": settings.data_format,
+        "limit": settings.limit,
+        "max-tokens": settings.max_tokens,
+        "batch-size": settings.batch_size,
+        "seed": settings.seed,
+        **{who: [one.name, all_params(Params(), one.options)] for who, one in asked.items()},
+        **{f"version of {name}": version for name, version in versions().items() if name != "python"},
+    }
+
+    def do(target: Path) -> dict[str, Any]:
+        from distill.comparison import as_json, compare
+        from distill.comparison.page import comparison_page
+
+        told = {"note": lambda text: watch.note(f"  {text}"), "on_progress": watch.on_compare}
+        found = compare(run, held_out, ready.manager, settings, **told)
+        for path, text in (
+            (target.with_suffix(".html"), comparison_page(found, run)),
+            (target, as_json(found, indent=1) + "\n"),
+        ):
+            with whole_file(path) as file:
+                file.write(text)
+        return {"verdict": found.verdict, "reasons": list(found.reasons), "warnings": list(found.warnings)}
+
+    def intact(record: Record) -> bool:
+        return (ready.out / str(record.made)).is_file()
+
+    return Step("compare", inputs, do, lambda: [f"{run} and its base"], "comparison.json", intact)
+
+
+def write_recipe(ready: ReadyRecipe, run: Path, inputs: Mapping[str, Any]) -> None:
+    """Put the recipe, and what it came to, into the run folder."""
+    resolved = {
+        "recipe": str(ready.loaded.path),
+        "settings": ready.recipe.model_dump(mode="json", by_alias=True),
+        "inputs": dict(inputs),
+    }
+    for name, text in (
+        ("recipe.yaml", ready.loaded.text),
+        ("resolved.json", json.dumps(resolved, ensure_ascii=False, indent=1) + "\n"),
+    ):
+        with whole_file(run / name) as file:
+            file.write(text)
+
+
+def _digest(ref: str, *files: str) -> str:
+    """What stands for a model: a hash of its weights, or of these files of its folder; or its name on the hub."""
+    from distill.training.manifest import digest_of_model
+
+    digest = digest_of_model(ref, files) if files else digest_of_model(ref)
+    return ref if digest is None else f"sha256:{digest}"
+
+
+def _code(manager: PluginManager, names: Mapping[str, str]) -> dict[str, str]:
+    """What stands for the code of the plugins that are named; distill's own go by its version."""
+    found = {}
+    for kind, name in names.items():
+        record = manager.registries[kind].owner(name)
+        source = getattr(manager.pm.get_plugin(record.name), "__file__", None) or os.devnull
+        if record.origin != "builtin":
+            found[f"code of {kind} {name}"] = f"sha256:{sha256_of(Path(source))}"
+    return found

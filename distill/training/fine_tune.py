@@ -1,0 +1,292 @@
+"""`train`: read, prepare, load, train, save. The trainers themselves are plugins."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.dataset.collate import collator_for
+from distill.errors import DistillError, PluginError
+from distill.models.load import load_model, resolve_model
+from distill.models.student import grow_embeddings, set_special_ids
+from distill.plugins import PluginManager
+from distill.protocols import Collator, Trainer, TrainJob
+from distill.training.checkpoints import RunCheckpoints, clean, find_newest, remove_unfinished, step_of
+from distill.training.distributed import World, join_world
+from distill.training.estimate import largest_batch
+from distill.training.failures import check_finite_row, check_finite_weights, clear_failures
+from distill.training.folder import RunFolder
+from distill.training.lora import add_adapter, check_quantization, load_quantized, merge_adapter, merge_saved_adapter
+from distill.training.manifest import check_same, describe
+from distill.training.packing import PackingCollator, proved_packing, without_cache
+from distill.training.prepare_job import Ready, estimate_of, make_ready, memory_hint
+from distill.training.report import model_card
+from distill.training.settings import TrainReport, TrainSettings
+from distill.transcripts.hold_out import read_held_out
+from distill.types import TrainResult
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Log = Callable[[Mapping[str, float]], None]
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What `train` was called with, and where it runs."""
+
+    settings: TrainSettings
+    manager: PluginManager
+    origins: Mapping[str, str]
+    folder: RunFolder
+    world: World
+    on_log: Log
+    note: Note
+
+
+def train(
+    settings: TrainSettings,
+    manager: PluginManager,
+    *,
+    resume: bool = False,
+    dry_run: bool = False,
+    on_log: Log = lambda row: None,
+    note: Note = lambda text: None,
+    origins: Mapping[str, str] | None = None,
+) -> TrainReport:
+    """Fine-tune a student on transcripts and write the run folder.
+
+    Started by `torchrun` or `accelerate launch`, the processes train together; the first alone writes and reports.
+
+    Args:
+        settings: what, on what, and how.
+        manager: the plugins.
+        resume: go on from the newest complete checkpoint in the run folder, to the very student that a training never
+            stopped would have given; from the beginning where there is no checkpoint yet.
+        dry_run: prepare, count and estimate only; no weights are loaded, nothing is written.
+        on_log: called after each optimizer step with `step`, `max_steps`, `loss`, `learning_rate`, …
+        note: told what is being done, a line at a time.
+        origins: setting → where it came from ("command line", "default"), for the manifest.
+
+    Returns:
+        The counts of rows and tokens, steps and loss.
+
+    Raises:
+        DistillError: anything that keeps it from training; nothing half-made is left as a model.
+    """
+    with join_world() as world:
+        if not world.is_main:
+            on_log, note = (lambda row: None), (lambda text: None)
+        run = _Run(settings, manager, origins or {}, RunFolder(settings.out), world, on_log, note)
+        with world.together():
+            if resume and not dry_run and run.folder.is_finished():
+                return _finished(run)
+            if not resume and not dry_run:
+                run.folder.check_free()
+            if settings.lora is not None and settings.lora.quantize and not dry_run:
+                check_quantization()
+            if world.is_main:  # it tokenizes; the others find the tokens in the cache
+                ready = make_ready(settings, manager, world.size)
+        with world.together():
+            if not world.is_main:
+                ready = make_ready(settings, manager, world.size)
+        for finding in ready.prepared.findings:
+            if finding.severity != "note":
+                note(f"{finding.severity}: {finding}")
+        if dry_run:
+            if settings.packing:
+                note("whether the student can be packed shows when it is loaded; memory is estimated as if it could")
+            return replace(ready.report, estimate=estimate_of(ready, settings, note))
+        return _train(run, ready, resume)
+
+
+def _finished(run: _Run) -> TrainReport:
+    """Answer `resume` of a run whose student is there: it stays as it is."""
+    manifest = run.folder.manifest() or {}
+    report = TrainReport(**manifest["report"])
+    ref = resolve_model(run.settings.student, run.manager)
+    now = describe(run.settings, run.manager, ref, None, report, run.origins, run.world.size)
+    check_same(manifest, {**now, "examples": manifest["examples"]}, run.folder.path)
+    if manifest["state"] != "finished" and run.world.is_main:  # it was killed after the student was saved
+        rows = run.folder.metric_rows()
+        report = replace(report, steps=int(rows[-1]["step"]), loss=_mean_loss(rows))
+        run.folder.finish(run.settings, report)
+    run.note(f"{run.folder.path} is finished: nothing to do")
+    return report
+
+
+def _train(run: _Run, ready: Ready, resume: bool) -> TrainReport:
+    report, folder, world = ready.report, run.folder, run.world
+    run.note(
+        f"{report.trained_rows} of {report.rows} rows, {report.trained_tokens} trained tokens, {report.steps} steps"
+    )
+    failures = clear_failures(memory_hint(ready, run.settings), folder.path)
+    with world.together():
+        manifest, newest = _look(run, ready, resume)
+    (step,) = world.highest(-1 if newest is None else step_of(newest))
+    with world.together(), failures("loading the student"):
+        if step >= 0 and (newest is None or step_of(newest) != step):
+            raise DistillError(f"{folder.path} is not the same in all processes", "it must be on a disk they all share")
+        if world.is_main:
+            folder.start(manifest, ready.prepared, newest and step)
+            _write_held_out(run, ready)
+            clean(folder.checkpoints, newest)
+        checkpoints, job = _job(run, ready, newest)
+        packed = isinstance(job.collate, PackingCollator) if run.settings.packing else None
+        report = replace(report, resumed_from=newest and newest.name, packed=packed)
+    began = time.monotonic()
+    with failures("training"), without_cache(job.model):
+        result = _fit(run, ready.trainer, job, checkpoints)
+    if checkpoints.stopped_at is not None:
+        raise _stopped(run, checkpoints)
+    with world.together(), failures("saving the student"):
+        if world.is_main:
+            report = replace(report, steps=result.steps, loss=result.loss, seconds=time.monotonic() - began)
+            report = _save(run, ready, job.model, result, report)
+            run.manager.notify("training_finished", run=run.settings.out, result=result)
+    return report
+
+
+def _write_held_out(run: _Run, ready: Ready) -> None:
+    settings, split = run.settings, ready.split
+    held_out = read_held_out(settings.data, settings.data_format, split) if split else ()
+    run.folder.write_held_out(held_out, ready.report.held_out_rows)
+
+
+def _look(run: _Run, ready: Ready, resume: bool) -> tuple[dict[str, Any], Path | None]:
+    """Describe the training, and find the checkpoint to go on from; nothing is changed."""
+    folder, newest = run.folder, None
+    manifest = describe(
+        run.settings, run.manager, ready.ref, ready.prepared.examples, ready.report, run.origins, run.world.size
+    )
+    before = folder.manifest() if resume else None
+    if before is not None:
+        check_same(before, manifest, folder.path)
+        found = find_newest(folder.checkpoints)
+        newest = found.newest
+        for line in found.notes:
+            run.note(line)
+        manifest.update(started=before["started"], resumed=[*before.get("resumed", []), newest and newest.name])
+    if resume:
+        run.note(f"resuming from {newest}" if newest else "there is no checkpoint yet: starting at the beginning")
+    return manifest, newest
+
+
+def _student(run: _Run, ready: Ready, quantize: bool) -> PreTrainedModel:
+    """Load the student and make it ready for its format."""
+    from transformers import set_seed
+
+    set_seed(run.settings.seed)  # new embedding rows are random
+    model = load_quantized(ready.ref) if quantize else load_model(ready.ref)
+    grow_embeddings(model, ready.encoder.tokenizer)
+    set_special_ids(model, ready.encoder.tokenizer, ready.encoder.stop_token_id())
+    return model
+
+
+def _job(run: _Run, ready: Ready, newest: Path | None) -> tuple[RunCheckpoints, TrainJob]:
+    settings, tokenizer, lora = run.settings, ready.encoder.tokenizer, run.settings.lora
+    model = _student(run, ready, quantize=lora is not None and lora.quantize)
+    if lora is not None:
+        model = add_adapter(model, lora, ready.new_tokens)
+    checkpoints = RunCheckpoints(
+        run.folder.checkpoints,
+        run.world,
+        save_steps=settings.save_steps,
+        limit=settings.checkpoints_kept,
+        size=3 * sum(weight.nbytes for weight in model.parameters() if weight.requires_grad),  # with Adam's moments
+        resume_from=newest,
+        note=run.note,
+    )
+    return checkpoints, TrainJob(
+        model=model,
+        tokenizer=tokenizer,
+        examples=ready.prepared.examples,
+        collate=_collator(run, ready, model),
+        output_dir=run.folder.checkpoints,
+        checkpoints=checkpoints,
+        epochs=settings.epochs,
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        learning_rate=settings.learning_rate,
+        seed=settings.seed,
+        batch_tokens=settings.batch_tokens,
+    )
+
+
+def _collator(run: _Run, ready: Ready, model: PreTrainedModel) -> Collator:
+    """The labeler's; with `packing` around it where the student is proved to keep packed rows apart."""
+    collate = collator_for(ready.labeler, ready.encoder.tokenizer.pad_token_id)
+    if not run.settings.packing:
+        return collate
+    reason = proved_packing(model, largest_batch(run.settings, ready.prepared.examples).longest)
+    if reason is None:
+        return PackingCollator(collate)
+    run.note(f"warning: rows are padded, not packed: {type(model).__name__} {reason}")
+    return collate
+
+
+def _fit(run: _Run, trainer: Trainer, job: TrainJob, checkpoints: RunCheckpoints) -> TrainResult:
+    """Let the trainer train, with an eye on its numbers and on signals."""
+    with run.folder.metrics() if run.world.is_main else nullcontext(lambda row: None) as write, checkpoints.signals():
+
+        def log(row: Mapping[str, float]) -> None:
+            try:
+                check_finite_row(row, checkpoints.newest())
+            except DistillError as error:
+                if run.world.is_main:
+                    raise
+                sys.exit(error.exit_code)  # every process has the same loss; the first one says so
+            write(row)
+            run.on_log(row)
+
+        try:
+            result = trainer.train(job, log)
+        except BaseException:
+            if run.world.is_main:
+                remove_unfinished(run.folder.checkpoints)
+            raise
+    if not isinstance(result, TrainResult):
+        raise PluginError(f"trainer {run.settings.trainer!r} returned {type(result).__name__}, not a TrainResult")
+    return result
+
+
+def _stopped(run: _Run, checkpoints: RunCheckpoints) -> DistillError:
+    """A signal stopped the training: tell who had the signal before, Python or the command line, which end here."""
+    step = checkpoints.stopped_at
+    run.note(f"stopped after step {step}; the same command with --resume goes on from there")
+    signal.raise_signal(checkpoints.signum)
+    return DistillError(f"training was stopped after step {step}", "--resume goes on from there")
+
+
+def _save(run: _Run, ready: Ready, model: PreTrainedModel, result: TrainResult, report: TrainReport) -> TrainReport:
+    run.note("saving the student")
+    if rows := run.folder.metric_rows():
+        report = replace(report, loss=_mean_loss(rows))  # of the whole training, however often it was stopped
+    check_finite_weights(result.state_dict or dict(model.named_parameters()))
+    tokenizer, lora = ready.encoder.tokenizer, run.settings.lora
+    if lora is not None:
+        adapter = run.folder.save_adapter(model)
+        if lora.quantize:
+            model = merge_saved_adapter(_student(run, ready, quantize=False), adapter)
+        else:
+            model = merge_adapter(model)
+    set_special_ids(model, tokenizer, ready.encoder.stop_token_id())
+    run.folder.save_student(model, result.state_dict, tokenizer, model_card(run.settings, report))
+    run.folder.finish(run.settings, report)
+    return report
+
+
+def _mean_loss(rows: Sequence[Mapping[str, float]]) -> float:
+    """The mean over all steps; a row stands for the steps since the one before."""
+    total, before = 0.0, 0.0
+    for row in rows:
+        total += row["loss"] * (row["step"] - before)
+        before = row["step"]
+    return total / before

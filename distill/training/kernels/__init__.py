@@ -1,0 +1,1 @@
+"""Numerical code that training puts in place of parts of torch and transformers."""

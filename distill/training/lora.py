@@ -1,0 +1,116 @@
+"""LoRA: adapters on a student's linear layers, trained instead of its weights, and merged into them in the end."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import DistillError, UsageError
+from distill.models.load import load_model
+from distill.training.settings import LoraSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+def add_adapter(model: PreTrainedModel, lora: LoraSettings, new_tokens: Sequence[int], *, prepare: bool = True) -> Any:
+    """Freeze a student and put adapters on its linear layers.
+
+    The rows of tokens that the chat format brought are trained too, in the embedding table and in an output head of its
+    own: no adapter is on either, and a marker that is never trained is never written.
+
+    Args:
+        model: the student, its embedding table already grown.
+        lora: the adapters.
+        new_tokens: ids of tokens that the student has not seen.
+        prepare: whether the base, where it is quantized, is made ready for training; not where it only seems to be.
+
+    Returns:
+        The `peft.PeftModel`.
+
+    Raises:
+        UsageError: `target_modules` names no layer of this student.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
+
+    if lora.quantize and prepare:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    rows = {}
+    if new_tokens:
+        tables = [model.get_input_embeddings(), model.get_output_embeddings()]
+        tied = tables[1] is None or tables[1].weight is tables[0].weight
+        rows = {_name_of(table, model): list(new_tokens) for table in tables[: 1 if tied else 2]}
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.target_modules) or "all-linear",  # peft leaves the output head out of it
+        trainable_token_indices=rows or None,
+        fan_in_fan_out=_has_conv1d(model),
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft's and transformers' names for checkpointing differ
+            return get_peft_model(model, config)
+    except ValueError as error:
+        layers = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _is_linear(module)})
+        raise UsageError(
+            f"--lora-targets: {str(error).splitlines()[0]}", f"this student's linear layers: {', '.join(layers)}"
+        ) from error
+
+
+def merge_adapter(model: Any) -> PreTrainedModel:
+    """Merge trained adapters into the weights of the student they are on; the `PeftModel` is used up."""
+    return model.merge_and_unload()
+
+
+def merge_saved_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """Merge saved adapters into a student that was loaded for it: what QLoRA trained on was rounded to 4 bits."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+
+
+def check_quantization() -> None:
+    """Refuse QLoRA where it cannot run, before anything is loaded or written.
+
+    Raises:
+        DistillError: there is no GPU, or no bitsandbytes.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise DistillError("--qlora needs a GPU that bitsandbytes can use; there is none here", "use --lora")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise DistillError("--qlora needs bitsandbytes", "pip install 'distill-chat[qlora]', or use --lora")
+
+
+def load_quantized(ref: str) -> PreTrainedModel:
+    """Load a student in 4 bits (NF4), as QLoRA does."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    four_bits = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return load_model(ref, quantization_config=four_bits)
+
+
+def _name_of(wanted: nn.Module, model: PreTrainedModel) -> str:
+    return next(name for name, module in model.named_modules() if module is wanted)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return type(module).__name__ in ("Linear", "Conv1D", "Linear4bit")
+
+
+def _has_conv1d(model: PreTrainedModel) -> bool:
+    return any(type(module).__name__ == "Conv1D" for module in model.modules())

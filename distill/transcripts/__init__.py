@@ -1,0 +1,1 @@
+"""Conversations as rows: canonical transcripts, other data formats, hold-out sets."""

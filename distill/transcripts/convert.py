@@ -1,0 +1,211 @@
+"""Conversations from one dialect to another, with a report of what was lost.
+
+The report is not declared by the writers but found: each row is read again as it was written, and what differs from
+the conversation before is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill.errors import DataError, DistillError, UsageError
+from distill.files.atomic import whole_file
+from distill.files.jsonl import dumps
+from distill.transcripts.dialects import Dialect, find_dialect, open_rows, parse_row, rows_of
+from distill.transcripts.rows import parse_transcript
+from distill.types import Message, Source, Transcript
+
+Rows = Iterable[tuple[Source, dict[str, Any]]]
+
+_FIELDS = ("content", "reasoning_content", "tool_calls", "tool_call_id", "name", "refusal")
+_WRITTEN = Source("the written row", 1)
+
+
+@dataclass(slots=True)
+class Finding:
+    """Something that happened to rows.
+
+    Attributes:
+        rows: to how many.
+        example: the first one's `file:line`.
+    """
+
+    rows: int
+    example: str
+
+
+@dataclass(slots=True)
+class ConvertReport:
+    """What became of the rows. `rows` is `converted` and `left_out` together.
+
+    Attributes:
+        to: the dialect written.
+        rows: rows read.
+        converted: those that were written.
+        left_out: those that the dialect cannot hold.
+        written: rows written; more than `converted` where some were split by answer.
+        split: how many rows were split.
+        lost: kind of loss → the rows with it.
+        reasons: reason → the rows left out for it.
+    """
+
+    to: str
+    rows: int = 0
+    converted: int = 0
+    left_out: int = 0
+    written: int = 0
+    split: int = 0
+    lost: dict[str, Finding] = field(default_factory=dict)
+    reasons: dict[str, Finding] = field(default_factory=dict)
+
+
+def convert(rows: Rows, to: str, write: Callable[[str], Any], data_format: str | None = None) -> ConvertReport:
+    """Convert rows.
+
+    Args:
+        rows: as they were read, each with where it stands.
+        to: the dialect to write.
+        write: called with each line, its newline included.
+        data_format: the dialect to read; None: found out row by row.
+
+    Returns:
+        The counts, and what was lost.
+
+    Raises:
+        DataError: a row is no conversation.
+        UsageError: no such dialect.
+    """
+    target, named = find_dialect(to), find_dialect(data_format) if data_format else None
+    report = ConvertReport(to)
+    for source, row in rows:
+        report.rows += 1
+        transcript, dialect = parse_row(row, source, named)
+        try:
+            lines, lost = _convert(transcript, target)
+        except DataError as error:
+            report.left_out += 1
+            _count(report.reasons, error.message, source)
+            continue
+        for line in lines:
+            write(line + "\n")
+        report.converted += 1
+        report.written += len(lines)
+        report.split += len(lines) > 1
+        for kind in sorted(lost | dialect.unread(row)):
+            _count(report.lost, kind, source)
+    return report
+
+
+def _convert(transcript: Transcript, target: Dialect) -> tuple[list[str], set[str]]:
+    """The lines that a transcript becomes, and what is lost by it."""
+    parts = target.split(transcript)
+    lines, lost = [], set()
+    for part in parts:
+        line = dumps(target.write(part))
+        try:
+            line.encode()
+        except UnicodeEncodeError:
+            raise DataError("half a surrogate pair, which is no text") from None
+        again = parse_transcript(target.read(json.loads(line), str(_WRITTEN)), _WRITTEN)
+        lost |= set(losses(part, again))
+        lines.append(line)
+    said = max((part.messages for part in parts), key=len)
+    if len(said) < len(transcript.messages):
+        lost.add("messages")
+    return lines, lost
+
+
+def losses(before: Transcript, after: Transcript) -> Iterator[str]:
+    """Say what of a conversation is not in another one: the kinds, as `ConvertReport.lost` has them."""
+    if before.id not in (str(before.source), after.id):
+        yield "id"
+    if before.metadata != after.metadata:
+        yield "metadata"
+    if before.metadata.get("finish_reason") == "length" != after.metadata.get("finish_reason"):
+        yield "finish_reason"
+    if list(before.tools) != list(after.tools):
+        yield "tools"
+    if [message.role for message in before.messages] != [message.role for message in after.messages]:
+        yield "messages"
+        return
+    pairs = list(zip(before.messages, after.messages, strict=True))
+    for name in _FIELDS:
+        changed = [(old, new) for old, new in pairs if _value(old, name) != _value(new, name)]
+        if name == "content" and changed and not any(old.content or new.content for old, new in changed):
+            yield "empty_content"
+        elif changed:
+            yield name
+    if any(old.train != new.train for old, new in pairs):
+        yield "weight"
+
+
+def _value(message: Message, name: str) -> Any:
+    value = getattr(message, name)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _count(findings: dict[str, Finding], kind: str, source: Source) -> None:
+    findings.setdefault(kind, Finding(0, str(source))).rows += 1
+
+
+def convert_file(
+    source: str | Path,
+    target: str | Path,
+    to: str,
+    data_format: str | None = None,
+    *,
+    overwrite: bool = False,
+    watch: Callable[[Rows], Rows] = lambda rows: rows,
+) -> ConvertReport:
+    """Convert a file; the new one appears whole, or not at all.
+
+    Args:
+        source: JSON lines, or one JSON array; `-` is standard input.
+        target: the file of JSON lines to make; `-` is standard output, which gets the rows as they come.
+        to: the dialect to write.
+        data_format: the dialect to read; None: found out row by row.
+        overwrite: replace `target` where it exists.
+        watch: is handed the rows, and hands them on: for a progress bar.
+
+    Raises:
+        DataError: a row is no conversation, or there is none that `to` can hold.
+        UsageError: `target` exists, or no such dialect.
+    """
+    name = "<stdin>" if str(source) == "-" else str(source)
+    with _stdout() if str(target) == "-" else _new_file(Path(target), overwrite) as write:
+        rows = rows_of(sys.stdin.buffer, name) if str(source) == "-" else open_rows(source)
+        report = convert(watch(rows), to, write, data_format)
+        if not report.rows:
+            raise DataError(f"{name} is empty", "give a file of conversations")
+        if not report.converted:
+            reason, finding = next(iter(report.reasons.items()))
+            raise DataError(f"{finding.example}: {reason}; no row of {name} can be written as {to}")
+    return report
+
+
+@contextmanager
+def _stdout() -> Iterator[Callable[[str], Any]]:
+    """Standard output in UTF-8, whatever the locale."""
+    yield lambda line: sys.stdout.buffer.write(line.encode())
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _new_file(target: Path, overwrite: bool) -> Iterator[Callable[[str], Any]]:
+    """Give the `write` of a file that appears as `target` when the block ends well."""
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is not a regular file", "give a file name, or - for standard output")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists; it was left as it is", "give another file, or --force to replace it")
+    try:
+        with whole_file(Path(os.path.realpath(target))) as file:
+            yield file.write
+    except OSError as error:
+        raise DistillError(f"{target}: {error.strerror or error}", "give a file that can be written") from None

@@ -1,0 +1,147 @@
+"""Labels: the article's own, TRL's recorded ones, and what each labeler trains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distill import IGNORE_INDEX, DataError, Message, UsageError, make_formatter
+from distill.builtin.labelers.completion_only import CompletionOnlyCollator, completion_only_labels
+from distill.dataset.formats import make_labeler
+from distill.models.student import prepare_tokenizer
+from distill.testing import bloom_tokenizer
+from distill.testing.tokenizers import TOKENIZERS
+
+CASES = json.loads((Path(__file__).parents[1] / "fixtures/completion_only_collator_trl_0_19_1.json").read_text())
+
+TURNS = [
+    Message("user", 'How do you say "bird" in Spanish?'),
+    Message("assistant", "pájaro"),
+    Message("user", "And in French?"),
+    Message("assistant", "oiseau"),
+]
+
+
+def encoder(name: str, tokenizer=None):
+    return prepare_tokenizer(tokenizer or bloom_tokenizer(), make_formatter(name), name)
+
+
+def trained(encoder, labels) -> str:
+    return encoder.tokenizer.decode([label for label in labels if label != IGNORE_INDEX])
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_collator_equals_trls(case):
+    case = CASES[case]
+    collate = CompletionOnlyCollator(
+        case["response_template"], case["instruction_template"], case["pad_token_id"], as_trl=True
+    )
+    batch = collate([{"input_ids": row} for row in case["rows"]])
+    for key in ("input_ids", "attention_mask", "labels"):
+        assert batch[key].tolist() == case[key]
+
+
+def test_there_are_200_recorded_cases():
+    assert len(CASES) == 200
+
+
+def test_masked_gives_the_articles_labels(manager):
+    """Everything up to and including bos is -100; answer and eos are kept, in every turn."""
+    made = encoder("special-tokens")
+    tokenizer = made.tokenizer
+    text = (
+        '\n\n### Human:How do you say "bird" in Spanish?\n\n### Assistant:<s>pájaro</s>'
+        "\n\n### Human:And in French?\n\n### Assistant:<s>oiseau</s>"
+    )
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    expected, keep = [], False
+    for token in ids:
+        expected.append(token if keep else IGNORE_INDEX)
+        keep = token == tokenizer.bos_token_id or (keep and token != tokenizer.eos_token_id)
+    encoded = made.encode(TURNS)
+    assert encoded.input_ids == ids
+    assert make_labeler("masked", {}, manager, made).label(encoded) == expected
+    assert trained(made, expected) == "pájaro</s>oiseau</s>"
+
+
+def test_copy_copies(manager):
+    made = encoder("special-tokens")
+    encoded = made.encode(TURNS)
+    assert make_labeler("copy", {}, manager, made).label(encoded) == encoded.input_ids
+
+
+@pytest.mark.parametrize("format_name", ["special-tokens", "chat-template"])
+@pytest.mark.parametrize("kind", ["bloom", "chatml", "llama3", "gemma", "bare"])
+def test_trl_trains_the_end_of_turn_by_default(manager, kind, format_name):
+    made = encoder(format_name, TOKENIZERS[kind]())
+    for turns in (TURNS, TURNS[:2], [Message("system", "Be brief."), *TURNS]):
+        if kind == "gemma" and turns[0].role == "system":
+            continue
+        encoded = made.encode(turns)
+        masked = make_labeler("masked", {}, manager, made).label(encoded)
+        labels = make_labeler("trl", {}, manager, made).label(encoded)
+        last = max(n for n, mark in enumerate(encoded.end_of_turn) if mark)
+        assert labels[: last + 1] == masked[: last + 1]  # what follows the last marker is template text
+
+
+@pytest.mark.parametrize("kind", ["bloom", "chatml"])
+def test_trl_can_do_as_the_article_did(manager, kind):
+    """Its instruction template is eos, so that every eos is masked."""
+    made = encoder("special-tokens", TOKENIZERS[kind]())
+    tokenizer = made.tokenizer
+    encoded = made.encode(TURNS)
+    old = make_labeler("trl", {"end_of_turn": "false"}, manager, made).label(encoded)
+    article = completion_only_labels(encoded.input_ids, [tokenizer.bos_token_id], [tokenizer.eos_token_id])
+    assert old == article
+    assert trained(made, old) == "pájarooiseau"
+
+
+def test_trl_takes_templates_by_option(manager):
+    made = encoder("special-tokens")
+    labeler = make_labeler(
+        "trl", {"response_template": "<s>", "instruction_template": "\\n\\n### Human:"}, manager, made
+    )
+    assert trained(made, labeler.label(made.encode(TURNS))) == "pájaro</s>oiseau</s>"
+
+
+def test_trl_refuses_rows_it_would_label_wrongly(manager):
+    made = encoder("special-tokens")
+    labeler = make_labeler("trl", {"response_template": "\\n\\n### Human:"}, manager, made)
+    with pytest.raises(DataError, match="would be trained"):
+        labeler.label(made.encode(TURNS))
+
+
+def test_trl_needs_constant_templates(manager, monkeypatch):
+    from distill.builtin.labelers import completion_only
+
+    monkeypatch.setattr(completion_only, "_surroundings", lambda encoder: ([], [1], [2]))
+    with pytest.raises(UsageError, match="no constant tokens") as caught:
+        make_labeler("trl", {}, manager, encoder("special-tokens"))
+    assert "-L response_template=" in caught.value.hint
+
+
+@pytest.mark.parametrize("format_name", ["special-tokens", "chat-template"])
+def test_trls_collator_gives_what_its_labels_show(manager, format_name):
+    made = encoder(format_name, TOKENIZERS["chatml"]())
+    labeler = make_labeler("trl", {}, manager, made)
+    rows = [made.encode(TURNS), made.encode(TURNS[:2])]
+    batch = labeler.collator(made.tokenizer.pad_token_id)(
+        [{"input_ids": row.input_ids, "labels": labeler.label(row)} for row in rows]
+    )
+    for n, row in enumerate(rows):
+        size = len(row.input_ids)
+        assert batch["labels"][n, :size].tolist() == labeler.label(row)
+        assert (batch["labels"][n, size:] == IGNORE_INDEX).all()
+        assert batch["attention_mask"][n].tolist() == [1] * size + [0] * (batch["labels"].shape[1] - size)
+
+
+def test_pad_that_is_eos_leaves_eos_trained(manager):
+    """DataCollatorForLanguageModeling masks it; a student whose labels are masked so never stops."""
+    made = encoder("chat-template", TOKENIZERS["chatml"]())
+    labeler = make_labeler("trl", {}, manager, made)
+    stop = made.stop_token_id()
+    encoded = made.encode(TURNS)
+    batch = labeler.collator(pad_token_id=stop)([{"input_ids": encoded.input_ids}])
+    assert (batch["labels"] == stop).sum() == 2

@@ -1,0 +1,189 @@
+"""The page of a comparison: all of it is there, nothing of others' text can act, and a real browser shows it so."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from chromium import CHROMIUM, look
+from html_page import Page
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill.comparison.metrics import METRICS
+from distill.comparison.page import SAMPLES, comparison_page
+from distill.comparison.result import Comparison, Difference, Given, Interval, Judged, Sample, Standing
+from distill.pages.text_diff import difference, split_words, visible
+from distill.types import Message
+
+EVIL = "</div></style><script>document.title='owned'</script><img src=x onerror=alert(1)> \"'& {{ 7*7 }}"
+
+
+def made(samples, **more) -> Comparison:
+    figures = {metric.name: Interval(50.0, 40.0, 60.0) for metric in METRICS}
+    change = [Difference(name, Interval(5.0, 1.0, 9.0), "better") for name in figures]
+    values = {
+        "run": "runs/one",
+        "data": [{"file": "held_out.jsonl", "sha256": "00"}],
+        "conversations": len(samples),
+        "questions": len(samples),
+        "skipped": [],
+        "metrics": METRICS,
+        "standings": [Standing("base", "the base", figures), Standing("student", "the student", figures)],
+        "differences": change,
+        "verdict": "better",
+        "reasons": ["It came closer."],
+        "samples": samples,
+    }
+    return Comparison(**{**values, **more})
+
+
+def sample(n: int, answer: str = "a cat", reference: str = "a dog", chrf: float = 50.0, asked: str = "what?") -> Sample:
+    answers = {"base": Given("", 1, False, False, 0.0), "student": Given(answer, 3, True, False, chrf, 2.5, 0.5)}
+    return Sample(f"id {n}", f"held_out.jsonl:{n + 1}", 0, [Message("user", asked)], reference, answers)
+
+
+def run_folder(path):
+    """A run folder, with what a page takes from it."""
+    data = path / "train.jsonl"
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    usage = {"prompt_tokens": 30, "completion_tokens": 80}
+    rows = [{**row, "metadata": {"teacher": "openai:gpt-5-mini", "usage": usage}}] * 3 + [row]
+    data.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    counts = {"rows": 9, "trained_rows": 4, "skipped_rows": 2, "held_out_rows": 3, "split_rows": 0, "truncated": 0}
+    report = {"out": "run", **counts, "examples": 4, "tokens": 100, "trained_tokens": 25, "steps": 3, "loss": 1.5}
+    words = {"settings": {"data_format": {"value": None}}, "data": [{"file": str(data), "sha256": ""}]}
+    (path / "run.json").write_text(json.dumps({"state": "finished", "started": "", "report": report, **words}))
+    (path / "metrics.jsonl").write_text("".join(json.dumps({"step": n, "loss": 3.0 / n}) + "\n" for n in (1, 2, 3)))
+    return path
+
+
+def test_all_of_it_is_there(tmp_path):
+    judged = Judged("the judge", 7, 2, 1, 1, Interval(0.75, 0.6, 0.9))
+    skipped = [{"source": "held_out.jsonl:9", "reason": "it has no answer"}]
+    comparison = made([sample(n) for n in range(4)], judged=judged, skipped=skipped, warnings=["Few conversations."])
+    raw = comparison_page(comparison, run_folder(tmp_path))
+    page = Page(raw)
+    for part in (
+        "The student is better than its base.",
+        "It came closer.",
+        "Few conversations.",
+        *(metric.title for metric in METRICS),
+        "75.0 %",
+        "1 pair was not judged",
+        "it has no answer",
+        "of 9 rows trained, 2 skipped, 3 held out",
+        "25.0 %",
+        "90 tokens sent, 240 answered",
+        "published prices of https://api.openai.com/v1, if it was that server",
+        "tokens and cost are unknown",
+        "Training loss",
+        "held_out.jsonl:4",
+        "did not stop",
+        "empty",
+    ):
+        assert part in page.text, part
+    assert "<ins>cat</ins>" in raw and "<del>dog</del>" in raw
+
+
+def test_what_is_missing_is_said(tmp_path):
+    figure = {"chrf": Interval(20.0)}
+    bare = {
+        "metrics": [metric for metric in METRICS if metric.name == "chrf"],
+        "standings": [Standing("base", "", figure), Standing("student", "", figure)],
+        "differences": [Difference("chrf", Interval(0.0), "no difference")],
+        "verdict": "no difference",
+        "reasons": [],
+    }
+    page = Page(comparison_page(made([sample(0)], **bare), tmp_path / "nothing"))
+    assert "the run folder does not tell" in page.text and "No difference" in page.text
+    (run_folder(tmp_path) / "train.jsonl").unlink()
+    assert "is gone" in Page(comparison_page(made([]), tmp_path)).text
+
+
+def test_the_worst_and_the_best_come_first_and_what_is_left_out_is_counted(tmp_path):
+    page = Page(comparison_page(made([sample(n, chrf=float(n * 37 % 100)) for n in range(100)]), tmp_path))
+    places = [int(number) for number in re.findall(r"held_out\.jsonl:(\d+)", page.text)]
+    assert [(place - 1) * 37 % 100 for place in places[:10]] == [0, 1, 2, 3, 4, 99, 98, 97, 96, 95]
+    assert len(places) == SAMPLES and places[10:] == sorted(places[10:])
+    assert f"{SAMPLES} of 100 questions are shown; 40 are left out" in page.text
+
+
+def test_hostile_text_is_text(tmp_path):
+    evil = made(
+        [sample(0, EVIL + "\x1b[31m\u202e", EVIL, asked=EVIL)],
+        run=EVIL,
+        reasons=[EVIL],
+        warnings=[EVIL],
+        data=[{"file": EVIL, "sha256": EVIL}],
+        skipped=[{"source": EVIL, "reason": EVIL}],
+        settings={EVIL: EVIL},
+        judged=Judged(EVIL, 1, 0, 0, 0, None),
+    )
+    raw = comparison_page(evil, tmp_path)
+    page = Page(raw)
+    assert page.text.count(EVIL) >= 9 and "<script" not in raw
+    assert "\x1b" not in raw and "\u202e" not in raw and r"\x1b" in page.text and r"\u202e" in page.text
+
+
+def test_long_answers_are_cut_with_a_count_and_in_bounded_time(tmp_path):
+    page = comparison_page(made([sample(n, "a b " * 50_000, "b a " * 50_000) for n in range(9)]), tmp_path)
+    assert "194,000 more characters, left out here" in page and len(page) < 1_000_000
+
+
+TEXTS = st.lists(
+    st.sampled_from(["a", "bc", " ", "\n", ",", "猫", "e\u0301", "لا", "👩\u200d👧", "\u202e"]), max_size=30
+)
+
+
+@settings(deadline=None)
+@given(TEXTS, TEXTS)
+def test_a_difference_holds_the_whole_text(ours, theirs):
+    text, reference = "".join(ours), "".join(theirs)
+    assert "".join(split_words(text)) == text
+    found = difference(text, reference)
+    assert "".join(one.text for one in found if one.kind != "missing") == text
+    assert all(one.kind == "same" for one in found) == (text == reference)
+    assert not any(one.text[0] in "\u0301\u200d" for one in found), "a mark stays with its letter"
+
+
+def test_an_answer_of_nothing_but_line_breaks_takes_no_room(tmp_path):
+    page = comparison_page(made([sample(0, "\n" * 500)]), tmp_path)
+    assert "nothing but 500 spaces and line breaks" in page and "\n" * 9 not in page
+    page = comparison_page(made([sample(0, "cat" + "\n" * 500 + "dog")]), tmp_path)
+    assert "500 line breaks" in page and "\n" * 9 not in page
+
+
+def test_scripts_survive_and_what_hides_is_seen():
+    for text in ("می\u200cخواهم", "👩\u200d👧", "e\u0301", "10\u202f000\u00a0€", "נָ", "a\tb\nc"):
+        assert str(visible(text)) == text
+    assert "\\u202e" in visible("\u202eabc") and "\\u200b" in visible("a\u200bb") and "\\u200d" in visible("a\u200db")
+    assert list(split_words("e\u0301a 猫猫, b")) == ["e\u0301a", " ", "猫", "猫", ",", " ", "b"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+def test_in_a_browser(tmp_path):
+    long = "word " * 900 + "x" * 5000
+    samples = [sample(0, EVIL + "\u202e", EVIL), sample(1, "القطة تنام", "القطة تجلس"), sample(2, long, long + "end")]
+    comparison = made(
+        [*samples, *(sample(n) for n in range(3, 9))], run="r" * 300, judged=Judged("j", 1, 2, 3, 0, None)
+    )
+    page = tmp_path / "page.html"
+    page.write_text(comparison_page(comparison, run_folder(tmp_path)), encoding="utf-8")
+    scripts = [
+        "[...document.querySelectorAll('main > section')].map(one => one.getAttribute('aria-labelledby'))",
+        "document.title",
+        "document.querySelectorAll('script, img').length",
+        f"document.body.textContent.includes({json.dumps(EVIL)})",
+        "getComputedStyle(document.querySelector('del')).textDecorationLine",
+    ]
+    sizes = [(1280, "light"), (1280, "dark"), (375, "light"), (375, "dark")]
+    found = look(page, scripts, sizes, tmp_path)
+    sections, title, foreign, text, struck = found["values"]
+    assert sections == ["verdict", "metrics", "judge", "lengths", "samples", "training", "how"]
+    assert title.startswith("better: rrr") and foreign == 0 and text and struck == "line-through"
+    assert found["requests"] == [page.as_uri()] and found["complaints"] == []
+    assert all(width <= size[0] for size, (width, _) in found["widths"].items()), "nothing is wider than the screen"
+    assert len({colour for _, colour in found["widths"].values()}) == 2
+    assert all((tmp_path / f"{width}-{scheme}.png").stat().st_size > 10_000 for width, scheme in sizes)

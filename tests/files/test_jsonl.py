@@ -1,0 +1,208 @@
+"""JSONL: what is written is read again, a torn tail is no loss, and errors name file and line."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill.errors import DataError, DistillError
+from distill.files.jsonl import Appender, clean_surrogates, dumps, read_rows
+
+ROWS = [{"id": "a", "text": "plain"}, {"id": "b", "text": "é\u2028\u2029\x85 😀 \\n\n"}]
+
+# What JSON can hold: any text but halves of surrogate pairs, which `clean_surrogates` deals with.
+text = st.text(st.characters(exclude_categories=("Cs",)))
+numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(
+    st.none() | st.booleans() | numbers | text,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
+    max_leaves=12,
+)
+json_rows = st.dictionaries(text, json_values, max_size=5)
+
+
+def rows_of(path):
+    return [row for _, row in read_rows(path)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(json_rows, max_size=5))
+def test_rows_come_back_as_they_were(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("jsonl") / "rows.jsonl"
+    with Appender(path) as appender:
+        for row in rows:
+            appender.append(row)
+    assert rows_of(path) == rows
+    assert path.read_bytes().count(b"\n") == len(rows)
+    assert [source.line for source, _ in read_rows(path)] == list(range(1, len(rows) + 1))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(categories=("Cs", "L", "So"))))
+def test_cleaned_text_can_be_written_and_is_changed_only_where_it_must(value):
+    cleaned = clean_surrogates({"a": [value], value: 1})
+    json.loads(dumps(cleaned).encode())
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        assert "\ufffd" in cleaned["a"][0] or len(cleaned["a"][0]) < len(value)  # two halves may make a pair
+    else:
+        assert cleaned == {"a": [value], value: 1}
+
+
+def test_half_a_pair_and_two_halves():
+    assert clean_surrogates("a\ud83db") == "a\ufffdb"
+    assert clean_surrogates("\ud83d\ude00") == "😀"
+    assert clean_surrogates({"x": ("\udc00", 1, None, True)}) == {"x": ["\ufffd", 1, None, True]}
+
+
+@pytest.mark.parametrize("last", [ROWS[1], {"id": "c", "text": "x" * 200}])
+def test_a_tail_torn_at_any_byte_is_recovered(tmp_path, last):
+    """A kill may stop a write anywhere: whole rows stay, the rest goes to quarantine, new rows are never glued."""
+    whole = dumps(ROWS[0]).encode() + b"\n"
+    line = dumps(last).encode() + b"\n"
+    for cut in range(len(line) + 1):
+        path = tmp_path / f"{cut}.jsonl"
+        path.write_bytes(whole + line[:cut])
+        with Appender(path) as appender:
+            appender.append({"id": "new"})
+        survived = cut >= len(line) - 1  # only the newline is missing, or nothing
+        assert rows_of(path) == [ROWS[0], *([last] if survived else []), {"id": "new"}]
+        quarantine = tmp_path / f"{cut}.jsonl.quarantine"
+        assert appender.quarantined == (0 if survived else cut)
+        assert quarantine.exists() == (0 < cut < len(line) - 1)
+        if quarantine.exists():
+            assert quarantine.read_bytes() == line[:cut] + b"\n"
+
+
+@pytest.mark.parametrize("tail", [b"\0\0\0", b"\0\n", b"garbage\n", b"[1]\n", b'{"a": \xff}\n', b"[" * 9999])
+def test_a_last_line_that_is_no_row_is_put_aside(tmp_path, tail):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"id": 1}\n' + tail)
+    with Appender(path) as appender:
+        appender.append({"id": 2})
+    assert rows_of(path) == [{"id": 1}, {"id": 2}]
+    assert tail.strip(b"\n") in (tmp_path / "x.jsonl.quarantine").read_bytes()
+
+
+def test_a_last_line_longer_than_a_block(tmp_path):
+    path = tmp_path / "x.jsonl"
+    long = dumps({"id": "y" * 300_000}).encode()
+    path.write_bytes(b'{"id": 1}\n' + long[:-1])
+    with Appender(path) as appender:
+        assert appender.quarantined == len(long) - 1
+    assert rows_of(path) == [{"id": 1}]
+
+
+def test_blank_lines_do_not_count(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"id": 1}\n\n{"id": 2}\n\n')
+    with Appender(path) as appender:
+        appender.append({"id": 3})
+    assert [(source.line, row["id"]) for source, row in read_rows(path)] == [(1, 1), (3, 2), (5, 3)]
+
+
+def test_one_writer_a_file(tmp_path):
+    path = tmp_path / "x.jsonl"
+    with Appender(path), pytest.raises(DistillError, match="another process is writing"):
+        Appender(path)
+    Appender(path).close()
+
+
+def test_appending_from_many_processes_one_after_the_other_loses_nothing(tmp_path):
+    path = tmp_path / "x.jsonl"
+    code = (
+        "import sys, time; from distill.files.jsonl import Appender; from distill.errors import DistillError\n"
+        "while True:\n"
+        "    try:\n"
+        "        with Appender(sys.argv[1]) as a:\n"
+        "            for n in range(100): a.append({'id': sys.argv[2], 'n': n, 'text': 'x' * 5000})\n"
+        "        break\n"
+        "    except DistillError: time.sleep(0.01)\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), str(n)]) for n in range(3)]
+    assert [writer.wait(30) for writer in writers] == [0, 0, 0]
+    assert len({(row["id"], row["n"]) for row in rows_of(path)}) == 300 == len(rows_of(path))
+
+
+def test_a_full_disk_leaves_whole_rows(tmp_path):
+    """A limit on the file's size stands for the disk: the write that does not fit leaves nothing behind."""
+    path = tmp_path / "x.jsonl"
+    code = (
+        "import sys, signal; from distill.files.jsonl import Appender; from distill.errors import DistillError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "with Appender(sys.argv[1]) as a:\n"
+        "    try:\n"
+        "        for n in range(1000): a.append({'id': n, 'text': 'x' * 777})\n"
+        "    except DistillError as e: print(e.message, e.hint)\n"
+    )
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+    done = subprocess.run([sys.executable, "-c", code, path], preexec_fn=limit, capture_output=True, text=True)
+    assert "File too large" in done.stdout and "safe" in done.stdout, done.stderr
+    rows = rows_of(path)
+    assert [row["id"] for row in rows] == list(range(len(rows))) and len(rows) == 12
+
+
+def test_a_row_that_is_no_json_writes_nothing(tmp_path):
+    path = tmp_path / "x.jsonl"
+    with Appender(path) as appender:
+        for row in ({"a": float("nan")}, {"a": {1, 2}}, {"a": "\ud83d"}):
+            with pytest.raises((ValueError, TypeError)):
+                appender.append(row)
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_file_that_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(DistillError, match="Permission denied"):
+        Appender(tmp_path / "x.jsonl")
+
+
+def test_a_folder_or_a_missing_folder(tmp_path):
+    for path in (tmp_path, tmp_path / "no" / "x.jsonl"):
+        with pytest.raises(DistillError, match=str(path)):
+            Appender(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"{", "Expecting"),
+        (b"[1]", "not a JSON object"),
+        (b"null", "JSON object"),
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": 1} {"a": 2}', "Extra data"),
+        (b'{"a": "\xff"}', "utf-8"),
+        (b'{"a": ' + b"[" * 100_000, "nested"),
+    ],
+)
+def test_errors_name_file_and_line(tmp_path, line, words):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"fine": 1}\n\n' + line + b"\n")
+    with pytest.raises(DataError) as caught:
+        rows_of(path)
+    assert caught.value.message.startswith(f"{path}:3: ") and words in caught.value.message
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(DataError, match="No such file"):
+        rows_of(tmp_path / "x.jsonl")
+
+
+def test_dates_and_big_numbers_stay_as_they_are(tmp_path):
+    path = tmp_path / "x.jsonl"
+    row = {"created": "2024-01-01T00:00:00Z", "n": 12345678901234567890, "f": 0.1}
+    with Appender(path) as appender:
+        appender.append(row)
+    assert rows_of(path) == [row]

@@ -1,0 +1,191 @@
+"""Runs what README.md and docs/ tell to type, and holds what they say it prints against what it prints.
+
+A block of a page is run when a comment stands before it:
+
+    <!-- tested -->     its commands succeed
+    <!-- fails -->      its last command fails
+    <!-- said -->       every line of this text was printed by the blocks before it, in this order
+    <!-- set-up …-->    commands that are run, and not shown
+
+`distill` runs in this process, with a tiny student that is called `smollm2`, and asks a server on this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from distill.cli.main import main
+from distill.testing.server import Asked, Reply, completion
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
+
+SERVER = "http://localhost:8000/v1"
+PLUGIN = """
+import distill
+
+
+@distill.hookimpl
+def register_models():
+    return [distill.ModelSpec("smollm2", "a tiny one", path=lambda: {path!r})]
+"""
+
+_BLOCK = re.compile(
+    r"<!-- (?P<mark>tested|fails|said)[^>]*-->\n```(?P<language>\w+)\n(?P<text>.*?)```"
+    r"|<!-- set-up\n(?P<setup>.*?)-->",
+    re.S,
+)
+_HERE = re.compile(r"cat > (\S+) <<'END'\n(.*?)^END\n", re.S | re.M)
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a page: `mark` says what to do with its text."""
+
+    mark: str
+    text: str
+
+
+def read(page: str) -> str:
+    """The page's text."""
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str) -> list[Block]:
+    """What is to be run, and what it shall have said."""
+    return [Block(found["mark"] or "tested", found["text"] or found["setup"]) for found in _BLOCK.finditer(read(page))]
+
+
+def fences(page: str, language: str) -> list[str]:
+    """All fenced blocks of a language, run or not."""
+    return [text for name, text in _FENCE.findall(read(page)) if name == language]
+
+
+def distill_lines(script: str) -> Iterator[list[str]]:
+    """The words of every `distill` command in a script, whatever launches it."""
+    for line in _HERE.sub("", script).replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        at = [n for n, word in enumerate(words) if word == "distill" and (n == 0 or words[n - 1] in ("-m", "|"))]
+        if at:
+            words = words[at[0] + 1 :]
+            while words and words[0] in ("--plugin", "--debug"):
+                words = words[2 if words[0] == "--plugin" else 1 :]
+            yield words
+
+
+def answer(asked: Asked) -> Reply:
+    """What the pages' server says."""
+    if not asked.body:
+        return stored(asked.path)
+    key, model = asked.headers.get("authorization", ""), asked.body.get("model")
+    if "wrong" in key:
+        return Reply({"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}, status=401)
+    if "spent" in key:
+        error = {"message": "You exceeded your current quota", "code": "insufficient_quota"}
+        return Reply({"error": error}, status=429)
+    if model == "gpt-5-mimi":
+        return Reply({"error": {"message": "The model `gpt-5-mimi` does not exist"}}, status=404)
+    words = {"dog": "Perro.", "cat": "Gato.", "bird": "Pájaro.", "French": "Oiseau."}
+    text = next((answer for word, answer in words.items() if word in asked.text), "I do not know.")
+    limit = asked.body.get("max_tokens") or 100
+    return Reply(completion(text[:3], "length") if limit < 3 else completion(text))
+
+
+def stored(path: str) -> Reply:
+    """Two stored completions, as OpenAI's API lists them: the answers, and the messages of each."""
+    words = {"chatcmpl-dog": ("dog", "Perro."), "chatcmpl-cat": ("cat", "Gato.")}
+    for id, (word, _) in words.items():
+        if f"/{id}/messages" in path:
+            text = f'How do you say "{word}" in Spanish?'
+            message = {"id": f"{id}-0", "role": "user", "content": text, "name": None, "content_parts": None}
+            return Reply({"object": "list", "data": [message], "has_more": False})
+    data = [
+        {**completion(text), "id": id, "created": 1, "metadata": {}, "tools": None} for id, (_, text) in words.items()
+    ]
+    return Reply({"object": "list", "data": data, "has_more": False})
+
+
+class Session:
+    """A page's commands, one after the other, in one folder.
+
+    Args:
+        folder: where they run.
+        student: the model that is called `smollm2` there.
+        server: the URL of what is `http://localhost:8000/v1` there.
+    """
+
+    def __init__(self, folder: Path, student: Path, server: str = ""):
+        self.folder, self.names = folder, {SERVER: server or SERVER}
+        self.plugin = student.parent / "smollm2.py"
+        self.plugin.write_text(PLUGIN.format(path=str(student)), encoding="utf-8")
+        self.patch = pytest.MonkeyPatch()
+        self.said = ""
+
+    def run(self, block: Block) -> None:
+        """Run a block, or hold its text against what was said."""
+        if block.mark == "said":
+            self.check(block.text)
+            return
+        script = _HERE.sub(self._write, block.text).replace("\\\n", " ")
+        lines = [line for line in script.splitlines() if shlex.split(line, comments=True)]
+        for number, line in enumerate(lines, 1):
+            fails = block.mark == "fails" and number == len(lines)
+            code = self._command(line)
+            assert bool(code) == fails, f"{line}: exit code {code}\n{self.said}"
+
+    def check(self, text: str) -> None:
+        """Find every line of a text in what was said, in order; `…` stands for anything."""
+        at = 0
+        for line in text.splitlines():
+            pattern = ".*".join(re.escape(part.strip()) for part in line.strip().split("…"))
+            found = re.compile(rf"^[ \t]*{pattern}[ \t]*$", re.M).search(self.said, at)
+            assert found, f"not printed: {line}\nprinted:\n{self.said}"
+            at = found.end()
+        self.said = ""
+
+    def _write(self, found: re.Match[str]) -> str:
+        (self.folder / found[1]).write_text(found[2], encoding="utf-8")
+        return ""
+
+    def _command(self, line: str) -> int:
+        words = shlex.split(line, comments=True)
+        if "distill" not in words:
+            return self._shell(line)
+        at = words.index("distill")
+        if "|" in words[:at]:  # what stands before the bar is typed
+            typed = subprocess.run(line.partition("|")[0], shell=True, capture_output=True, check=True).stdout
+            self.patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed), "utf-8"))
+        else:
+            for word in words[:at]:  # NAME=value, for this command
+                name, _, value = word.partition("=")
+                self.patch.setenv(name, value)
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            code = main(["--plugin", str(self.plugin), *(self.names.get(word, word) for word in words[at + 1 :])])
+        if at:
+            self.patch.undo()
+        text = out.getvalue()
+        for name, real in self.names.items():
+            text = text.replace(real, name)
+        self.said += text
+        return code
+
+    def _shell(self, line: str) -> int:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        done = subprocess.run(
+            line, shell=True, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path}
+        )
+        self.said += done.stdout + done.stderr
+        return done.returncode

@@ -1,0 +1,243 @@
+"""Files of conversations as others write them: each is read as what it means, or refused with what to do."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from distill.errors import DataError
+from distill.transcripts.convert import convert
+from distill.transcripts.dialects import DIALECTS, parse_row, read_transcripts, rows_of
+from distill.types import Source
+
+HERE = Source("f.jsonl", 3)
+
+
+def said(row, named=None):
+    """A row's messages as (role, content) pairs."""
+    transcript = parse_row(row, HERE, DIALECTS.get(named))[0]
+    return [(message.role, message.content) for message in transcript.messages]
+
+
+ASKED = [("user", "q"), ("assistant", "a")]
+TAUGHT = [("system", "s"), *ASKED]
+CALL = {"name": "f", "arguments": {"x": 1}}
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "messages"),
+    [
+        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, "canonical", ASKED),
+        (
+            {"messages": [{"role": "developer", "content": "s"}, {"role": "user", "content": "q"}]},
+            "canonical",
+            TAUGHT[:2],
+        ),
+        ({"system": "s", "messages": [{"role": "user", "content": "q"}]}, "canonical", TAUGHT[:2]),
+        (
+            {"prompt": "other", "messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}]},
+            "canonical",
+            ASKED[:1],
+        ),
+        ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, "sharegpt", ASKED),
+        ({"messages": [{"from": "user", "value": "q"}, {"from": "Assistant", "value": "a"}]}, "sharegpt", ASKED),
+        ({"messages": [{"role": "human", "content": "q"}, {"role": "gpt", "content": "a"}]}, "sharegpt", ASKED),
+        (
+            {
+                "system": "s",
+                "messages": [
+                    {"role": "system", "content": "s"},
+                    {"role": "Human", "content": "q"},
+                    {"role": "model", "content": "a"},
+                ],
+            },
+            "sharegpt",
+            TAUGHT,
+        ),
+        ({"conversation": [{"role": "user", "content": "q"}, {"role": "bing", "content": "a"}]}, "sharegpt", ASKED),
+        (
+            {"system": "s", "conversations": [{"from": "human", "value": "q"}, {"from": "chatgpt", "value": "a"}]},
+            "sharegpt",
+            TAUGHT,
+        ),
+        ({"instruction": "q", "input": "", "output": "a"}, "alpaca", ASKED),
+        ({"instruction": "q", "input": "x", "output": "a"}, "alpaca", [("user", "q\nx"), ASKED[1]]),
+        ({"instruction": "q", "context": "x", "response": "a"}, "alpaca", [("user", "q\nx"), ASKED[1]]),
+        (
+            {"instruction": "q", "output": "a", "system": "s", "history": [["h", "i"]]},
+            "alpaca",
+            [TAUGHT[0], ("user", "h"), ("assistant", "i"), *ASKED],
+        ),
+        ({"prompt": "q", "completion": "a"}, "prompt-completion", ASKED),
+        ({"prompt": "q", "response": "a", "system": "s"}, "prompt-completion", TAUGHT),
+        (
+            {"prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": "a"}]},
+            "prompt-completion",
+            ASKED,
+        ),
+    ],
+)
+def test_rows_are_found_out_and_read(row, name, messages):
+    assert parse_row(row, HERE)[1].name == name
+    assert said(row) == messages == said(row, name)
+    assert not convert([(HERE, row)], "canonical", lambda line: None).lost
+
+
+def test_openais_rows_old_and_new():
+    row = {
+        "messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+            {"role": "function", "name": "f", "content": "4"},
+            {"role": "assistant", "content": "a", "reasoning": "hm", "weight": 0},
+        ],
+        "functions": [{"name": "f", "parameters": {}}],
+        "parallel_tool_calls": False,
+    }
+    transcript = parse_row(row, HERE)[0]
+    call, result, answer = transcript.messages[1:]
+    assert call.tool_calls == ({"type": "function", "function": {"name": "f", "arguments": "{}"}},)
+    assert (result.role, result.name, result.content) == ("tool", "f", "4")
+    assert answer.reasoning_content == "hm" and not answer.train
+    assert transcript.tools == ({"type": "function", "function": {"name": "f", "parameters": {}}},)
+    assert transcript.metadata == {"parallel_tool_calls": False}
+
+
+def test_sharegpts_tools():
+    turns = [
+        {"from": "human", "value": "q"},
+        {"from": "gpt", "value": "Let me see."},
+        {"from": "function_call", "value": json.dumps([CALL, CALL])},
+        {"from": "observation", "value": "4"},
+        {"from": "gpt", "value": "a"},
+    ]
+    transcript = parse_row({"conversations": turns, "tools": json.dumps([{"name": "f"}])}, HERE)[0]
+    assert [message.role for message in transcript.messages] == ["user", "assistant", "tool", "assistant"]
+    spoken = transcript.messages[1]
+    assert spoken.content == "Let me see." and len(spoken.tool_calls) == 2
+    assert json.loads(spoken.tool_calls[0]["function"]["arguments"]) == {"x": 1}
+    assert transcript.tools == ({"type": "function", "function": {"name": "f"}},)
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}])
+def test_what_must_not_be_trained_is_not(mark):
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a", **mark}, {"from": "gpt", "value": "b"}]
+    trained = [message.train for message in parse_row({"conversations": turns}, HERE)[0].messages]
+    assert trained == [True, False, True]
+
+
+def test_answers_in_a_prompt_are_not_trained():
+    prompt = [
+        {"role": "user", "content": "p"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "q"},
+    ]
+    transcript = parse_row({"prompt": prompt, "completion": "a"}, HERE)[0]
+    assert [message.train for message in transcript.messages] == [True, False, True, True]
+
+
+def test_other_columns_are_metadata():
+    row = {"instruction": "q", "output": "a", "category": "qa", "empty": None, "metadata": {"n": 1}, "id": 7}
+    transcript = parse_row(row, HERE)[0]
+    assert transcript.id == "7" and transcript.metadata == {"category": "qa", "n": 1}
+    assert parse_row({"prompt": "q", "completion": "a", "metadata": "x"}, HERE)[0].metadata == {"metadata": "x"}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"question": "q", "answer": "a"}, "no known format: its keys are question, answer"),
+        ({}, "its keys are none"),
+        ({"prompt": "q"}, "looks like a prompt"),
+        ({"turns": ["q"]}, "distill collect"),
+        ({"text": "q"}, "plain text"),
+        ({"prompt": "q", "chosen": "a", "rejected": "b"}, "preferences"),
+        ({"custom_id": "1", "response": {}}, "answers without their questions"),
+        ({"prompt": "q", "completion": "a", "instruction": "q", "output": "a"}, "alpaca and prompt-completion"),
+        ({"prompt": "q", "completion": "a", "label": False}, "preferences (it has `label`)"),
+        ({"instruction": "q", "output": "a", "kto_tag": True}, "preferences"),
+        ({"conversations": [{"from": "human", "value": "q"}], "chosen": {}, "rejected": {}}, "preferences"),
+        ({"conversations": []}, "no list of `conversations`"),
+        ({"conversations": ["q"]}, "turn 0 is not an object"),
+        ({"conversations": [{"from": "boss", "value": "q"}]}, "turn 0 is by the unknown speaker 'boss'"),
+        ({"conversations": [{"value": "q"}]}, "unknown speaker None"),
+        ({"conversations": [{"from": "human"}]}, "no `content`"),
+        ({"conversations": [{"from": "function_call", "value": "f(x)"}]}, "turn 0 is a string, but not of JSON"),
+        ({"conversations": [{"from": "function_call", "value": "1"}]}, "a call is not"),
+        ({"conversations": [{"from": "human", "value": "q"}], "tools": "f"}, "`tools` is a string, but not of JSON"),
+        ({"system": "s", "conversations": [{"from": "system", "value": "q"}]}, "`system` and a system message"),
+        ({"system": 1, "conversations": [{"from": "human", "value": "q"}]}, "`system` is not a text"),
+        ({"instruction": "q", "output": None}, "no `output`"),
+        ({"instruction": 1, "output": "a"}, "`instruction` is not a text"),
+        ({"instruction": "q", "output": "a", "history": ["h"]}, "`history` is not a list of pairs"),
+        ({"prompt": "q", "completion": None}, "no `completion`"),
+        ({"prompt": 1, "completion": "a"}, "`prompt` is neither"),
+        ({"prompt": "q", "completion": []}, "`completion` is neither"),
+        ({"messages": [{"role": "assistant", "content": "a", "train_detail": [1]}]}, "single characters"),
+        ({"messages": "q"}, "no list of `messages`"),
+    ],
+)
+def test_what_is_no_conversation_is_named(row, words):
+    with pytest.raises(DataError) as caught:
+        parse_row(row, HERE)
+    assert caught.value.message.startswith("f.jsonl:3") and words in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_named_dialect_settles_a_row_that_could_be_two():
+    row = {"prompt": "q", "completion": "a", "instruction": "i", "output": "o"}
+    assert said(row, "prompt-completion") == ASKED
+    assert said(row, "alpaca") == [("user", "i"), ("assistant", "o")]
+    for name in ("canonical", "sharegpt"):
+        with pytest.raises(DataError, match="no list of"):
+            parse_row(row, HERE, DIALECTS[name])
+
+
+def read(text: bytes | str):
+    data = text.encode() if isinstance(text, str) else text
+    return [(str(source), row) for source, row in rows_of(io.BytesIO(data), "f.json")]
+
+
+def test_one_array_is_read_as_its_rows_and_each_has_a_place_of_its_own():
+    rows = [{"a": "],{\n"}, {"b": [1]}, {"c": 1}]
+    assert [row for _, row in read(json.dumps(rows))] == rows
+    assert [place for place, _ in read(json.dumps(rows))] == ["f.json:1", "f.json[2]:1", "f.json[3]:1"]
+    assert [place for place, _ in read("\ufeff \n" + json.dumps(rows, indent=1))] == [
+        "f.json:3",
+        "f.json:6",
+        "f.json:11",
+    ]
+    assert read("[]") == read(" [ \n ] \n") == read("") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[{"a": 1}', "f.json:1: no comma"),
+        ('[{"a": 1},\n', "f.json:2: Expecting"),
+        ('[{"a": 1}\n{"b": 1}]', "f.json:1: no comma after element 1"),
+        ('[\n{"a": 1},\n 5]', "f.json:3: element 2 of the array is not an object"),
+        ('[{"a": NaN}]', "f.json:1: NaN"),
+        ("[" * 100_000, "nested too deeply"),
+        ('[{"a": 1}] {"b": 1}', "more text after the array"),
+        (b'[\n{"a": "\xff"}]', "f.json:2: "),
+        (b"PAR1\x15", "a Parquet file"),
+        (b"\x1f\x8b\x08", "a gzip archive"),
+    ],
+)
+def test_a_broken_array_is_named(text, words):
+    with pytest.raises(DataError) as caught:
+        read(text)
+    assert words in caught.value.message
+
+
+def test_a_file_may_hold_several_dialects(tmp_path):
+    path = tmp_path / "mixed.jsonl"
+    path.write_text('{"prompt": "q", "completion": "a"}\n\n{"instruction": "q", "output": "a"}\n')
+    transcripts = list(read_transcripts(path))
+    assert [str(transcript.source) for transcript in transcripts] == [f"{path}:1", f"{path}:3"]
+    with pytest.raises(DataError, match=r"mixed.jsonl:3"):
+        list(read_transcripts(path, "prompt-completion"))
+    with pytest.raises(DataError, match="No such file"):
+        list(read_transcripts(tmp_path / "none.jsonl"))
