@@ -23,7 +23,8 @@ from distill.protocols import (
     Trainer,
     TrainJob,
 )
-from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, NoOptions, TeacherSpec, TrainerSpec
+from distill.options import NoOptions
+from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, TeacherSpec, TrainerSpec
 from distill.types import (
     IGNORE_INDEX,
     ROLES,

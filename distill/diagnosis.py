@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Literal
 
 from distill.models.load import cache_dir
-from distill.plugins import PluginManager, one_line
+from distill.errors import one_line
+from distill.plugins import PluginManager
 
 PACKAGE = "distill-chat"
 

@@ -88,3 +88,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str], more: str = "") -> 
     else:
         hint += f"known: {', '.join(known)}." if known else "none is known."
     return UsageError(f"unknown {kind} {name!r}", f"{hint} {more}".strip())
+
+
+def one_line(error: BaseException) -> str:
+    """Put an error into one printable line: its type and the text of its first line."""
+    text = str(error).strip().splitlines()
+    text = "".join(char if char.isprintable() else "?" for char in text[0]) if text else ""
+    kind = type(error).__name__
+    return text if isinstance(error, PluginError) and text else f"{kind}: {text}" if text else kind

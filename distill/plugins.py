@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import pluggy
 
 from distill import hookspecs
-from distill.errors import PluginError, unknown_name
+from distill.errors import PluginError, one_line, unknown_name
 from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
 
 if TYPE_CHECKING:
@@ -315,14 +315,6 @@ def _check_spec(kind: str, spec: Any) -> None:
     if not isinstance(spec.options, type) or not dataclasses.is_dataclass(spec.options):
         raise PluginError(f"{kind} {name!r}: its options are not a dataclass")
     typing.get_type_hints(spec.options)  # a type that is imported for type checkers only would fail here
-
-
-def one_line(error: BaseException) -> str:
-    """Put an error into one printable line: its type and the text of its first line."""
-    text = str(error).strip().splitlines()
-    text = "".join(char if char.isprintable() else "?" for char in text[0]) if text else ""
-    kind = type(error).__name__
-    return text if isinstance(error, PluginError) and text else f"{kind}: {text}" if text else kind
 
 
 def make_plugin_manager(files: Sequence[str | Path] = (), environ: Mapping[str, str] | None = None) -> PluginManager:

@@ -14,7 +14,7 @@ import click
 from distill.cli.terminal import printable
 from distill.errors import DistillError
 from distill.plugins import PluginManager
-from distill.specs import parse_pairs
+from distill.options import parse_pairs
 from distill.types import Params
 
 if TYPE_CHECKING:

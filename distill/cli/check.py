@@ -19,7 +19,7 @@ from distill.cli.options import (
 )
 from distill.cli.terminal import print_json, printable
 from distill.plugins import PluginManager
-from distill.specs import parse_pairs
+from distill.options import parse_pairs
 
 if TYPE_CHECKING:
     from distill.dataset.check import CheckReport

@@ -10,7 +10,7 @@ from distill.cli.options import json_option
 from distill.cli.terminal import print_json, printable
 from distill.errors import UsageError
 from distill.plugins import PluginManager
-from distill.specs import parse_pairs
+from distill.options import parse_pairs
 from distill.types import Message
 
 

@@ -23,7 +23,7 @@ from distill.cli.options import (
 from distill.cli.terminal import note, print_json, printable
 from distill.errors import UsageError
 from distill.plugins import PluginManager
-from distill.specs import parse_pairs
+from distill.options import parse_pairs
 
 if TYPE_CHECKING:
     from distill.training import LoraSettings, TrainReport

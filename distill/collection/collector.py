@@ -26,9 +26,9 @@ from distill.collection.prompts import open_prompts
 from distill.collection.rate_limit import Throttle
 from distill.collection.schedule import Pool
 from distill.collection.teachers import NamedTeacher
-from distill.errors import TeacherError, UsageError
+from distill.errors import TeacherError, UsageError, one_line
 from distill.files.jsonl import Appender, read_rows
-from distill.plugins import PluginManager, make_plugin_manager, one_line
+from distill.plugins import PluginManager, make_plugin_manager
 from distill.protocols import BatchTeacher, Teacher
 from distill.types import CollectRun, Params
 

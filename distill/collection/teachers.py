@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distill.errors import DistillError, PluginError, UsageError, unknown_name
-from distill.plugins import PluginManager, one_line
+from distill.errors import DistillError, PluginError, UsageError, unknown_name, one_line
+from distill.plugins import PluginManager
 from distill.protocols import BatchTeacher, Teacher
-from distill.specs import TeacherSpec, make_options
+from distill.options import make_options
+from distill.specs import TeacherSpec
 
 _MODEL_TEACHER = "transformers"
 

@@ -10,7 +10,7 @@ from typing import Any
 from distill.encode.encoder import Encoder
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.protocols import Formatter, Labeler
-from distill.specs import make_options
+from distill.options import make_options
 
 
 def make_formatter(

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from distill.encode.pieces import Frame, Piece, assemble, cut
 from distill.encode.plain_text import SENTINEL, PlainText
 from distill.encode.tool_definitions import refuse_control_tokens
-from distill.errors import DataError, DistillError, PluginError
-from distill.plugins import one_line
+from distill.errors import DataError, DistillError, PluginError, one_line
 from distill.protocols import ShapedFormatter
 from distill.types import Encoded, Message, Segment
 

@@ -13,7 +13,7 @@ from distill.errors import DistillError, UsageError
 from distill.plugins import PluginManager
 from distill.recipes.schema import Recipe, load_recipe
 from distill.recipes.yaml_file import Loaded
-from distill.specs import make_options
+from distill.options import make_options
 from distill.types import Params
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Any
 
 from distill import hookspecs
 from distill.collection import make_teacher
-from distill.errors import DistillError, UsageError, unknown_name
-from distill.plugins import PluginManager, PluginRecord, make_plugin_manager, one_line
-from distill.specs import make_options
+from distill.errors import DistillError, UsageError, unknown_name, one_line
+from distill.plugins import PluginManager, PluginRecord, make_plugin_manager
+from distill.options import make_options
 from distill.testing.checks import Check, Outcome, broken, run_checks
 from distill.testing.formatters import formatter_checks
 from distill.testing.labelers import labeler_checks

@@ -16,7 +16,7 @@ from distill.errors import DataError, DistillError
 from distill.models.load import max_positions
 from distill.plugins import PluginManager
 from distill.protocols import Labeler, Trainer
-from distill.specs import make_options
+from distill.options import make_options
 from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
 from distill.training.settings import Estimate, TrainReport, TrainSettings

@@ -13,7 +13,8 @@ import pytest
 import distill
 from distill import FormatterSpec, ModelSpec, PluginError, TeacherSpec, TrainResult, UsageError, make_plugin_manager
 from distill.cli.main import build_cli
-from distill.plugins import BUILTIN, PluginManager, PluginRecord, one_line
+from distill.errors import one_line
+from distill.plugins import BUILTIN, PluginManager, PluginRecord
 
 RESULT = TrainResult(steps=1, loss=0.5)
 
