@@ -42,7 +42,9 @@ def test_collator_equals_trls():
             case["response_template"], case["instruction_template"], case["pad_token_id"], as_trl=True
         )
         batch = collate([{"input_ids": row} for row in case["rows"]])
-        wrong += [(number, key) for key in ("input_ids", "attention_mask", "labels") if batch[key].tolist() != case[key]]
+        wrong += [
+            (number, key) for key in ("input_ids", "attention_mask", "labels") if batch[key].tolist() != case[key]
+        ]
     assert not wrong
 
 
