@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import DataError, DistillError, PluginError, TeacherError, UsageError, unknown_name
 from distill.hookspecs import hookimpl
-from distill.plugins import PluginManager, make_plugin_manager
+from distill.options import NoOptions
+from distill.plugins import PluginManager, make_formatter, make_plugin_manager
 from distill.protocols import (
     BatchTeacher,
     Checkpoints,
@@ -23,7 +24,6 @@ from distill.protocols import (
     Trainer,
     TrainJob,
 )
-from distill.options import NoOptions
 from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, TeacherSpec, TrainerSpec
 from distill.types import (
     IGNORE_INDEX,
@@ -51,7 +51,6 @@ __version__ = "0.1.0"
 _LAZY = {
     "ChatModel": "distill.models.generate",
     "Encoder": "distill.encode.encoder",
-    "make_formatter": "distill.dataset.formats",
     "pad_batch": "distill.dataset.collate",
     "read_transcripts": "distill.transcripts.dialects",
     "message_to_dict": "distill.transcripts.rows",

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distill.options import NoOptions
 from distill.protocols import BatchTeacher, Formatter, Labeler, Teacher, Trainer
-
-if TYPE_CHECKING:
-    from distill.encode.encoder import Encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +46,8 @@ class FormatterSpec:
 class LabelerSpec:
     """A labeler the user may name: `--labeler NAME`. `options` gives the keys of `-L key=value`.
 
-    `build` is called with (options, encoder): the encoder shows how the chosen formatter and tokenizer encode a
-    conversation, for a labeler that must know it.
+    `build` is called with (options, encoder). The encoder, a `distill.Encoder`, shows how the chosen formatter and
+    tokenizer encode a conversation, for a labeler that must know it.
 
     Attributes:
         allows: errors of the label proof that are this labeler's purpose, such as `partial-answer` for one that leaves
@@ -59,7 +56,7 @@ class LabelerSpec:
 
     name: str
     summary: str
-    build: Callable[[Any, Encoder], Labeler]
+    build: Callable[[Any, Any], Labeler]
     options: type = NoOptions
     allows: Sequence[str] = ()
 

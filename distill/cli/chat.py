@@ -13,8 +13,8 @@ import click
 
 from distill.cli.terminal import printable
 from distill.errors import DistillError
-from distill.plugins import PluginManager
 from distill.options import parse_pairs
+from distill.plugins import PluginManager
 from distill.types import Params
 
 if TYPE_CHECKING:
@@ -79,9 +79,10 @@ def command(
     """
     from distill.chat.session import ChatSettings, Session, TeacherLine, teacher_of
     from distill.collection.teachers import make_teacher
-    from distill.dataset.formats import make_formatter, saved_format
+    from distill.dataset.formats import saved_format
     from distill.models.generate import ChatModel
     from distill.models.load import resolve_model
+    from distill.plugins import make_formatter
 
     if teacher is None and (base_url or pairs):
         raise click.UsageError("--base-url and -T go with --teacher")

@@ -9,8 +9,8 @@ import click
 
 from distill.cli.collect_report import show_batch, show_estimate, show_summary
 from distill.cli.terminal import print_json
-from distill.plugins import PluginManager
 from distill.options import parse_pairs
+from distill.plugins import PluginManager
 from distill.types import Params
 
 _POSITIVE = click.FloatRange(0, min_open=True)

@@ -22,8 +22,8 @@ from distill.cli.options import (
 )
 from distill.cli.terminal import note, print_json, printable
 from distill.errors import UsageError
-from distill.plugins import PluginManager
 from distill.options import parse_pairs
+from distill.plugins import PluginManager
 
 if TYPE_CHECKING:
     from distill.training import LoraSettings, TrainReport

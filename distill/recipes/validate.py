@@ -13,7 +13,6 @@ from distill.errors import DistillError, UsageError
 from distill.plugins import PluginManager
 from distill.recipes.schema import Recipe, load_recipe
 from distill.recipes.yaml_file import Loaded
-from distill.options import make_options
 from distill.types import Params
 
 if TYPE_CHECKING:
@@ -231,11 +230,11 @@ def _work(recipe: Recipe, loaded: Loaded, manager: PluginManager, values: Mappin
     for kind in ("formatter", "labeler", "trainer"):
         registry, options = manager.registries[kind], values[f"{kind}_options"]
         with _at(loaded, "train", kind):
-            spec = registry.get(values[kind])
+            registry.get(values[kind])
         with _at(loaded, "train", f"{kind}-options"):
-            made = make_options(spec, options, kind)
+            registry.options(values[kind], options)
             if kind == "trainer":
-                spec.build(made)
+                registry.build(values[kind], options)
     if section.qlora:
         with _at(loaded, "train", "qlora"):
             check_quantization()

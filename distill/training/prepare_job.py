@@ -16,7 +16,6 @@ from distill.errors import DataError, DistillError
 from distill.models.load import max_positions
 from distill.plugins import PluginManager
 from distill.protocols import Labeler, Trainer
-from distill.options import make_options
 from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
 from distill.training.settings import Estimate, TrainReport, TrainSettings
@@ -61,8 +60,7 @@ def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) 
     """
     Findings.check_codes(settings.allow)
     manager.formatters.get(settings.formatter), manager.labelers.get(settings.labeler)  # a wrong name fails first
-    trainer_spec = manager.trainers.get(settings.trainer)
-    trainer = trainer_spec.build(make_options(trainer_spec, settings.trainer_options, "trainer"))
+    trainer = manager.trainers.build(settings.trainer, settings.trainer_options)
     work = make_work(
         settings.student,
         manager,

@@ -11,7 +11,6 @@ import pytest
 from distill import DataError, DistillError, PluginError, make_formatter
 from distill.dataset import cache as room
 from distill.dataset.cache import prepare_files
-from distill.dataset.formats import make_labeler
 from distill.dataset.pipeline import Work
 from distill.dataset.prepare import prepare
 from distill.dataset.table import Examples
@@ -37,7 +36,7 @@ def work(manager):
 def make_work(manager, labeler: str = "masked", tokenizer=None, formatter: str = "special-tokens", **options) -> Work:
     encoder = prepare_tokenizer(tokenizer or bloom_tokenizer(), make_formatter(formatter), formatter)
     settings = {"labeler": [labeler, options], "formatter": formatter}
-    return Work(encoder, make_labeler(labeler, options, manager, encoder), labeler, settings)
+    return Work(encoder, manager.labelers.build(labeler, options, encoder), labeler, settings)
 
 
 @pytest.fixture
