@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.dataset.check import prompt_digest
 from distill.errors import DataError
 from distill.files.atomic import sha256_of
 from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.digest import prompt_digest
 from distill.types import Transcript
 
 _SHOWN = 3

@@ -15,10 +15,10 @@ from distill.comparison.result import Who
 from distill.comparison.settings import CompareSettings
 from distill.dataset.formats import make_formatter, saved_format
 from distill.encode.encoder import Encoder
+from distill.encode.tokenizer import prepare_tokenizer
 from distill.errors import DataError, UsageError
 from distill.models.generate import ChatModel
 from distill.models.load import load_tokenizer, max_positions, resolve_model
-from distill.models.student import prepare_tokenizer
 from distill.plugins import PluginManager
 from distill.training.failures import clear_failures
 

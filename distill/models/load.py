@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import platformdirs
+
 from distill.errors import DistillError, UsageError
 from distill.files.atomic import whole_folder
 from distill.models.gguf_tokenizer import cut_as_the_file_says
@@ -27,10 +29,14 @@ log = logging.getLogger("distill")
 
 
 def cache_dir() -> Path:
-    """The user's cache folder for distill: `$DISTILL_CACHE`, or `distill` in `$XDG_CACHE_HOME` (`~/.cache`)."""
+    """distill's cache folder: `$DISTILL_CACHE`, or the platform's usual place (`~/.cache/distill` on Linux).
+
+    Earlier releases used `~/.cache/distill` on every platform; where that folder exists, it stays in use.
+    """
     if "DISTILL_CACHE" in os.environ:
         return Path(os.environ["DISTILL_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distill"
+    earlier = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distill"
+    return earlier if earlier.is_dir() else platformdirs.user_cache_path("distill")
 
 
 def resolve_model(name: str, manager: PluginManager) -> str:

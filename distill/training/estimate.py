@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.dataset.table import Examples
+from distill.models.device import best_device
 from distill.models.load import model_config, quiet
 from distill.training.batching import batch_sampler
 from distill.training.kernels.gelu import fused_gelu
@@ -94,7 +95,7 @@ def estimate(
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     options = settings.trainer_options
-    device = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+    device = best_device()
     config = model_config(ref)
     with quiet():
         with torch.device("meta"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from distill.dataset.collate import collator_for
 from distill.errors import DistillError, PluginError
 from distill.models.load import load_model, resolve_model
-from distill.models.student import grow_embeddings, set_special_ids
+from distill.models.special_tokens import grow_embeddings, set_special_ids
 from distill.plugins import PluginManager
 from distill.protocols import Collator, Trainer, TrainJob
 from distill.training.checkpoints import RunCheckpoints, clean, find_newest, remove_unfinished, step_of

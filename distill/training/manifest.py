@@ -14,6 +14,7 @@ from typing import Any
 from distill.dataset.table import Examples
 from distill.errors import DistillError
 from distill.files.atomic import sha256_of, utc_now
+from distill.models.device import best_device
 from distill.plugins import PluginManager
 from distill.training.settings import TrainReport, TrainSettings
 
@@ -54,7 +55,7 @@ def describe(
             kind: _owner(manager, kind, getattr(settings, kind)) for kind in ("formatter", "labeler", "trainer")
         },
         "versions": versions(),
-        "device": {"kind": _device(), "processes": processes},
+        "device": {"kind": best_device(), "processes": processes},
         "student": {"name": settings.student, "sha256": digest_of_model(ref)},
         "data": [{"file": str(path), "sha256": sha256_of(path)} for path in settings.data],
         "examples": {"count": report.examples, "sha256": examples and examples.digest()},
@@ -165,12 +166,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _device() -> str:
-    import torch
-
-    return torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
 
 
 def digest_of_model(ref: str, files: Sequence[str] = ("config.json", "*.safetensors")) -> str | None:

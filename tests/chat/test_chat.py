@@ -29,7 +29,7 @@ def parrot(folder: Path, answer: str, stops: bool = True) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from distill.models.student import set_special_ids
+    from distill.models.special_tokens import set_special_ids
     from distill.testing.tokenizers import TOKENIZERS
 
     tokenizer = TOKENIZERS["chatml"]()

@@ -46,7 +46,7 @@ def make_student(kind: str, folder: Path, rows: int = 3, **config) -> Path:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from distill.models.student import set_special_ids
+    from distill.models.special_tokens import set_special_ids
 
     tokenizer = tokenizer_of(KINDS[kind])
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
