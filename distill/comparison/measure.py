@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
 from distill.comparison.questions import Question, Tokens
 from distill.models.generate import ChatModel, Generation
 from distill.models.lm_head import score_tokens
@@ -55,7 +56,8 @@ def read_answers(chat: ChatModel, asked: Sequence[Tokens], batch_size: int, done
 
 
 def _most_positions(chat: ChatModel) -> int:
-    return max(1, MAX_LOGITS // chat.model.get_input_embeddings().weight.shape[0])
+    vocabulary: int = chat.model.get_input_embeddings().weight.shape[0]
+    return max(1, MAX_LOGITS // vocabulary)
 
 
 def _batches(asked: Sequence[Tokens], size: int, positions: int) -> Iterator[list[tuple[int, int, int]]]:

@@ -30,8 +30,8 @@ What is touched in other libraries, and undone when the context ends:
   `Embedding.sparse`, for the time of a lookup (tied_embedding).
 * transformers: `model.loss_function` is set, and `model._loss_function` deleted to undo it (supervised_head); replaced
   only where it is `transformers.loss.loss_utils.ForCausalLMLoss`.
-* elsewhere in distill: `config.use_cache` is off during training (`distill.training.packing`), and the `trl` trainer sets
-  TRL's `SFTTrainer._total_train_tokens` when it resumes (`distill.builtin.trainers.trl_sft`).
+* elsewhere in distill: `config.use_cache` is off during training (`distill.training.packing`), and the `trl` trainer
+  sets TRL's `SFTTrainer._total_train_tokens` when it resumes (`distill.builtin.trainers.trl_sft`).
 
 Checked on torch 2.13, transformers 5.23, peft 0.21, TRL 1.16 and accelerate 1.15. `tests/training` compares loss and
 gradients on all architectures of `tests/support/small_models.py`, and with `-m slow` on every causal one that

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.models.lm_head import hook_lm_head
 from distill.training.kernels.cross_entropy import summed_cross_entropy
-from distill.training.kernels.verification import causal_model, few_tokens, tolerance, trial_run
+from distill.training.kernels.verification import causal_model, few_tokens, first_line, tolerance, trial_run
 from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class _Head:
             with trial_run(self.model):
                 return self._compare()
         except Exception as error:  # whatever fails on a model is not used for it
-            return f"fails there: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+            return f"fails there: {first_line(error)}"
         finally:
             self.chunk_logits = CHUNK_LOGITS
             self._probe = self._local.current = None

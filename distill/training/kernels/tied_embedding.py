@@ -108,7 +108,7 @@ class _TiedTable:
 
         with trial_run(self.model):
             loss = self.model(**few_tokens(self.model)).loss
-            (gradient,) = torch.autograd.grad(loss, self.model.get_input_embeddings().weight)
+            gradient: Tensor = torch.autograd.grad(loss, self.model.get_input_embeddings().weight)[0]
         return gradient
 
     @staticmethod

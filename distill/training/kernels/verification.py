@@ -56,3 +56,8 @@ def tolerance(values: Tensor, *, full: float = 1e-5, half: float = 2e-2) -> floa
 def causal_model(model: Any) -> PreTrainedModel:
     """The transformers model inside a PEFT model; a model without adapters is returned as it is."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text; of one without text, its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
