@@ -6,7 +6,7 @@ from __future__ import annotations
 FLOORS = [
     ["errors", "types"],
     ["files"],
-    ["protocols", "options", "specs", "hookspecs", "plugins"],
+    ["protocols", "options", "settings", "specs", "hookspecs", "plugins"],
     ["transcripts"],
     ["models", "encode"],
     ["soft_labels"],
