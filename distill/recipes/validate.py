@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.collection.settings import CollectSettings
 from distill.errors import DistillError, UsageError
 from distill.plugins import PluginManager
 from distill.recipes.schema import Recipe, load_recipe
 from distill.recipes.yaml_file import Loaded
-from distill.types import Params
+from distill.settings import settings_from
 
 if TYPE_CHECKING:
     from distill.collection import NamedTeacher
     from distill.collection.plan import Plan
     from distill.comparison import CompareSettings
-    from distill.dataset.pipeline import Work
+    from distill.dataset.pipeline import Pipeline
     from distill.training import LoraSettings, TrainSettings
 
 # Keys of `train` by the names of the settings they are.
@@ -41,7 +42,7 @@ class ReadyRecipe:
         prompts, out, store, against, held_out: its files, relative ones in the recipe's folder. No store: the one in
             `out`; none held out: those that training holds out.
         plan: what is asked of each prompt.
-        work: the student's encoder and labeler.
+        pipeline: the student's encoder and labeler.
         max_length: the most tokens of an example; None: the student sets no limit.
         values: of the training's settings, but for data and run folder.
         origins: setting → where it came from.
@@ -56,7 +57,7 @@ class ReadyRecipe:
     store: Path | None
     against: tuple[Path, ...]
     plan: Plan
-    work: Work
+    pipeline: Pipeline
     max_length: int | None
     values: Mapping[str, Any]
     origins: Mapping[str, str]
@@ -96,7 +97,7 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
     held_out = _files(loaded, folder, recipe.compare.data if recipe.compare else [], "compare", "data")
     compare = None if recipe.compare is None else _compare_settings(recipe, loaded, folder, manager)
     values = _train_values(recipe, loaded, folder)
-    work, max_length = _work(recipe, loaded, manager, values)
+    pipeline, max_length = _pipeline(recipe, loaded, manager, values)
     return ReadyRecipe(
         recipe=recipe,
         loaded=loaded,
@@ -108,7 +109,7 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
         held_out=held_out,
         compare=compare,
         plan=plan,
-        work=work,
+        pipeline=pipeline,
         max_length=max_length,
         values=values,
         origins={_SETTINGS.get(name, name): "recipe" for name in recipe.train.model_fields_set},
@@ -165,26 +166,24 @@ def _compare_settings(recipe: Recipe, loaded: Loaded, folder: Path, manager: Plu
 
 def _plan(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager, prompts: Path) -> Plan:
     """The teacher, its options, the prompts and the price: all that `collect` checks before it asks."""
-    from distill.collection import Limits, make_teacher
     from distill.collection.plan import make_plan
     from distill.collection.prompts import open_prompts
 
     section = recipe.collect
-    common = {key: getattr(section, key) for key in ("base_url", "timeout", "logprobs")}
-    params = Params(section.max_tokens, section.temperature, section.seed)
-    with _at(loaded, "collect", "teacher-options" if section.teacher_options else "teacher"):
-        teacher = make_teacher(manager, _teacher(section.teacher, folder, manager), section.teacher_options, **common)
+    options = {**section.options(), "teacher": _teacher(section.options()["teacher"], folder, manager)}
     with _at(loaded, "collect"):
-        plan = make_plan(manager, teacher, None, params, section.system, section.samples, section.limit)
-        Limits(section.concurrency, section.retries, section.rpm, section.tpm, section.max_usd, section.price)
-        plan.price(section.price, needed=section.max_usd is not None)
+        settings = settings_from(CollectSettings, {**options, "append": True})  # the store takes every answer
+    with _at(loaded, "collect", "teacher-options" if settings.teacher_options else "teacher"):
+        plan = make_plan(settings, manager)
+    with _at(loaded, "collect"):
+        plan.price()
     with open_prompts(prompts) as file:
         plan.total(file)
     return plan
 
 
 def _train_values(recipe: Recipe, loaded: Loaded, folder: Path) -> dict[str, Any]:
-    from distill.transcripts.hold_out import make_split
+    from distill.transcripts.hold_out import make_hold_out
 
     section = recipe.train
     if section.batch_tokens is not None and "batch_size" in section.model_fields_set:
@@ -195,7 +194,7 @@ def _train_values(recipe: Recipe, loaded: Loaded, folder: Path) -> dict[str, Any
     values = {_SETTINGS.get(name, name): getattr(section, name) for name in type(section).model_fields}
     if section.hold_out is not None:
         with _at(loaded, "train", "hold-out"):
-            make_split(section.hold_out, (), None, section.seed)  # whether it can be understood
+            make_hold_out(section.hold_out, (), None, section.seed)  # whether it can be understood
     given = {name: values.pop(key) for key, name in _LORA.items()}
     lora, qlora = values.pop("lora"), values.pop("qlora")
     values["lora"] = _lora(loaded, lora or qlora, qlora, given)
@@ -217,10 +216,12 @@ def _lora(loaded: Loaded, wanted: bool, quantize: bool, given: dict[str, Any]) -
     return LoraSettings(quantize=quantize, **given)
 
 
-def _work(recipe: Recipe, loaded: Loaded, manager: PluginManager, values: Mapping[str, Any]) -> tuple[Work, int | None]:
+def _pipeline(
+    recipe: Recipe, loaded: Loaded, manager: PluginManager, values: Mapping[str, Any]
+) -> tuple[Pipeline, int | None]:
     """Build trainer, formatter and labeler with their options, and load the student's tokenizer."""
     from distill.dataset.findings import Findings
-    from distill.dataset.pipeline import make_work
+    from distill.dataset.pipeline import make_pipeline
     from distill.models.load import max_positions
     from distill.training.lora import check_quantization
 
@@ -241,8 +242,10 @@ def _work(recipe: Recipe, loaded: Loaded, manager: PluginManager, values: Mappin
     names = ("student", "formatter", "formatter_options", "labeler", "labeler_options", "turns", "data_format")
     student, formatter, format_options, labeler, label_options, turns, data_format = (values[name] for name in names)
     with _at(loaded, "train", "student"):
-        work = make_work(student, manager, formatter, format_options, labeler, label_options, turns, data_format)
-        return work, section.max_length or max_positions(work.ref)
+        pipeline = make_pipeline(
+            student, manager, formatter, format_options, labeler, label_options, turns, data_format
+        )
+        return pipeline, section.max_length or max_positions(pipeline.ref)
 
 
 @contextmanager

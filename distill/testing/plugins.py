@@ -9,7 +9,7 @@ from typing import Any
 
 from distill import hookspecs
 from distill.collection import make_teacher
-from distill.errors import UsageError, unknown_name
+from distill.errors import PluginError, UsageError, unknown_name
 from distill.plugins import PluginManager, PluginRecord, make_plugin_manager
 from distill.testing.checks import Check, Outcome, broken, run_checks
 from distill.testing.formatters import formatter_checks
