@@ -41,12 +41,13 @@ for name in sys.argv[1:]:
 
 _DEVICES = """
 import json, torch
+from distill.models.device import best_device
 found = []
 if torch.cuda.is_available():
     for n in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(n)
         found.append({"name": torch.cuda.get_device_name(n), "free": free, "total": total})
-kind = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+kind = best_device()
 bf16 = torch.cuda.is_bf16_supported() if kind == "cuda" else None
 print(json.dumps({"kind": kind, "gpus": found, "bf16": bf16, "threads": torch.get_num_threads()}))
 """
@@ -176,7 +177,9 @@ def _devices() -> Iterator[Probe]:
 
 
 def _disk() -> Iterator[Probe]:
-    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub")
+    from huggingface_hub import constants
+
+    hub = Path(constants.HF_HUB_CACHE)
     for name, path in (("working folder", Path.cwd()), ("distill's cache", cache_dir()), ("models' cache", hub)):
         path = path.expanduser()
         there = next(one for one in (path, *path.parents) if one.exists())

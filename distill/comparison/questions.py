@@ -11,6 +11,7 @@ from typing import Any
 from distill.encode.encoder import Encoder
 from distill.errors import DataError
 from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.trainable import untrainable, untrainable_answer
 from distill.types import Message, Transcript
 
 
@@ -75,12 +76,12 @@ def read_questions(paths: Sequence[Path], data_format: str | None = None, limit:
     taken = list(islice(transcripts, limit))
     for number, transcript in enumerate(taken):
         source = str(transcript.source or transcript.id)
-        if reason := _unusable(transcript):
-            skipped.append({"source": source, "reason": reason})
+        if found := untrainable(transcript):
+            skipped.append({"source": source, "reason": found.reason})
             continue
         for question in _answers(transcript, number):
-            if reason := _no_answer(question.answer):
-                skipped.append({"source": source, "reason": f"message {len(question.messages)}: {reason}"})
+            if found := untrainable_answer(question.answer):
+                skipped.append({"source": source, "reason": f"message {len(question.messages)}: {found.reason}"})
             elif question.answer.train:
                 questions.append(question)
     return HeldOut(taken, questions, skipped)
@@ -93,24 +94,6 @@ def _answers(transcript: Transcript, number: int) -> Iterator[Question]:
         if message.role == "assistant":
             yield Question(transcript, number, turn, transcript.messages[:at], message)
             turn += 1
-
-
-def _unusable(transcript: Transcript) -> str | None:
-    """Why nothing can be asked of a conversation; for the reasons for which it would not be trained."""
-    answers = [message for message in transcript.messages if message.role == "assistant"]
-    if transcript.metadata.get("finish_reason") == "length":
-        return "the answer was cut at the teacher's length limit"
-    if not answers:
-        return "no assistant message"
-    if not any(message.train for message in answers):
-        return "every assistant message has weight 0"
-    return None
-
-
-def _no_answer(message: Message) -> str | None:
-    if (message.content or "").strip() or message.tool_calls:
-        return None
-    return "the answer is a refusal" if message.refusal else "the answer is empty"
 
 
 @dataclass(frozen=True, slots=True)

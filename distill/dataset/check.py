@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,8 +12,8 @@ from distill.dataset.findings import Findings
 from distill.dataset.pipeline import Work
 from distill.errors import DataError
 from distill.transcripts.dialects import read_transcripts
-from distill.transcripts.rows import message_to_dict
-from distill.types import Message, Transcript
+from distill.transcripts.digest import messages_digest, prompt_digest
+from distill.types import Transcript
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ def _look(transcripts: Iterable[Transcript], held_out: dict[bytes, str], finding
             findings.add("role-order", where, strange)
         if transcript.messages[-1].role == "user":
             findings.add("ends-on-user", where)
-        digest = _digest(transcript.messages)
+        digest = messages_digest(transcript.messages)
         if digest in seen:
             findings.add("duplicate", where, f"as {seen[digest]}")
         else:
@@ -125,19 +123,3 @@ def _prompts(paths: Sequence[Path]) -> dict[bytes, str]:
         for transcript in transcripts:
             found.setdefault(prompt_digest(transcript), str(transcript.source))
     return found
-
-
-def prompt_digest(transcript: Transcript) -> bytes:
-    """A digest of what the user asks first, in whatever case and spacing: the same question is a leak in any form."""
-    asked = []
-    for message in transcript.messages:
-        if message.role == "assistant":
-            break
-        if message.role == "user":
-            asked.append(" ".join((message.content or "").casefold().split()))
-    return hashlib.blake2b("\0".join(asked).encode(), digest_size=16).digest()
-
-
-def _digest(messages: Sequence[Message]) -> bytes:
-    rows = [message_to_dict(message) for message in messages]
-    return hashlib.blake2b(json.dumps(rows, sort_keys=True).encode(), digest_size=16).digest()

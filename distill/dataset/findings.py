@@ -124,6 +124,11 @@ CODES: dict[str, Code] = {
         "an answer was cut at the teacher's token limit; the row is not trained",
         "collect it again with a higher --max-tokens",
     ),
+    "unknown-finish": Code(
+        "warning",
+        "an answer's finish reason is not known to be a good one; the row is not trained",
+        "collect it again; or remove the finish reason from the row, if the answer is whole",
+    ),
     "overlong": Code(
         "error", "a row is longer than the student can take", "--max-length, or --overlong drop, or --overlong truncate"
     ),

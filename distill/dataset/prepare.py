@@ -16,6 +16,7 @@ from distill.encode.encoder import Encoder, text_of
 from distill.errors import DataError, DistillError, PluginError
 from distill.plugins import one_line
 from distill.protocols import Labeler
+from distill.transcripts.trainable import untrainable, untrainable_answer
 from distill.types import IGNORE_INDEX, Encoded, Example, Message, Segment, Transcript
 
 Overlong = Literal["error", "drop", "truncate"]
@@ -175,20 +176,12 @@ def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
         DataError: nothing of it can be trained; says why.
     """
     messages, tools = transcript.messages, transcript.tools
-    if transcript.metadata.get("finish_reason") == "length":
-        raise _Unfit("cut-answer", "the answer was cut at the teacher's length limit")
-    answers = [turn for turn, message in enumerate(messages) if message.role == "assistant"]
-    if not answers:
-        raise _Unfit("no-answer", "no assistant message")
-    turns = [turn for turn in answers if messages[turn].train]
-    if not turns:
-        raise _Unfit("weight-0", "every assistant message has weight 0")
+    if found := untrainable(transcript):
+        raise _Unfit(found.code, found.reason)
+    turns = [turn for turn, message in enumerate(messages) if message.role == "assistant" and message.train]
     for turn in turns:
-        if (messages[turn].content or "").strip() or messages[turn].tool_calls:
-            continue
-        if messages[turn].refusal:
-            raise _Unfit("refused-answer", f"message {turn}: the answer is a refusal")
-        raise _Unfit("empty-answer", f"message {turn}: the answer is empty")
+        if found := untrainable_answer(messages[turn]):
+            raise _Unfit(found.code, f"message {turn}: {found.reason}")
     segments, shape = encoder.segments(messages, tools), encoder.shape(messages, tools)
     if _all_as_at_inference(segments, shape, turns, transcript, encoder):
         return [_Rendered(transcript, segments, frozenset(turns), shape)]

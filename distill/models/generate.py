@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.encode.encoder import Encoder
+from distill.encode.tokenizer import prepare_tokenizer
+from distill.models.device import best_device
 from distill.models.load import load_model, load_tokenizer
-from distill.models.student import grow_embeddings, prepare_tokenizer
+from distill.models.special_tokens import grow_embeddings
 from distill.types import Message
 
 if TYPE_CHECKING:
@@ -236,14 +238,6 @@ class _Pieces:
         if len(text) > len(self._shown) and text.startswith(self._shown):
             piece, self._shown = text[len(self._shown) :], text
             self._show(piece)
-
-
-def best_device() -> str:
-    """The accelerator of this machine, or `cpu`."""
-    import torch
-
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return str(found) if found is not None else "cpu"
 
 
 def _dtype(device: str | None) -> Any:

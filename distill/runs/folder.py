@@ -127,8 +127,7 @@ class RunFolder:
         return whole_folder(self.paths.model)
 
     def saving_adapter(self) -> AbstractContextManager[Path]:
-        """As `saving_student`, for a LoRA adapter; it replaces that of a training killed before its student was saved.
-        """
+        """As `saving_student`, for a LoRA adapter; one left by a training that was killed is replaced."""
         shutil.rmtree(self.paths.adapter, ignore_errors=True)
         return whole_folder(self.paths.adapter)
 

@@ -52,8 +52,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """The student before training: its name, and a hash of its weights; None for a Hub model, whose name stands for it.
-    """
+    """The student before training: its name, and a hash of its weights; None for a Hub model."""
 
     name: str
     sha256: str | None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from distill.errors import DataError, DistillError, UsageError
 from distill.files.jsonl import read_rows
@@ -164,7 +164,7 @@ class Run:
         """The logged steps as a data frame."""
         import pandas
 
-        return pandas.DataFrame(self.metrics())
+        return cast("pandas.DataFrame", pandas.DataFrame(self.metrics()))
 
 
 def open_run(path: str | Path) -> Run:

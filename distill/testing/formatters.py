@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from distill.encode.encoder import Encoder, text_of
+from distill.encode.tokenizer import prepare_tokenizer
 from distill.errors import DataError
-from distill.models.student import prepare_tokenizer
 from distill.protocols import Formatter, ShapedFormatter
 from distill.testing.checks import Check, Remark, assert_all, broken
 from distill.testing.conversations import CONVERSATIONS, HOSTILE, PLAIN, TOOL, TOOL_CALLS

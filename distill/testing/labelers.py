@@ -8,8 +8,8 @@ from functools import cached_property
 
 from distill.dataset.formats import make_formatter
 from distill.encode.encoder import Encoder
+from distill.encode.tokenizer import prepare_tokenizer
 from distill.errors import DataError
-from distill.models.student import prepare_tokenizer
 from distill.plugins import make_plugin_manager
 from distill.protocols import CollatingLabeler, Labeler
 from distill.testing.checks import Check, assert_all, broken

@@ -14,7 +14,8 @@ from pathlib import Path
 from distill.dataset.collate import PaddingCollator
 from distill.dataset.formats import make_formatter
 from distill.dataset.prepare import prepare
-from distill.models.student import prepare_tokenizer, set_special_ids
+from distill.encode.tokenizer import prepare_tokenizer
+from distill.models.special_tokens import set_special_ids
 from distill.plugins import make_plugin_manager
 from distill.protocols import Trainer, TrainJob
 from distill.testing.checks import Check, assert_all, broken

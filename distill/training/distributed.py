@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from distill.errors import DistillError
+from distill.models.device import best_device
 
 _PATIENCE = timedelta(hours=2)
 """How long a process waits for the others: the first one may have much to tokenize."""
@@ -47,8 +48,7 @@ class World:
             return numbers
         import torch
 
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-        tensor = torch.tensor(numbers, dtype=torch.int64, device=device)
+        tensor = torch.tensor(numbers, dtype=torch.int64, device=best_device())
         torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
         return tuple(tensor.tolist())
 
@@ -102,7 +102,7 @@ def join_world() -> Iterator[World]:
     import torch
     from accelerate import PartialState
 
-    cpu = not torch.accelerator.is_available()
+    cpu = best_device() == "cpu"
     if cpu:
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # else accelerate takes each process for a training alone
     owned = not torch.distributed.is_initialized()

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.dataset.table import Examples
+from distill.models.device import best_device
 from distill.models.load import model_config, quiet
+from distill.runs.report import MemoryEstimate
 from distill.training.batching import batch_sampler
 from distill.training.kernels.gelu import fused_gelu
 from distill.training.kernels.supervised_head import CHUNK_LOGITS
 from distill.training.lora import add_adapter
-from distill.training.settings import Estimate, TrainSettings
+from distill.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +79,7 @@ def estimate(
     vocabulary: int,
     new_tokens: Sequence[int],
     checkpoints: int,
-) -> Estimate:
+) -> MemoryEstimate:
     """Estimate a training's memory and disk.
 
     Args:
@@ -94,7 +96,7 @@ def estimate(
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     options = settings.trainer_options
-    device = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+    device = best_device()
     config = model_config(ref)
     with quiet():
         with torch.device("meta"):
@@ -125,7 +127,7 @@ def estimate(
         activations = int(activations * _HOLES)
     checkpoint = 4 * trained + optimizer
     saved = 4 * parameters
-    return Estimate(
+    return MemoryEstimate(
         parameters=parameters,
         trained_parameters=trained,
         weights=weights,

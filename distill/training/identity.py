@@ -13,6 +13,7 @@ from typing import Any
 from distill.dataset.table import Examples
 from distill.errors import DistillError
 from distill.files.atomic import sha256_of, utc_now
+from distill.models.device import best_device
 from distill.plugins import PluginManager
 from distill.runs.manifest import (
     BaseModel,
@@ -60,7 +61,7 @@ def describe(
         settings=resolved_settings(settings, origins),
         plugins={kind: _owner(manager, kind, getattr(settings, kind)) for kind in _KINDS},
         versions=versions(),
-        device=Device(_device(), processes),
+        device=Device(best_device(), processes),
         student=BaseModel(settings.student, digest_of_model(ref)),
         data=tuple(DataFile(str(path), sha256_of(path)) for path in settings.data),
         examples=ExampleSet(report.examples, examples.digest() if examples is not None else None),
@@ -157,12 +158,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _device() -> str:
-    import torch
-
-    return torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
 
 
 def digest_of_model(ref: str, files: Sequence[str] = ("config.json", "*.safetensors")) -> str | None:

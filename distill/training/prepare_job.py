@@ -16,10 +16,11 @@ from distill.errors import DataError, DistillError
 from distill.models.load import max_positions
 from distill.plugins import PluginManager
 from distill.protocols import Labeler, Trainer
+from distill.runs.report import MemoryEstimate, TrainReport
 from distill.specs import make_options
 from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
-from distill.training.settings import Estimate, TrainReport, TrainSettings
+from distill.training.settings import TrainSettings
 from distill.transcripts.hold_out import Split, make_split
 
 
@@ -87,7 +88,7 @@ def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) 
     return Ready(trainer, work.ref, work.encoder, work.new_tokens, work.labeler, prepared, report, work.split)
 
 
-def estimate_of(ready: Ready, settings: TrainSettings, note: Callable[[str], None]) -> Estimate | None:
+def estimate_of(ready: Ready, settings: TrainSettings, note: Callable[[str], None]) -> MemoryEstimate | None:
     """Estimate the training's memory and disk; None, with a note why, where this student cannot be seen through."""
     try:
         return estimate(

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.dataset.check import prompt_digest
 from distill.errors import DataError, UsageError
 from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.digest import prompt_digest
 from distill.types import Transcript
 
 _WAYS = "give a share of the conversations, e.g. 10%, or how many, e.g. 50"

@@ -10,7 +10,7 @@ import pytest
 from distill import IGNORE_INDEX, DataError, Message, UsageError, make_formatter
 from distill.builtin.labelers.completion_only import CompletionOnlyCollator, completion_only_labels
 from distill.dataset.formats import make_labeler
-from distill.models.student import prepare_tokenizer
+from distill.encode.tokenizer import prepare_tokenizer
 from distill.testing import bloom_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
 

@@ -15,7 +15,7 @@ from distill.dataset.formats import make_labeler
 from distill.dataset.pipeline import Work
 from distill.dataset.prepare import prepare
 from distill.dataset.table import Examples
-from distill.models.student import prepare_tokenizer
+from distill.encode.tokenizer import prepare_tokenizer
 from distill.testing import bloom_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
 from distill.transcripts.dialects import read_transcripts

@@ -12,7 +12,7 @@ from distill.dataset.formats import make_labeler
 from distill.dataset.prepare import prepare
 from distill.dataset.verify import added_system_prompt
 from distill.encode.encoder import Encoder
-from distill.models.student import prepare_tokenizer
+from distill.encode.tokenizer import prepare_tokenizer
 from distill.testing import bloom_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
 

@@ -18,8 +18,8 @@ from distill.dataset.prepare import prepare
 from distill.dataset.preview import Place, places, show
 from distill.dataset.preview_page import PageSummary, histogram, write_page
 from distill.encode.encoder import Encoder
+from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.load import load_tokenizer
-from distill.models.student import prepare_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
 from distill.training import TrainSettings, train
 from distill.transcripts.dialects import read_transcripts

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from distill import DataError, Message, PluginError, Segment, make_formatter
 from distill.encode.encoder import Encoder
-from distill.models.student import prepare_tokenizer
+from distill.encode.tokenizer import prepare_tokenizer
 from distill.testing.tokenizers import EXACT, TOKENIZERS
 
 FORMATS = ("chat-template", "special-tokens")

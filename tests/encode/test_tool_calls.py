@@ -11,7 +11,7 @@ from tool_templates import STUDENTS
 from distill import IGNORE_INDEX, DataError, Message, Transcript, make_formatter, make_plugin_manager
 from distill.dataset.formats import make_labeler
 from distill.dataset.prepare import prepare
-from distill.models.student import prepare_tokenizer
+from distill.encode.tokenizer import prepare_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
 
 MANAGER = make_plugin_manager(environ={"DISTILL_PLUGINS": ""})

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from run_folders import write_run
 
 from distill.cli.main import main
 from distill.errors import DistillError
@@ -46,7 +47,7 @@ def make_student(kind: str, folder: Path, rows: int = 3, **config) -> Path:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from distill.models.student import set_special_ids
+    from distill.models.special_tokens import set_special_ids
 
     tokenizer = tokenizer_of(KINDS[kind])
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
@@ -63,8 +64,7 @@ def make_student(kind: str, folder: Path, rows: int = 3, **config) -> Path:
     run = folder / "run"
     model.save_pretrained(run / "model")
     tokenizer.save_pretrained(run / "model")
-    (run / "run.json").write_text("{}")
-    return run
+    return write_run(run)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distill import make_formatter
-from distill.models.student import prepare_tokenizer
+from distill.encode.tokenizer import prepare_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from distill import DataError, DistillError, UsageError
 from distill.cli.main import main
 from distill.dataset import cache as room
-from distill.dataset.check import prompt_digest
 from distill.training import TrainSettings, train
 from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.digest import prompt_digest
 from distill.transcripts.hold_out import make_split, read_held_out
 from distill.types import Message, Transcript
 

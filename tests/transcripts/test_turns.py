@@ -11,7 +11,7 @@ from distill import IGNORE_INDEX, Message, Transcript, make_formatter
 from distill.cli.main import build_cli
 from distill.dataset.formats import make_labeler
 from distill.dataset.preview import show
-from distill.models.student import prepare_tokenizer
+from distill.encode.tokenizer import prepare_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
 from distill.transcripts.turns import choose_turns
 
