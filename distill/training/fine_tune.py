@@ -29,7 +29,7 @@ from distill.training.estimate import largest_batch
 from distill.training.failures import check_finite_row, check_finite_weights, clear_failures
 from distill.training.identity import check_same, describe
 from distill.training.lora import add_adapter, check_quantization, load_quantized, merge_adapter, merge_saved_adapter
-from distill.training.packing import PackingCollator, proved_packing, without_cache
+from distill.training.packing import PackingCollator, verify_packing, without_cache
 from distill.training.prepare_job import Ready, estimate_of, make_ready, memory_hint
 from distill.training.report import model_card, report_page
 from distill.training.settings import TrainSettings
@@ -232,7 +232,7 @@ def _collator(run: _Run, ready: Ready, model: PreTrainedModel) -> Collator:
     collate = collator_for(ready.labeler, ready.encoder.tokenizer.pad_token_id)
     if not run.settings.packing:
         return collate
-    reason = proved_packing(model, largest_batch(run.settings, ready.prepared.examples).longest)
+    reason = verify_packing(model, largest_batch(run.settings, ready.prepared.examples).longest)
     if reason is None:
         return PackingCollator(collate)
     run.note(f"warning: rows are padded, not packed: {type(model).__name__} {reason}")
