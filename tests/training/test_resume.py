@@ -206,12 +206,12 @@ def test_a_metrics_line_cut_by_a_kill_does_not_count(manager, student, stopped, 
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"learning_rate": 2e-3}, "learning_rate is 0.002, was 0.001"),
-        ({"epochs": 3}, "epochs is 3, was 2"),
-        ({"seed": 1}, "seed is 1, was 0"),
-        ({"labeler": "copy"}, 'labeler is "copy", was "masked"'),
-        ({"trainer_options": {"weight_decay": "0.1"}}, 'trainer_options is {"weight_decay": "0.1"}, was {}'),
-        ({"lora": LoraSettings()}, "lora is "),
+        ({"learning_rate": 2e-3}, "learning_rate changed (0.001 → 0.002)"),
+        ({"epochs": 3}, "epochs changed (2 → 3)"),
+        ({"seed": 1}, "seed changed (0 → 1)"),
+        ({"labeler": "copy"}, 'labeler changed ("masked" → "copy")'),
+        ({"trainer_options": {"weight_decay": "0.1"}}, 'trainer_options changed ({} → {"weight_decay": "0.1"})'),
+        ({"lora": LoraSettings()}, "lora changed (null → "),
     ],
 )
 def test_changed_settings_are_refused(manager, student, stopped, copied, changed, named):
