@@ -96,7 +96,6 @@ def estimate(
     process = _resident() + int(_TRAINING_LIBRARIES)  # before what only this function needs is imported
 
     import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
 
     device = best_device()
     config = model_config(ref)
@@ -107,14 +106,7 @@ def estimate(
             if settings.lora is not None:
                 model = add_adapter(model, settings.lora, new_tokens, prepare=False)
         counts = [(weight.numel(), weight.nbytes, weight.requires_grad) for weight in model.parameters()]
-        fake = FakeTensorMode()
-        with fake, torch.device(device):
-            # Without adapters: they keep the inputs that the layers' own gradients would need.
-            student = _empty_student(config, vocabulary)
-        half = plan.precision != "float32"
-        autocast = torch.autocast(device, dtype=getattr(torch, plan.precision) if half else None, enabled=half)
-        with fused_gelu(student), fake, torch.device(device), autocast:
-            activations = _activations(student, batch, plan.checkpointing)
+        activations = _activations(config, vocabulary, batch, plan, device)
     parameters = sum(number for number, _, _ in counts)
     trained = sum(number for number, _, grad in counts if grad)
     weights = sum(size for _, size, _ in counts)
@@ -156,7 +148,24 @@ def _empty_student(config: Any, vocabulary: int) -> PreTrainedModel:
     return model
 
 
-def _activations(model: PreTrainedModel, batch: Batch, checkpointing: bool) -> int:
+def _activations(config: Any, vocabulary: int, batch: Batch, plan: TrainPlan, device: str) -> int:
+    """Bytes that the student keeps for its backward pass.
+
+    Without adapters: they keep the inputs that the layers' own gradients would need.
+    """
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    fake = FakeTensorMode()
+    with fake, torch.device(device):
+        student = _empty_student(config, vocabulary)
+    half = plan.precision != "float32"
+    autocast = torch.autocast(device, dtype=getattr(torch, plan.precision) if half else None, enabled=half)
+    with fused_gelu(student), fake, torch.device(device), autocast:
+        return _kept_by_forward(student, batch, plan.checkpointing)
+
+
+def _kept_by_forward(model: PreTrainedModel, batch: Batch, checkpointing: bool) -> int:
     """Bytes that a forward pass keeps for the backward pass, without those of the LM head.
 
     With checkpointing only each layer's input is kept, and one layer's activations at a time.
