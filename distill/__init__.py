@@ -18,7 +18,6 @@ from distill.protocols import (
     Collator,
     Formatter,
     Labeler,
-    ShapedFormatter,
     Teacher,
     Trainer,
     TrainJob,
@@ -35,6 +34,7 @@ from distill.types import (
     Params,
     Prompt,
     Request,
+    Role,
     Segment,
     Source,
     TrainResult,
@@ -64,6 +64,8 @@ _LAZY = {
     "supervised_only": "distill.training.kernels.supervised_head",
 }
 
+_DEPRECATED = {"ShapedFormatter": "Formatter"}  # name → what to use; gone in the next release
+
 __all__ = [
     "IGNORE_INDEX",
     "ROLES",
@@ -91,8 +93,8 @@ __all__ = [
     "PluginManager",
     "Prompt",
     "Request",
+    "Role",
     "Segment",
-    "ShapedFormatter",
     "Source",
     "Teacher",
     "TeacherError",
@@ -126,4 +128,9 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _DEPRECATED:
+        import warnings
+
+        warnings.warn(f"distill.{name} is deprecated, use distill.{_DEPRECATED[name]}", DeprecationWarning, 2)
+        return globals()[_DEPRECATED[name]]
     raise AttributeError(f"module 'distill' has no attribute {name!r}")

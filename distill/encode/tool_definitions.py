@@ -1,4 +1,4 @@
-"""Tool definitions stand in a prompt as template text: what their strings may not hold."""
+"""Tool definitions are rendered as template text, so their strings may not spell control tokens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def refuse_control_tokens(tools: Sequence[Mapping[str, Any]], holds_control: Cal
             if holds_control(text):
                 raise DataError(f"tool definition {number} spells out a control token of this student: {text[:60]!r}")
             if has_half_surrogate(text):
-                raise DataError(f"tool definition {number} has half a surrogate pair, which is no text")
+                raise DataError(f"tool definition {number} has a lone surrogate (invalid Unicode)")
 
 
 def _strings(value: Any) -> Iterator[str]:

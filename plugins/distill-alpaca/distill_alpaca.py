@@ -54,16 +54,6 @@ class Alpaca:
         words = {name: json.dumps(word, ensure_ascii=False) for name, word in words.items()}
         return "".join(f"{{% set {name} = {word} %}}" for name, word in words.items()) + TEMPLATE
 
-    def shape(
-        self,
-        messages: Sequence[distill.Message],
-        tokenizer: PreTrainedTokenizerFast,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-    ) -> tuple[str, ...]:
-        """The roles: nothing else decides, which makes preparing data faster; see `distill.ShapedFormatter`."""
-        return tuple([message.role for message in messages])
-
     def segments(
         self,
         messages: Sequence[distill.Message],

@@ -40,16 +40,6 @@ class Zephyr:
             return TEMPLATE
         return "{% set eos_token = '" + _end(tokenizer) + "' %}" + TEMPLATE  # Jinja is given none to print
 
-    def shape(
-        self,
-        messages: Sequence[distill.Message],
-        tokenizer: PreTrainedTokenizerFast,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-    ) -> tuple[str, ...]:
-        """The roles: nothing else decides, which makes preparing data faster; see `distill.ShapedFormatter`."""
-        return tuple([message.role for message in messages])
-
     def segments(
         self,
         messages: Sequence[distill.Message],

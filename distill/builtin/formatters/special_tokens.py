@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,16 +64,6 @@ class SpecialTokens:
             "EOS": _eos(tokenizer),
         }
         return re.sub("|".join(words), lambda match: json.dumps(words[match[0]], ensure_ascii=False), _TEMPLATE)
-
-    def shape(
-        self,
-        messages: Sequence[Message],
-        tokenizer: PreTrainedTokenizerFast,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-    ) -> Hashable:
-        """The roles: nothing else decides; see `distill.ShapedFormatter`."""
-        return tuple([message.role for message in messages])
 
     def segments(
         self,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from jinja2 import nodes
 
-# What a conversation's shape says of a message (see `ChatTemplate.shape`); all else of a message is its text.
+# What a conversation's shape says of a message (see `_shape` in `chat_template`); all else of a message is its text.
 _SHAPE = {"role", "name", "tool_call_id", "tool_calls"}
 _TYPE_TESTS = {"defined", "undefined", "none", "string", "mapping", "sequence", "iterable"}
 _TRIMS = {"strip", "lstrip", "rstrip"}
@@ -46,7 +46,8 @@ class _Reading:
         from jinja2 import nodes
 
         self._n = nodes
-        self._messages, self._texts = {"messages"}, set()
+        self._messages: set[str] = {"messages"}
+        self._texts: set[str] = set()
         self._parents = {child: node for node in _walk(tree) for child in node.iter_child_nodes()}
         self._tree = tree
 
