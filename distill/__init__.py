@@ -44,6 +44,8 @@ from distill.types import (
 if TYPE_CHECKING:
     from distill.encode.encoder import Encoder
     from distill.models.generate import ChatModel
+    from distill.training.batching import data_loader as data_loader
+    from distill.training.kernels import fast_training as fast_training
 
 __version__ = "0.1.0"
 
@@ -60,11 +62,19 @@ _LAZY = {
     "has_half_surrogate": "distill.files.text",
     "hushed": "distill.models.load",
     "data_loader": "distill.training.batching",
+    "fast_training": "distill.training.kernels",
     "fused_gelu": "distill.training.kernels.gelu",
     "supervised_only": "distill.training.kernels.supervised_head",
 }
 
-_DEPRECATED = {"ShapedFormatter": "Formatter"}  # name → what to use; gone in the next release
+_DEPRECATED = {
+    "ShapedFormatter": "use distill.Formatter",
+    "fused_gelu": "use distill.fast_training(model)",
+    "supervised_only": "use distill.fast_training(model)",
+}
+"""Names that work for one more release, with a DeprecationWarning: name → what to do instead."""
+
+_RENAMED = {"ShapedFormatter": "Formatter"}
 
 __all__ = [
     "IGNORE_INDEX",
@@ -109,7 +119,7 @@ __all__ = [
     "clean_surrogates",
     "convert_model",
     "data_loader",
-    "fused_gelu",
+    "fast_training",
     "has_half_surrogate",
     "hookimpl",
     "hushed",
@@ -118,19 +128,19 @@ __all__ = [
     "message_to_dict",
     "pad_batch",
     "read_transcripts",
-    "supervised_only",
     "unknown_name",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _DEPRECATED:
+        import warnings
+
+        warnings.warn(f"distill.{name} is deprecated: {_DEPRECATED[name]}", DeprecationWarning, stacklevel=2)
     if name in _LAZY:
         import importlib
 
         return getattr(importlib.import_module(_LAZY[name]), name)
-    if name in _DEPRECATED:
-        import warnings
-
-        warnings.warn(f"distill.{name} is deprecated, use distill.{_DEPRECATED[name]}", DeprecationWarning, 2)
-        return globals()[_DEPRECATED[name]]
+    if name in _RENAMED:
+        return globals()[_RENAMED[name]]
     raise AttributeError(f"module 'distill' has no attribute {name!r}")

@@ -230,7 +230,9 @@ def _before(segments: Sequence[Segment], turn: int) -> str:
 def _decode(encoder: Encoder, encoded: Encoded) -> str:
     """The text that the assistant's tokens stand for."""
     marks = zip(encoded.input_ids, encoded.assistant_mask, strict=True)
-    return encoder.tokenizer.decode([token for token, wrote in marks if wrote], skip_special_tokens=False)
+    written = [token for token, wrote in marks if wrote]
+    text: str = encoder.tokenizer.decode(written, skip_special_tokens=False)
+    return text
 
 
 def _controls(encoder: Encoder, messages: Sequence[Message]) -> list[int]:
@@ -242,4 +244,5 @@ def _controls(encoder: Encoder, messages: Sequence[Message]) -> list[int]:
 def _saved(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], prompt: bool) -> str:
     """What the chat template that is saved with the student renders."""
     rows = [message_to_dict(message) for message in messages]
-    return tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=prompt)
+    text: str = tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=prompt)
+    return text

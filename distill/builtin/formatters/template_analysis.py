@@ -88,7 +88,8 @@ class _Reading:
             return parent.name in ("length", "count") or (parent.name in _ITEMS and self._message(parent))
         if isinstance(parent, n.Operand):
             compare = self._parents[parent]
-            return parent.op in ("in", "notin") and isinstance(compare.expr, n.Const)  # 'tool_calls' in message
+            constant = isinstance(compare, n.Compare) and isinstance(compare.expr, n.Const)
+            return parent.op in ("in", "notin") and constant  # 'tool_calls' in message
         return self._either(node, self._message, self._messages) or isinstance(parent, (n.If, n.And, n.Or, n.Not))
 
     def _text(self, node: nodes.Node) -> bool:
