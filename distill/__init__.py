@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from distill.encode.text_format import TextFormat
 from distill.errors import DataError, DistillError, PluginError, TeacherError, UsageError, unknown_name
 from distill.hookspecs import hookimpl
 from distill.plugins import PluginManager, make_plugin_manager
@@ -109,6 +110,7 @@ __all__ = [
     "Teacher",
     "TeacherError",
     "TeacherSpec",
+    "TextFormat",
     "TrainJob",
     "TrainResult",
     "Trainer",

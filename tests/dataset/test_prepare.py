@@ -59,7 +59,7 @@ def test_every_row_is_accounted_for(encoder, manager, labeler):
     assert reasons["data.jsonl:3"] == "message 1: the answer is empty"
     assert "length limit" in reasons["data.jsonl:4"]
     assert "weight 0" in reasons["data.jsonl:5"]
-    assert "no tool messages" in reasons["?"]
+    assert "no tools" in reasons["?"]
 
 
 @pytest.mark.parametrize("labeler", LABELERS)
