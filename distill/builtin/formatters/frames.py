@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from distill import Message, Segment, has_half_surrogate
+from distill import Message, Segment, has_lone_surrogate
 from distill.builtin.formatters.sentinels import Leaf, Row
 
 _FIELDS = {"content": "content", "reasoning": "reasoning_content"}
@@ -67,7 +67,7 @@ def is_plain(messages: Sequence[Message]) -> bool:
 def _is_plain(text: str) -> bool:
     if not text or text.isspace() or "</think>" in text:
         return False
-    return text.isascii() or not has_half_surrogate(text)
+    return text.isascii() or not has_lone_surrogate(text)
 
 
 def make_frame(

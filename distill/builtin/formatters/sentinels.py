@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from distill import DataError, Message, Role, Segment, has_half_surrogate, message_to_dict
+from distill import DataError, Message, Role, Segment, has_lone_surrogate, message_to_dict
 
 # Letters and digits only: survives trimming, escaping and JSON in any template.
 _PLACEHOLDER = re.compile(r"distillQ7x(\d+)x7Q")
@@ -183,7 +183,7 @@ class Blanks:
         return blank
 
     def _take(self, text: str, index: int, role: Role, kind: Kind) -> str:
-        if has_half_surrogate(text):
+        if has_lone_surrogate(text):
             raise DataError(f"message {index} has a lone surrogate (invalid Unicode)")
         self.leaves.append(Leaf(text, index, role, kind))
         return f"distillQ7x{len(self.leaves) - 1}x7Q"
