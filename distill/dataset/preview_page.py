@@ -8,23 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from distill.dataset.cache import prepare_data
 from distill.dataset.pipeline import Pipeline
 from distill.dataset.preview import Place, ShownRow, places
 from distill.encode.encoder import Encoder
-from distill.errors import DistillError, UsageError
-from distill.files.atomic import whole_file
-from distill.files.text import printable
+from distill.pages import check_page_target, page_stream, write_page
+from distill.pages.charts import histogram
 from distill.transcripts.sources import Data
 from distill.types import IGNORE_INDEX
 
-if TYPE_CHECKING:
-    from jinja2 import Template
-    from markupsafe import Markup
-
-_BINS = 24
 _BROKEN = "\ufffd"  # how a part of a character decodes
 _PARTS = 8  # the most tokens that a character is looked for in
 
@@ -90,26 +83,7 @@ def summarise(data: Data, pipeline: Pipeline) -> PageSummary:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """A bar of the histogram: examples of `low` to `high` tokens, and those with so many trained ones."""
-
-    low: int
-    high: int
-    rows: int
-    trained: int
-
-
-def histogram(summary: PageSummary) -> list[Bin]:
-    """The lengths of the examples, and how many of their tokens are trained, in bins of equal width."""
-    longest = max(summary.lengths, default=0)
-    width = max(1, -(-(longest + 1) // _BINS))
-    rows = Counter(length // width for length in summary.lengths)
-    trained = Counter(count // width for count in summary.trained)
-    return [Bin(n * width, (n + 1) * width - 1, rows[n], trained[n]) for n in range(longest // width + 1)]
-
-
-def write_page(
+def write_preview(
     rows: Iterable[ShownRow], summary: PageSummary, encoder: Encoder, target: Path, about: Mapping[str, str]
 ) -> int:
     """Write the page; it appears whole, or not at all.
@@ -128,36 +102,12 @@ def write_page(
         UsageError: `target` is another file.
         DistillError: it cannot be written.
     """
-    check_target(target)
+    check_page_target(target)
     made = [_page_row(row, encoder) for row in rows]
     shown = made[-1].row.row if made else 0
-    page = _template().generate(about=about, summary=summary, bins=histogram(summary), shown=shown, rows=made)
-    try:
-        with whole_file(target) as file:
-            file.writelines(page)
-    except OSError as error:
-        raise DistillError(f"{target}: {error.strerror or error}", "give a file that can be written") from None
+    lengths = histogram({"tokens": summary.lengths, "trained": summary.trained}, "Tokens per example", "example")
+    write_page(target, page_stream("show", about=about, summary=summary, lengths=lengths, shown=shown, rows=made))
     return shown
-
-
-def check_target(target: Path) -> None:
-    """Replace only what looks like a page: a slip of the hand must not cost a file of transcripts.
-
-    Raises:
-        UsageError: `target` is another file.
-        DistillError: it cannot be read, or its folder is missing.
-    """
-    try:
-        with open(target, "rb") as file:
-            head = file.read(64)
-    except FileNotFoundError as error:
-        if not target.parent.is_dir():
-            raise DistillError(f"{target}: {error.strerror}", "make its folder first") from None
-        return
-    except OSError as error:
-        raise DistillError(f"{target}: {error.strerror or error}", "give a file to write to") from None
-    if head and not head.lstrip().lower().startswith(b"<!doctype html"):
-        raise UsageError(f"{target} is no web page; it was left as it is", "give another file to write to")
 
 
 def _page_row(row: ShownRow, encoder: Encoder) -> _PageRow:
@@ -195,27 +145,3 @@ def _hover(row: ShownRow, place: Place, at: int, end: int) -> str:
     if place.end_of_turn:
         who += ", end of turn"
     return f"token {at}: id {ids}, label {labels}\n{who}"
-
-
-def _visible(text: str) -> Markup:
-    """Text in which what cannot be seen is an escape of its own look, and a line break has a mark before it."""
-    from markupsafe import Markup, escape
-
-    shown = []
-    for char in text:
-        if char == "\n":
-            shown.append(Markup("<i>↵</i>\n"))
-        elif char.isprintable():
-            shown.append(escape(char))
-        else:
-            shown.append(Markup("<i>{}</i>").format(printable(char)))
-    return Markup("").join(shown)
-
-
-def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    words = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    environment = Environment(loader=PackageLoader("distill.pages"), autoescape=True, **words)
-    environment.filters["visible"] = _visible
-    return environment.get_template("show.html.jinja")
