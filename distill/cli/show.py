@@ -18,8 +18,8 @@ from distill.cli.options import (
 )
 from distill.cli.terminal import note, print_json, printable
 from distill.errors import DataError, UsageError
+from distill.options import parse_pairs
 from distill.plugins import PluginManager
-from distill.specs import parse_pairs
 from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def command(
         check_page_target(page)
         summary = summarise(data, pipeline)
         about = {"data": str(data), "student": student, "formatter": formatter, "labeler": labeler}
-        shown = write_preview(rows, summary, pipeline.encoder, page, about)
+        shown = write_preview(rows, summary, page, about)
         note(f"{page}: {shown} of {summary.rows} rows, {summary.skipped} of all would be skipped")
         return
     row = None
