@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from distill.collection import CollectSettings, collect
-from distill.comparison import CompareSettings, Comparison, as_json, compare
+from distill.comparison import CompareSettings, Comparison, compare
 from distill.comparison.page import comparison_page
 from distill.errors import UsageError
 from distill.files.atomic import sha256_of, whole_file
@@ -109,7 +109,7 @@ def quickstart(
         on_progress=on_progress,
     )
     with whole_file(out / "comparison.json") as file:
-        file.write(as_json(comparison, indent=2) + "\n")
+        file.write(comparison.to_json(indent=2) + "\n")
     report = out / "report.html"
     write_page(report, comparison_page(comparison, run))
     return QuickstartResult(str(run), str(report), round(time.monotonic() - began, 1), comparison)

@@ -88,7 +88,6 @@ def command(
     """
     from distill.collection import make_teacher
     from distill.comparison import CompareSettings, compare
-    from distill.comparison import as_json as json_of
     from distill.comparison.page import comparison_page
     from distill.pages import check_page_target, write_page
 
@@ -112,7 +111,7 @@ def command(
     if html is not None:
         write_page(html, comparison_page(comparison, run))
     if as_json:
-        click.echo(json_of(comparison))
+        click.echo(comparison.to_json())
     else:
         show(comparison, samples)
     return 0 if comparison.verdict == "better" else 1

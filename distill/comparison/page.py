@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.comparison.cost import collection_cost
-from distill.comparison.result import Comparison, Difference, Given, Interval, Metric, Sample, Verdict, Who
+from distill.comparison.result import Comparison, Difference, Interval, Metric, ModelAnswer, Sample, Verdict, Who
 from distill.comparison.verdict import number
 from distill.errors import DistillError
 from distill.files.jsonl import dumps
-from distill.pages import render_page
+from distill.pages import fragment, render_page
 from distill.pages.charts import curves, histogram, parts_bar, whisker
 from distill.pages.text_diff import Stretch, difference
 from distill.runs.run import open_run
@@ -55,7 +54,7 @@ class _Shown:
     """An answer on the page: its text marked against the teacher's, and how much of it is left out."""
 
     who: Who
-    given: Given
+    given: ModelAnswer
     stretches: Sequence[Stretch]
     left_out: int
 
@@ -99,6 +98,16 @@ def comparison_page(comparison: Comparison, run: Path) -> str:
         shown=shown,
         skipped=Counter(row["reason"] for row in comparison.skipped).most_common(_REASONS),
         reasons=_REASONS,
+    )
+
+
+def comparison_fragment(comparison: Comparison) -> str:
+    """What a notebook shows of a comparison: verdict, reasons, metrics."""
+    return fragment(
+        "compare",
+        comparison=comparison,
+        headline=VERDICTS[comparison.verdict],
+        lines=[_line(metric, comparison) for metric in comparison.metrics],
     )
 
 
@@ -161,14 +170,11 @@ def _training(run: Path) -> dict[str, Any] | None:
     """What the run folder tells of the training; None where it tells nothing."""
     try:
         opened = open_run(run)
-        costs, unknown = collection_cost(opened)
         curve = curves({"training": [(row["step"], row["loss"]) for row in opened.metrics() if "loss" in row]})
         return {
             "manifest": opened.manifest,
             "report": opened.report,
             "curve": curve,
-            "costs": costs,
-            "unknown": unknown,
         }
     except (DistillError, KeyError, TypeError, OSError):
         return None

@@ -247,7 +247,7 @@ def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
     }
 
     def do(target: Path) -> dict[str, Any]:
-        from distill.comparison import as_json, compare
+        from distill.comparison import compare
         from distill.comparison.page import comparison_page
         from distill.pages import write_page
 
@@ -255,7 +255,7 @@ def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
         found = compare(run, held_out, ready.manager, settings, **told)
         write_page(target.with_suffix(".html"), comparison_page(found, run))
         with whole_file(target) as file:
-            file.write(as_json(found, indent=1) + "\n")
+            file.write(found.to_json(indent=1) + "\n")
         return {"verdict": found.verdict, "reasons": list(found.reasons), "warnings": list(found.warnings)}
 
     def intact(record: Record) -> bool:

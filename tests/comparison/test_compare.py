@@ -13,8 +13,8 @@ from conftest import write_rows
 from distill import Answer, Message, NoOptions, TeacherError, UsageError
 from distill.cli.main import main
 from distill.collection import NamedTeacher
-from distill.comparison import CompareSettings, as_json, compare
-from distill.comparison.leakage import leaks
+from distill.comparison import CompareSettings, compare
+from distill.comparison.training_data import read_training_data
 from distill.runs.run import Run, open_run
 from distill.transcripts.dialects import read_transcripts
 
@@ -30,7 +30,7 @@ def figures(comparison, who: str) -> dict[str, float]:
 def test_a_student_that_copies_the_teacher_wins(copycat, chats, bloom, manager):
     told = []
     found = compare(copycat, [chats], manager, CompareSettings(**QUICK), on_progress=lambda *news: told.append(news))
-    assert found.verdict == "better" and "likelier" in found.reasons[0]
+    assert found.verdict == "better" and "more likely" in found.reasons[0]
     assert (found.conversations, found.questions, found.skipped) == (5, 6, [])
     student, base = figures(found, "student"), figures(found, "base")
     assert student["exact_match"] == student["chrf"] == student["agreement"] == student["stop_rate"] == 100
@@ -143,7 +143,7 @@ def test_what_cannot_be_used_is_named(copycat, tmp_path, manager):
     assert "no assistant message" in reasons["2"] and "message 1: the answer is empty" in reasons["3"]
     assert "cut" in reasons["5"]
     assert found.questions == 3 and found.conversations == 3
-    json.loads(as_json(found))
+    json.loads(found.to_json())
     with pytest.raises(Exception, match=r"nothing to ask: .*:1: no assistant message"):
         compare(copycat, [write_rows(tmp_path / "none.jsonl", chats[1:2])], manager)
 
@@ -153,13 +153,13 @@ def test_questions_that_were_trained_on_are_told(copycat, tmp_path):
     known = [("system", "Be kind."), ("user", '  how do you say "DOG"  in Spanish? '), ("assistant", "can")]
     data = write_rows(tmp_path / "held.jsonl", [fresh, known])
     held, run = list(read_transcripts(data)), open_run(copycat)
-    (warning,) = leaks(run, held)
+    (warning,) = read_training_data(run, held).leaks
     assert "1 of 2 held-out conversations begin with a prompt" in warning and f"{data}:2 as " in warning
-    assert leaks(run, held[:1]) == []
+    assert read_training_data(run, held[:1]).leaks == []
     for change, word in (({"file": str(tmp_path / "gone.jsonl")}, "is gone"), ({"sha256": "0"}, "has changed")):
         other = replace(run.manifest, data=(replace(run.data[0], **change),))
-        (warning,) = leaks(Run(copycat, other), held)
-        assert "could not be checked" in warning and word in warning
+        (warning,) = read_training_data(Run(copycat, other), held).leaks
+        assert "is not known" in warning and word in warning
 
 
 def test_held_out_conversations_of_the_run_are_the_default(copycat, chats, tmp_path, manager):
