@@ -44,10 +44,13 @@ class TeacherError(DistillError):
         hint: what to do about it.
         retryable: whether asking again may help (timeouts, 429, 5xx, broken connections).
         retry_after: seconds the server asked to wait, if it said so.
-        fatal: whether every further request would fail alike (wrong key, unknown model): the run stops at once.
+        fatal: whether every further request would fail alike (wrong key, unknown model). Before the first good answer
+            the run stops at once; after one, when many different rows in a row have met the same error.
         unreachable: whether no connection came about at all (a server that is not running).
         throttled: whether the server said that it is asked too much at a time (429): the collector asks less.
         maybe_paid: whether the request may have been paid for all the same (a timeout, a broken answer).
+        down: whether a gateway says that the server behind it is away (502, 503): where it says so of several rows,
+            the collector waits for the server instead of counting tries.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class TeacherError(DistillError):
         unreachable: bool = False,
         throttled: bool = False,
         maybe_paid: bool = False,
+        down: bool = False,
     ):
         super().__init__(message, hint)
         self.retryable = retryable
@@ -69,6 +73,7 @@ class TeacherError(DistillError):
         self.unreachable = unreachable
         self.throttled = throttled
         self.maybe_paid = maybe_paid
+        self.down = down
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], more: str = "") -> UsageError:

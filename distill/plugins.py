@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ import pluggy
 
 from distill import hookspecs
 from distill.errors import PluginError, unknown_name
+from distill.files.signals import kept_handlers
 from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
 
 if TYPE_CHECKING:
@@ -288,15 +288,8 @@ class PluginManager:
 @contextlib.contextmanager
 def _fenced() -> Iterator[None]:
     """Run a plugin's code: standard output belongs to the command's data, and Ctrl-C to the user."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        for number, handler in handlers.items():
-            changed = handler is not None and signal.getsignal(number) is not handler
-            if changed and threading.current_thread() is threading.main_thread():
-                signal.signal(number, handler)
+    with kept_handlers((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)), contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def _check_spec(kind: str, spec: Any) -> None:

@@ -67,7 +67,7 @@ class Plan:
         Yields:
             None for a row that needs no asking: thousands may follow each other.
         """
-        seen = IdSet(total)
+        seen = IdSet()
         for prompt in file.read(self.system, self.limit):
             for sample in range(self.samples):
                 id = row_id(self.teacher.name, self.sent, prompt, sample)
