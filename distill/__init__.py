@@ -12,6 +12,7 @@ from distill.errors import DataError, DistillError, PluginError, TeacherError, U
 from distill.hookspecs import hookimpl
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.protocols import (
+    BatchFileTeacher,
     BatchTeacher,
     Checkpoints,
     CollatingLabeler,
@@ -23,7 +24,7 @@ from distill.protocols import (
     Trainer,
     TrainJob,
 )
-from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, NoOptions, TeacherSpec, TrainerSpec
+from distill.specs import FormatterSpec, HTTPTeacherOptions, LabelerSpec, ModelSpec, NoOptions, TeacherSpec, TrainerSpec
 from distill.types import (
     IGNORE_INDEX,
     ROLES,
@@ -77,6 +78,7 @@ __all__ = [
     "IGNORE_INDEX",
     "ROLES",
     "Answer",
+    "BatchFileTeacher",
     "BatchTeacher",
     "ChatModel",
     "Checkpoints",
@@ -90,6 +92,7 @@ __all__ = [
     "Example",
     "Formatter",
     "FormatterSpec",
+    "HTTPTeacherOptions",
     "Labeler",
     "LabelerSpec",
     "Message",

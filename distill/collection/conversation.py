@@ -59,7 +59,8 @@ class Conversation:
     def request(self) -> Request:
         """The next thing to ask."""
         told = {"sample": self.sample, "turn": len(self.answers)}
-        return Request(tuple(self.messages), self.prompt.tools, self.params, told)
+        messages = as_teacher_sees(self.prompt.teacher_messages, self.messages)
+        return Request(messages, self.prompt.tools, self.params, told)
 
     def take(self, answer: Answer) -> None:
         """Take the answer to `request()`. A cut answer or one with tool calls ends the conversation.
@@ -81,6 +82,20 @@ class Conversation:
         self.done = self.cut or bool(message.tool_calls) or asked == len(self.prompt.followups)
         if not self.done:
             self.messages.append(self.prompt.followups[asked])
+
+
+def as_teacher_sees(teacher_messages: Sequence[Message], messages: Sequence[Message]) -> tuple[Message, ...]:
+    """A conversation with what only the teacher sees before it; two system messages become one."""
+    if not teacher_messages or teacher_messages[0].role != "system" or messages[0].role != "system":
+        system, rest = _system_first(messages) if teacher_messages else ((), tuple(messages))
+        return (*system, *teacher_messages, *rest)
+    both = f"{teacher_messages[0].content or ''}\n\n{messages[0].content or ''}"
+    return (Message("system", both), *teacher_messages[1:], *messages[1:])
+
+
+def _system_first(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    count = 1 if messages[0].role == "system" else 0
+    return tuple(messages[:count]), tuple(messages[count:])
 
 
 def _problem(answer: Answer) -> str | None:

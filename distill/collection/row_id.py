@@ -24,6 +24,7 @@ def all_params(params: Params, options: Any) -> dict[str, Any]:
             where they differ from their default.
     """
     found = {name: value for name, value in dataclasses.asdict(params).items() if value is not None}
+    found |= found.pop("extra")
     if "temperature" in found:
         found["temperature"] = float(found["temperature"])  # 0 and 0.0 are one temperature
     if dataclasses.is_dataclass(options):
@@ -44,10 +45,11 @@ def row_id(teacher: str, params: Mapping[str, Any], prompt: Prompt, sample: int)
     Args:
         teacher: the teacher's name and model, e.g. `openai:gpt-5-mini`.
         params: as `all_params` gives them.
-        prompt: its messages, followups and tools count; its own id, metadata and source do not.
+        prompt: its messages, followups, tools and what only the teacher sees count; its own id, metadata and source
+            do not.
         sample: which of several answers to the same prompt.
     """
-    key = {
+    key: dict[str, Any] = {
         "teacher": teacher,
         "params": params,
         "messages": [message_to_dict(message) for message in prompt.messages],
@@ -55,6 +57,8 @@ def row_id(teacher: str, params: Mapping[str, Any], prompt: Prompt, sample: int)
         "tools": list(prompt.tools),
         "sample": sample,
     }
+    if prompt.teacher_messages:
+        key["teacher_messages"] = [message_to_dict(message) for message in prompt.teacher_messages]
     canonical = json.dumps(key, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import jsonlines
 
@@ -59,7 +59,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[Source, dict[str, Any]]]:
         raise DataError(f"{path}: {error.strerror or error}") from None
 
 
-def parse_rows(lines: IO[bytes], name: str) -> Iterator[tuple[Source, dict[str, Any]]]:
+def parse_rows(lines: Iterable[bytes], name: str) -> Iterator[tuple[Source, dict[str, Any]]]:
     """As `read_rows`, from an open binary file that errors call `name`."""
     at = 0
 

@@ -171,7 +171,7 @@ class OpenAITeacher:
             body |= {"logprobs": True, "top_logprobs": options.logprobs}
         if options.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        return body | options.body
+        return body | options.body | dict(params.extra)
 
     def _message(self, message: Message) -> dict[str, Any]:
         """A message as servers take it back; DeepSeek's, for one, refused reasoning once and demands it now."""
