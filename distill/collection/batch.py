@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from distill.files.atomic import whole_file
 from distill.files.jsonl import Appender, dumps, parse_rows
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.protocols import BatchFileTeacher
-from distill.types import Answer, Request, Source
+from distill.types import Request, Source
 
 log = logging.getLogger("distill")
 

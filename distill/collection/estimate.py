@@ -82,7 +82,10 @@ def estimate(
 def _sent(job: Conversation, answer: int, bytes_per_token: int) -> int:
     """Tokens sent for a conversation: each turn sends all that was said before it once more."""
     sent, total = 0, 0
-    for turn in [(*job.prompt.teacher_messages, *job.prompt.messages), *([followup] for followup in job.prompt.followups)]:
+    for turn in [
+        (*job.prompt.teacher_messages, *job.prompt.messages),
+        *([followup] for followup in job.prompt.followups),
+    ]:
         sent += size_of(turn, () if total else job.prompt.tools) // bytes_per_token + TOKENS_PER_MESSAGE * len(turn)
         total += sent
         sent += answer

@@ -99,7 +99,11 @@ class PromptReader:
                 raise DataError(f"{source}: the row has `{key}`", "distill asks text: leave such rows out")
             if not self.allow_unknown:
                 near = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean `{near[0]}`? " if near else "a parameter goes into `params`, a note into `metadata`; "
+                hint = (
+                    f"did you mean `{near[0]}`? "
+                    if near
+                    else "a parameter goes into `params`, a note into `metadata`; "
+                )
                 raise DataError(f"{source}: unknown key `{key}`", f"{hint}--allow-unknown keeps it as metadata")
         return unknown
 
@@ -191,7 +195,8 @@ def _params(row: Mapping[str, Any], source: Source) -> dict[str, Any]:
         value = found.get(name)
         good = isinstance(value, kind) and not isinstance(value, bool) and (least is None or value >= least)
         if name in found and not good:
-            raise DataError(f"{source}: `{name}` is {value!r}", "give a number" + (f" from {least}" * (least is not None)))
+            wanted = "give a number" if least is None else f"give a number from {least}"
+            raise DataError(f"{source}: `{name}` is {value!r}", wanted)
     return found
 
 

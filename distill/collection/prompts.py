@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeAlias, Union
+from typing import IO, Any, TypeAlias
 
 from distill.collection.prompt_rows import COMMON_PARAMS, SHAPE, PromptReader, prompt_to_dict
 from distill.errors import DataError
@@ -23,7 +23,7 @@ from distill.types import Prompt, Source
 
 __all__ = ["COMMON_PARAMS", "PromptInput", "PromptReader", "Prompts", "open_prompts", "prompt_to_dict"]
 
-PromptInput: TypeAlias = Union[DataInput, Iterable[Union[Prompt, str, Mapping[str, Any]]]]
+PromptInput: TypeAlias = DataInput | Iterable[Prompt | str | Mapping[str, Any]]
 """What prompts may be given as: a file (`-` is standard input), a data set, a frame, or prompts, texts and rows."""
 
 _PEEK = 4096

@@ -60,7 +60,9 @@ class CollectSummary:
         for name in ("prompt_tokens", "completion_tokens"):
             if isinstance(self.usage.get(name), int):
                 shown[name.replace("_", " ")] = self.usage[name]
-        lines = [f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>" for name, value in shown.items()]
+        lines = [
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>" for name, value in shown.items()
+        ]
         return f"<table>{''.join(lines)}</table>"
 
 

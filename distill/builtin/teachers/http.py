@@ -28,9 +28,6 @@ LARGEST_BODY = 64 << 20
 """Bytes of one response; a server that sends more has lost its way."""
 LARGEST_HEADER = 64 << 10
 """Bytes of one header line: some gateways send more than the client's usual 8 KiB."""
-FREE_RESENDS = 2
-"""How often a request is sent again at once because a connection that was open broke before it was answered."""
-
 Joiner = Callable[[bytes], "dict[str, Any] | None"]
 """Puts an event stream together; None where it broke off."""
 
@@ -54,6 +51,7 @@ class HttpClient:
         self._key_env, self._model, self._join = key_env, model, join
         self._proxy = proxy_for(url)
         self._session: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
         self.where = shown(url)
 
     async def post(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,25 +75,28 @@ class HttpClient:
         return self._parse(response, answer)
 
     async def close(self) -> None:
-        """Close the session."""
-        if self._session is not None:
-            await self._session.close()
+        """Close the connections."""
+        for session in (self._session, self._fresh):
+            if session is not None:
+                await session.close()
 
     async def _exchange(self, data: bytes) -> tuple[aiohttp.ClientResponse, bytes]:
-        """Send the request; again at once where an open connection turns out to be closed by the server."""
+        """Send the request; once more, over a new connection, where a reused one turns out to be closed."""
         import aiohttp
 
-        for resend in range(FREE_RESENDS + 1):
-            sent = SimpleNamespace(reused=False, answered=False)
-            try:
-                return await self._send(data, sent)
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if resend == FREE_RESENDS or not sent.reused or sent.answered:
-                    raise
-        raise AssertionError("the last try returns or raises")
+        sent = SimpleNamespace(reused=False, answered=False)
+        self._session = self._session or self._open()
+        try:
+            return await self._send(self._session, data, sent)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            if not sent.reused or sent.answered:
+                raise
+        self._fresh = self._fresh or self._open(keep=False)
+        return await self._send(self._fresh, data, sent)
 
-    async def _send(self, data: bytes, sent: SimpleNamespace) -> tuple[aiohttp.ClientResponse, bytes]:
-        session = self._session = self._session or self._open()
+    async def _send(
+        self, session: aiohttp.ClientSession, data: bytes, sent: SimpleNamespace
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
         proxy = self._proxy and self._proxy.url
         # A redirect would turn the POST into a GET, or carry the key to another host.
         async with session.post(
@@ -110,7 +111,8 @@ class HttpClient:
                     raise TeacherError(what, maybe_paid=True)
             return response, bytes(body)
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _open(self, *, keep: bool = True) -> aiohttp.ClientSession:
+        """A session; without `keep`, each of its requests has a connection of its own."""
         import aiohttp
 
         async def reused(session: Any, context: Any, params: Any) -> None:
@@ -120,7 +122,7 @@ class HttpClient:
         tracing.on_connection_reuseconn.append(reused)
         return aiohttp.ClientSession(
             headers=self._headers,
-            connector=aiohttp.TCPConnector(limit=0),  # the collector limits what is in flight
+            connector=aiohttp.TCPConnector(limit=0, force_close=not keep),  # the collector limits what is in flight
             timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=min(self._timeout, LONGEST_CONNECT)),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,  # no ~/.netrc in place of the key
@@ -204,7 +206,9 @@ class HttpClient:
         if kind == "text/html" or body.lstrip()[:1] == b"<":
             hint = "check --base-url, which usually ends in /v1"
             # A gateway that is being restarted sends such a page, too: after good answers, it is worth another try.
-            raise TeacherError(f"{self.where} answered with a web page, not with JSON", hint, fatal=True, retryable=True)
+            raise TeacherError(
+                f"{self.where} answered with a web page, not with JSON", hint, fatal=True, retryable=True
+            )
         start = self._text(body)
         what = f"broken JSON: {start}" if start else "nothing"
         raise TeacherError(f"{self.where} answered with {what}", retryable=True, maybe_paid=True)

@@ -85,7 +85,13 @@ RULES = (
         "check the model {model!r} and --base-url, which usually ends in /v1",
     ),
     Rule(
-        "407", _of(407), "the proxy wants a password", _REFUSED_ROW, _EVIDENCE, _FATAL, "check the proxy's user and password"
+        "407",
+        _of(407),
+        "the proxy wants a password",
+        _REFUSED_ROW,
+        _EVIDENCE,
+        _FATAL,
+        "check the proxy's user and password",
     ),
     Rule("408, 409, 423–425, 499", _of(408, 409, 423, 424, 425, 499), "a passing failure", _RETRIED, "goes on", _RETRY),
     Rule("429, 498, 529", _of(429, 498, 529), "asked too much", _PACE, _SLOWER, _SLOW, "lower --concurrency"),

@@ -90,8 +90,10 @@ def _append(message: dict[str, Any], key: str, value: Any) -> None:
     before = message.get(key)
     if value is None:
         return
-    if isinstance(before, (str, list)) and isinstance(value, type(before)) and key != "role":
+    if isinstance(before, str) and isinstance(value, str) and key != "role":
         message[key] = before + value
+    elif isinstance(before, list) and isinstance(value, list):
+        message[key] = [*before, *value]
     else:
         message[key] = value
 
@@ -143,7 +145,12 @@ def joined_message(body: bytes) -> dict[str, Any] | None:
 
 
 def _add_block(block: dict[str, Any], delta: Mapping[str, Any]) -> None:
-    for key, target in (("text", "text"), ("thinking", "thinking"), ("partial_json", "input"), ("signature", "signature")):
+    for key, target in (
+        ("text", "text"),
+        ("thinking", "thinking"),
+        ("partial_json", "input"),
+        ("signature", "signature"),
+    ):
         piece = delta.get(key)
         if isinstance(piece, str):
             before = block.get(target)

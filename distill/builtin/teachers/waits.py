@@ -13,7 +13,9 @@ from typing import Any
 _EPOCH = 1_000_000_000
 """A Retry-After from this number on is a time since 1970, not a number of seconds."""
 
-_WORDS = re.compile(r"(?:try|retry)(?: your request)?(?: again)? (?:in|after) ((?:[\d.]+ ?(?:ms|[dhms])[a-z]* ?)+)", re.I)
+_WORDS = re.compile(
+    r"(?:try|retry)(?: your request)?(?: again)? (?:in|after) ((?:[\d.]+ ?(?:ms|[dhms])[a-z]* ?)+)", re.I
+)
 _PART = re.compile(r"([\d.]+) ?(ms|[dhms])")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DAILY = re.compile(r"per[ _-]?day|daily|\b[RT]PD\b", re.IGNORECASE)
