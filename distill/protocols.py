@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -111,29 +111,6 @@ class Formatter(Protocol):
 
         Raises:
             DataError: this conversation cannot be put in this format (the row is counted and named).
-        """
-        ...
-
-
-@runtime_checkable
-class ShapedFormatter(Formatter, Protocol):
-    """A formatter whose rendering depends on a conversation's shape alone, but for the texts in it.
-
-    Offer it where you can: what the engine proves of one conversation (that the text before an answer is its prompt)
-    then holds for all of its shape, and preparing a data set takes a fraction of the time.
-    """
-
-    def shape(
-        self,
-        messages: Sequence[Message],
-        tokenizer: PreTrainedTokenizerFast,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-    ) -> Hashable | None:
-        """Say what `segments` looks at, texts apart: two conversations of one shape differ in their contents only.
-
-        Returns:
-            The shape, or None where this conversation's texts decide how it is rendered.
         """
         ...
 
@@ -259,5 +236,43 @@ class Trainer(Protocol):
             job: the model, the data and the settings.
             on_log: to be called after each optimizer step with at least `step`, `loss` and `learning_rate`. It raises
                 when a value is not finite; let it through.
+        """
+        ...
+
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""What a forward pass computes in."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPlan:
+    """What a trainer knows of a training before a weight is loaded: `--dry-run` estimates memory and disk by it.
+
+    The defaults describe a plain loop: float32 and AdamW.
+
+    Attributes:
+        steps: optimizer steps; 0 for a trainer that changes no weight. None: those of `--epochs`.
+        precision: of the forward pass; weights and gradients are float32 in any case.
+        checkpointing: whether activations are computed again for the backward pass instead of being kept.
+        optimizer_bytes: what the optimizer keeps per trained weight, in bytes; AdamW's two moments are 8.
+        memory_options: options of the trainer that reduce its memory, as the user writes them.
+    """
+
+    steps: int | None = None
+    precision: Precision = "float32"
+    checkpointing: bool = False
+    optimizer_bytes: float = 8
+    memory_options: Sequence[str] = ()
+
+
+@runtime_checkable
+class PlanningTrainer(Trainer, Protocol):
+    """A trainer that can describe a training beforehand. Without it, `--dry-run` assumes a plain loop."""
+
+    def plan(self, steps: int) -> TrainPlan:
+        """Describe the training that the trainer's options make.
+
+        Args:
+            steps: optimizer steps of `--epochs`.
         """
         ...

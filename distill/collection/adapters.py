@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from distill.errors import DataError, DistillError, PluginError, TeacherError
-from distill.files.jsonl import clean_surrogates, dumps
-from distill.plugins import one_line
+from distill.errors import DataError, DistillError, PluginError, TeacherError, one_line
+from distill.files.jsonl import dumps
+from distill.files.text import clean_surrogates
 from distill.protocols import BatchTeacher, Teacher
 from distill.types import Answer, Message, Request
 
@@ -29,9 +29,7 @@ class Asker:
     def __init__(self, teacher: Teacher | BatchTeacher, owner: str):
         self._owner = owner
         self._batch = isinstance(teacher, BatchTeacher)
-        self._function: Callable[[Any], Any] = (
-            teacher.ask_batch if isinstance(teacher, BatchTeacher) else teacher.ask
-        )
+        self._function: Callable[[Any], Any] = teacher.ask_batch if isinstance(teacher, BatchTeacher) else teacher.ask
         self._thread = None if inspect.iscoroutinefunction(self._function) else DaemonThread()
 
     async def ask(self, requests: Sequence[Request]) -> list[Answer | DistillError]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from distill.errors import DataError
 from distill.files.jsonl import dumps
+from distill.files.text import check_text
 from distill.transcripts.rows import message_to_dict, parse_message
 from distill.types import Message, Prompt, Source
 
@@ -209,11 +210,10 @@ def _object(row: Mapping[str, Any], key: str, source: Source) -> Mapping[str, An
 
 def _check_text(row: Mapping[str, Any], source: Source) -> None:
     try:
-        dumps(row).encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{source}: lone surrogate (invalid Unicode)", "replace it, e.g. with U+FFFD") from None
+        text = dumps(row)
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{source}: {error}", "a row holds what JSON can hold") from None
+    check_text(text, str(source))
 
 
 def _with_system(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:

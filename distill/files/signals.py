@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 Handler: TypeAlias = Callable[[int, FrameType | None], object] | int
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
-"""The signals by which a user, or a job scheduler, ends a command."""
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals by which a user, a job scheduler or a closed terminal ends a command."""
 
 
 @contextmanager

@@ -9,25 +9,30 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distill.dataset.collate import collator_for
 from distill.errors import DistillError, PluginError
-from distill.models.load import load_model, resolve_model
+from distill.files.atomic import utc_now
+from distill.models.load import load_model, quiet, resolve_model
 from distill.models.special_tokens import grow_embeddings, set_special_ids
 from distill.plugins import PluginManager
 from distill.protocols import Collator, Trainer, TrainJob
-from distill.training.checkpoints import RunCheckpoints, clean, find_newest, remove_unfinished, step_of
+from distill.runs.checkpoints import step_of
+from distill.runs.folder import RunFolder
+from distill.runs.manifest import RunManifest
+from distill.runs.report import TrainReport
+from distill.runs.run import SkippedRow, open_run
+from distill.training.checkpoints import RunCheckpoints, clean, find_newest, remove_unfinished
 from distill.training.distributed import World, join_world
 from distill.training.estimate import largest_batch
 from distill.training.failures import check_finite_row, check_finite_weights, clear_failures
-from distill.training.folder import RunFolder
+from distill.training.identity import check_same, describe
 from distill.training.lora import add_adapter, check_quantization, load_quantized, merge_adapter, merge_saved_adapter
-from distill.training.manifest import check_same, describe
 from distill.training.packing import PackingCollator, verify_packing, without_cache
-from distill.training.prepare_job import Ready, estimate_of, make_ready, memory_hint
-from distill.training.report import model_card
-from distill.training.settings import TrainReport, TrainSettings
+from distill.training.prepare_job import JobPlan, estimate_of, memory_hint, plan_job
+from distill.training.report import model_card, report_page
+from distill.training.settings import TrainSettings
 from distill.transcripts.hold_out import read_held_out
 from distill.types import TrainResult
 
@@ -93,78 +98,79 @@ def train(
             if settings.lora is not None and settings.lora.quantize and not dry_run:
                 check_quantization()
             if world.is_main:  # it tokenizes; the others find the tokens in the cache
-                ready = make_ready(settings, manager, world.size)
+                plan = plan_job(settings, manager, world.size)
         with world.together():
             if not world.is_main:
-                ready = make_ready(settings, manager, world.size)
-        for finding in ready.prepared.findings:
+                plan = plan_job(settings, manager, world.size)
+        for finding in plan.prepared.findings:
             if finding.severity != "note":
                 note(f"{finding.severity}: {finding}")
         if dry_run:
             if settings.packing:
                 note("whether the student can be packed shows when it is loaded; memory is estimated as if it could")
-            return replace(ready.report, estimate=estimate_of(ready, settings, note))
-        return _train(run, ready, resume)
+            return replace(plan.report, estimate=estimate_of(plan, settings, note))
+        return _train(run, plan, resume)
 
 
 def _finished(run: _Run) -> TrainReport:
     """Answer `resume` of a run whose student is there: it stays as it is."""
-    manifest = run.folder.manifest() or {}
-    report = TrainReport(**manifest["report"])
+    manifest = open_run(run.folder.path).manifest
+    report = manifest.report
     ref = resolve_model(run.settings.student, run.manager)
     now = describe(run.settings, run.manager, ref, None, report, run.origins, run.world.size)
-    check_same(manifest, {**now, "examples": manifest["examples"]}, run.folder.path)
-    if manifest["state"] != "finished" and run.world.is_main:  # it was killed after the student was saved
+    check_same(manifest, replace(now, examples=manifest.examples), run.folder.path)
+    if manifest.state != "finished" and run.world.is_main:  # it was killed after the student was saved
         rows = run.folder.metric_rows()
         report = replace(report, steps=int(rows[-1]["step"]), loss=_mean_loss(rows))
-        run.folder.finish(run.settings, report)
+        _finish(run, report)
     run.note(f"{run.folder.path} is finished: nothing to do")
     return report
 
 
-def _train(run: _Run, ready: Ready, resume: bool) -> TrainReport:
-    report, folder, world = ready.report, run.folder, run.world
+def _train(run: _Run, plan: JobPlan, resume: bool) -> TrainReport:
+    report, folder, world = plan.report, run.folder, run.world
     run.note(
         f"{report.trained_rows} of {report.rows} rows, {report.trained_tokens} trained tokens, {report.steps} steps"
     )
-    failures = clear_failures(memory_hint(ready, run.settings), folder.path)
+    failures = clear_failures(memory_hint(plan, run.settings), folder.path)
     with world.together():
-        manifest, newest = _look(run, ready, resume)
+        manifest, newest = _look(run, plan, resume)
     (step,) = world.highest(-1 if newest is None else step_of(newest))
     with world.together(), failures("loading the student"):
         if step >= 0 and (newest is None or step_of(newest) != step):
             raise DistillError(f"{folder.path} is not the same in all processes", "it must be on a disk they all share")
         if world.is_main:
-            folder.start(manifest, ready.prepared, newest and step)
-            _write_held_out(run, ready)
+            skipped = (SkippedRow(one.id, one.source, one.reason, one.code) for one in plan.prepared.skipped)
+            folder.start(manifest, skipped, None if newest is None else step)
+            _write_held_out(run, plan)
             clean(folder.checkpoints, newest)
-        checkpoints, job = _job(run, ready, newest)
+        checkpoints, job = _job(run, plan, newest)
         packed = isinstance(job.collate, PackingCollator) if run.settings.packing else None
-        report = replace(report, resumed_from=newest and newest.name, packed=packed)
+        report = replace(report, resumed_from=None if newest is None else newest.name, packed=packed)
     began = time.monotonic()
     with failures("training"), without_cache(job.model):
-        result = _fit(run, ready.trainer, job, checkpoints)
+        result = _fit(run, plan.trainer, job, checkpoints)
     if checkpoints.stopped_at is not None:
         raise _stopped(run, checkpoints)
     with world.together(), failures("saving the student"):
         if world.is_main:
             report = replace(report, steps=result.steps, loss=result.loss, seconds=time.monotonic() - began)
-            report = _save(run, ready, job.model, result, report)
+            report = _save(run, plan, job.model, result, report)
             run.manager.notify("training_finished", run=run.settings.out, result=result)
     return report
 
 
-def _write_held_out(run: _Run, ready: Ready) -> None:
-    settings, hold_out = run.settings, ready.hold_out
+def _write_held_out(run: _Run, plan: JobPlan) -> None:
+    settings, hold_out = run.settings, plan.hold_out
     held_out = read_held_out(settings.data, settings.data_format, hold_out) if hold_out else ()
-    run.folder.write_held_out(held_out, ready.report.held_out_rows)
+    run.folder.write_held_out(held_out, plan.report.held_out_rows)
 
 
-def _look(run: _Run, ready: Ready, resume: bool) -> tuple[dict[str, Any], Path | None]:
+def _look(run: _Run, plan: JobPlan, resume: bool) -> tuple[RunManifest, Path | None]:
     """Describe the training, and find the checkpoint to go on from; nothing is changed."""
     folder, newest = run.folder, None
     manifest = describe(
-        run.settings, run.manager, ready.ref, ready.prepared.examples, ready.report, run.origins, run.world.size
+        run.settings, run.manager, plan.ref, plan.prepared.examples, plan.report, run.origins, run.world.size
     )
     before = folder.manifest() if resume else None
     if before is not None:
@@ -173,28 +179,29 @@ def _look(run: _Run, ready: Ready, resume: bool) -> tuple[dict[str, Any], Path |
         newest = found.newest
         for line in found.notes:
             run.note(line)
-        manifest.update(started=before["started"], resumed=[*before.get("resumed", []), newest and newest.name])
+        resumed = (*before.resumed, newest.name if newest is not None else None)
+        manifest = replace(manifest, started=before.started, resumed=resumed)
     if resume:
         run.note(f"resuming from {newest}" if newest else "there is no checkpoint yet: starting at the beginning")
     return manifest, newest
 
 
-def _student(run: _Run, ready: Ready, quantize: bool) -> PreTrainedModel:
+def _student(run: _Run, plan: JobPlan, quantize: bool) -> PreTrainedModel:
     """Load the student and make it ready for its format."""
     from transformers import set_seed
 
     set_seed(run.settings.seed)  # new embedding rows are random
-    model = load_quantized(ready.ref) if quantize else load_model(ready.ref)
-    grow_embeddings(model, ready.encoder.tokenizer)
-    set_special_ids(model, ready.encoder.tokenizer, ready.encoder.stop_token_id())
+    model = load_quantized(plan.ref) if quantize else load_model(plan.ref)
+    grow_embeddings(model, plan.encoder.tokenizer)
+    set_special_ids(model, plan.encoder.tokenizer, plan.encoder.stop_token_id())
     return model
 
 
-def _job(run: _Run, ready: Ready, newest: Path | None) -> tuple[RunCheckpoints, TrainJob]:
-    settings, tokenizer, lora = run.settings, ready.encoder.tokenizer, run.settings.lora
-    model = _student(run, ready, quantize=lora is not None and lora.quantize)
+def _job(run: _Run, plan: JobPlan, newest: Path | None) -> tuple[RunCheckpoints, TrainJob]:
+    settings, tokenizer, lora = run.settings, plan.encoder.tokenizer, run.settings.lora
+    model = _student(run, plan, quantize=lora is not None and lora.quantize)
     if lora is not None:
-        model = add_adapter(model, lora, ready.new_tokens)
+        model = add_adapter(model, lora, plan.new_tokens)
     checkpoints = RunCheckpoints(
         run.folder.checkpoints,
         run.world,
@@ -207,8 +214,8 @@ def _job(run: _Run, ready: Ready, newest: Path | None) -> tuple[RunCheckpoints, 
     return checkpoints, TrainJob(
         model=model,
         tokenizer=tokenizer,
-        examples=ready.prepared.examples,
-        collate=_collator(run, ready, model),
+        examples=plan.prepared.examples,
+        collate=_collator(run, plan, model),
         output_dir=run.folder.checkpoints,
         checkpoints=checkpoints,
         epochs=settings.epochs,
@@ -220,12 +227,12 @@ def _job(run: _Run, ready: Ready, newest: Path | None) -> tuple[RunCheckpoints, 
     )
 
 
-def _collator(run: _Run, ready: Ready, model: PreTrainedModel) -> Collator:
+def _collator(run: _Run, plan: JobPlan, model: PreTrainedModel) -> Collator:
     """The labeler's; with `packing` around it where the student is proved to keep packed rows apart."""
-    collate = collator_for(ready.labeler, ready.encoder.tokenizer.pad_token_id)
+    collate = collator_for(plan.labeler, plan.encoder.tokenizer.pad_token_id)
     if not run.settings.packing:
         return collate
-    reason = verify_packing(model, largest_batch(run.settings, ready.prepared.examples).longest)
+    reason = verify_packing(model, largest_batch(run.settings, plan.prepared.examples).longest)
     if reason is None:
         return PackingCollator(collate)
     run.note(f"warning: rows are padded, not packed: {type(model).__name__} {reason}")
@@ -265,22 +272,33 @@ def _stopped(run: _Run, checkpoints: RunCheckpoints) -> DistillError:
     return DistillError(f"training was stopped after step {step}", "--resume goes on from there")
 
 
-def _save(run: _Run, ready: Ready, model: PreTrainedModel, result: TrainResult, report: TrainReport) -> TrainReport:
+def _save(run: _Run, plan: JobPlan, model: PreTrainedModel, result: TrainResult, report: TrainReport) -> TrainReport:
     run.note("saving the student")
     if rows := run.folder.metric_rows():
         report = replace(report, loss=_mean_loss(rows))  # of the whole training, however often it was stopped
     check_finite_weights(result.state_dict or dict(model.named_parameters()))
-    tokenizer, lora = ready.encoder.tokenizer, run.settings.lora
+    tokenizer, lora = plan.encoder.tokenizer, run.settings.lora
     if lora is not None:
-        adapter = run.folder.save_adapter(model)
+        with quiet(), run.folder.saving_adapter() as adapter:
+            model.save_pretrained(adapter)
         if lora.quantize:
-            model = merge_saved_adapter(_student(run, ready, quantize=False), adapter)
+            model = merge_saved_adapter(_student(run, plan, quantize=False), run.folder.paths.adapter)
         else:
             model = merge_adapter(model)
-    set_special_ids(model, tokenizer, ready.encoder.stop_token_id())
-    run.folder.save_student(model, result.state_dict, tokenizer, model_card(run.settings, report))
-    run.folder.finish(run.settings, report)
+    set_special_ids(model, tokenizer, plan.encoder.stop_token_id())
+    with quiet(), run.folder.saving_student() as made:
+        model.save_pretrained(made, state_dict=result.state_dict)
+        tokenizer.save_pretrained(made)
+        (made / "README.md").write_text(model_card(run.settings, report), encoding="utf-8")
+    _finish(run, report)
     return report
+
+
+def _finish(run: _Run, report: TrainReport) -> None:
+    """Write what is written when the student is there: the pages, and the final manifest."""
+    manifest = replace(open_run(run.folder.path).manifest, state="finished", finished=utc_now(), report=report)
+    run.folder.write_pages(model_card(run.settings, report), report_page(manifest, run.folder.metric_rows()))
+    run.folder.finish(manifest, keep_checkpoints=run.settings.save_total_limit is not None)
 
 
 def _mean_loss(rows: Sequence[Mapping[str, float]]) -> float:

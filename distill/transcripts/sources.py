@@ -37,8 +37,8 @@ DataInput: TypeAlias = Union[
     Sequence[Mapping[str, Any]],
     Sequence[Transcript],
 ]
-"""One source of rows: a path (`-` is standard input), `hub:owner/name[/config][:split]`, dicts or transcripts in a list,
-a `datasets.Dataset`, a pandas or polars frame, or a pyarrow table."""
+"""One source of rows: a path (`-` is standard input), `hub:owner/name[/config][:split]`, a list of dicts or of
+transcripts, a `datasets.Dataset`, a pandas or polars frame, or a pyarrow table."""
 
 Data: TypeAlias = DataInput | Sequence[DataInput]
 """One source, or several that are read one after the other."""
