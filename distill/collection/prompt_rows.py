@@ -129,7 +129,8 @@ def _conversation(row: Mapping[str, Any], source: Source) -> tuple[tuple[Message
         has = " and ".join(f"`{kind}`" for kind in kinds) or "none of `prompt`, `messages` and `turns`"
         raise DataError(f"{source}: the row has {has}", SHAPE)
     value = row[kinds[0]]
-    if kinds[0] == "messages" or (kinds[0] == "prompt" and isinstance(value, list)):  # TRL's prompts are messages
+    conversation = isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+    if kinds[0] == "messages" or (kinds[0] == "prompt" and conversation):  # TRL's prompts are messages
         return _messages(value, source), ()
     texts = _texts(value, kinds[0], source)
     return texts[:1], texts[1:]
@@ -141,7 +142,7 @@ def _messages(rows: Any, source: Source) -> tuple[Message, ...]:
     messages = tuple(parse_message(row, f"{source}: message {n}") for n, row in enumerate(rows))
     if messages[-1].role not in ("user", "tool"):
         raise DataError(
-            f"{source}: `messages` ends with a message of role {messages[-1].role!r}",
+            f"{source}: `messages` ends on the message of role {messages[-1].role!r}",
             "the last message must be the user's (or a tool's): the teacher answers it",
         )
     if messages[-1].role == "user" and not (messages[-1].content or "").strip():

@@ -154,7 +154,7 @@ def _is_text(file: io.BufferedReader, name: str) -> bool:
             line.
     """
     with file:
-        head = decompressed(file).peek(_PEEK)[:_PEEK]
+        head = decompressed(file).peek(_PEEK)[:_PEEK].removeprefix(b"\xef\xbb\xbf")
     found = file_format(head, name)
     named_text = name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".txt")
     if found in ("jsonl", "json", "json-array") and named_text and head.strip():
@@ -170,7 +170,7 @@ def _is_text(file: io.BufferedReader, name: str) -> bool:
 
 def _is_json(head: bytes) -> bool:
     """Whether the first bytes are the beginning of JSON rows."""
-    start = head.decode("utf-8-sig", "replace").strip()
+    start = head.decode("utf-8", "replace").strip()
     line = start.partition("\n")[0].strip()
     if line in ("[", "{", "[{"):
         return True
