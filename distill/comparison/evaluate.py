@@ -69,6 +69,7 @@ def compare(
         DataError: the data cannot be read, or hold no question.
         DistillError: a model cannot be loaded, or the teacher failed for good.
     """
+    settings = settings.named(manager)
     manifest = read_manifest(run)
     files = list(data) or [_held_out(run)]
     held = read_questions(files, settings.data_format, settings.limit)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from distill.dataset.formats import make_formatter, make_labeler
+from distill.dataset.settings import DataSettings
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.load import load_tokenizer, resolve_model
@@ -47,30 +48,21 @@ class Work:
     split: Split | None = None
 
 
-def make_work(
-    student: str,
-    manager: PluginManager,
-    formatter: str,
-    formatter_options: Mapping[str, Any],
-    labeler: str,
-    labeler_options: Mapping[str, Any],
-    turns: Turns = "all",
-    data_format: str | None = None,
-) -> Work:
+def make_work(settings: DataSettings, manager: PluginManager) -> Work:
     """Load the student's tokenizer, and build formatter and labeler by their names.
 
     Args:
-        student: as the user named it.
+        settings: the student, its format and its labels.
         manager: the plugins.
-        formatter, formatter_options, labeler, labeler_options: as the user named them.
-        turns, data_format: see `Work`.
 
     Raises:
         DistillError: what is named does not exist or does not fit.
     """
+    formatter, formatter_options = settings.formatter, settings.formatter_options
+    labeler, labeler_options = settings.labeler, settings.labeler_options
     manager.labelers.get(labeler)  # a wrong name fails before anything is loaded
     made = make_formatter(formatter, formatter_options, manager)
-    ref = resolve_model(student, manager)
+    ref = resolve_model(settings.student, manager)
     tokenizer = load_tokenizer(ref)
     known = len(tokenizer)
     encoder = prepare_tokenizer(tokenizer, made, formatter)
@@ -79,8 +71,8 @@ def make_work(
         make_labeler(labeler, labeler_options, manager, encoder),
         labeler,
         {"formatter": [formatter, dict(formatter_options)], "labeler": [labeler, dict(labeler_options)]},
-        turns,
-        data_format,
+        settings.turns,
+        settings.data_format,
         tuple(manager.labelers.get(labeler).allows),
         tuple(range(known, len(tokenizer))),
         ref,

@@ -139,7 +139,7 @@ def _refuse_gaps(summary: Any, may_fail: float, store: Path) -> None:
 def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
     """Prove the labels of the transcripts; makes nothing."""
     recipe, work = ready.recipe, ready.work
-    allow = {*recipe.check.allow, *(["overlong"] if recipe.train.overlong != "error" else [])}  # else `train` cuts
+    allow = {*recipe.check.allow, *(["overlong"] if ready.training.overlong != "error" else [])}  # else `train` cuts
     inputs = {
         "transcripts": f"sha256:{sha256_of(transcripts)}",
         "student": _digest(work.ref, *_TOKENIZER),
@@ -149,7 +149,7 @@ def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
         "max-length": ready.max_length,
         "allow": sorted(allow),
         "against": [f"sha256:{sha256_of(path)}" for path in ready.against],
-        **_code(ready.manager, {"formatter": recipe.train.formatter, "labeler": recipe.train.labeler}),
+        **_code(ready.manager, {"formatter": ready.training.formatter, "labeler": ready.training.labeler}),
         **{name: metadata.version(name) for name in _VERSIONS},
     }
 
@@ -188,7 +188,7 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
     from distill.training import train
     from distill.training.manifest import identity
 
-    names = {kind: getattr(ready.recipe.train, kind) for kind in ("formatter", "labeler", "trainer")}
+    names = {kind: getattr(ready.training, kind) for kind in ("formatter", "labeler", "trainer")}
     inputs = {
         **identity(ready.settings(transcripts, ready.out / "run"), ready.manager, ready.work.ref),
         **_code(ready.manager, names),

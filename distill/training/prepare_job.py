@@ -63,16 +63,7 @@ def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) 
     manager.formatters.get(settings.formatter), manager.labelers.get(settings.labeler)  # a wrong name fails first
     trainer_spec = manager.trainers.get(settings.trainer)
     trainer = trainer_spec.build(make_options(trainer_spec, settings.trainer_options, "trainer"))
-    work = make_work(
-        settings.student,
-        manager,
-        settings.formatter,
-        settings.formatter_options,
-        settings.labeler,
-        settings.labeler_options,
-        settings.turns,
-        settings.data_format,
-    )
+    work = make_work(settings, manager)
     split = settings.hold_out and make_split(settings.hold_out, settings.data, settings.data_format, settings.seed)
     work = replace(work, split=split or None)
     prepared = prepare_files(
