@@ -63,7 +63,7 @@ class CompareSettings:
         check_settings(self)
         for who, options in (("teacher", self.teacher_options), ("judge", self.judge_options)):
             if options and getattr(self, who) is None:
-                raise UsageError(f"--{who}-option is given, but no --{who}", f"add --{who} NAME")
+                raise UsageError(f"--{who}-option goes with --{who}", f"add --{who} NAME, or leave the option out")
 
     def named(self, manager: PluginManager) -> CompareSettings:
         """The same settings, with teacher and judge looked up and their options checked.

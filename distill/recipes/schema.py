@@ -114,7 +114,7 @@ def _field_of(option: Option) -> tuple[Any, FieldInfo]:
         annotation = Annotated[annotation, Field(ge=about.min, gt=about.above, le=about.max, lt=about.below)]
     elif option.kind is str:
         annotation = TextOrNumber if about.number else Text
-    default = ... if option.required else option.usual
+    default = ... if option.required else [*option.usual] if option.many else option.usual
     return annotation | None if option.optional else annotation, Field(default, alias=option.key)
 
 

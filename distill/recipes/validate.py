@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,9 @@ from distill.training.settings import TrainSettings
 if TYPE_CHECKING:
     from distill.collection.plan import Plan
     from distill.dataset.pipeline import Work
+
+
+_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +207,14 @@ def _work(recipe: Recipe, loaded: Loaded, manager: PluginManager, settings: Trai
 
 @contextmanager
 def _at(loaded: Loaded, *place: str) -> Iterator[None]:
-    """Say where in the recipe an error comes from."""
+    """Name the place in the recipe that an error comes from, and options by their keys: `lora` for `--lora`."""
     try:
         yield
     except DistillError as error:
-        error.message = f"{loaded.where(place)}: {error.message}"
+        error.message = f"{loaded.where(place)}: {_FLAG.sub(_as_key, error.message)}"
+        error.hint = error.hint and _FLAG.sub(_as_key, error.hint)
         raise
+
+
+def _as_key(flag: re.Match[str]) -> str:
+    return f"`{flag[1]}`"
