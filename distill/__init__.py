@@ -18,10 +18,12 @@ from distill.protocols import (
     Collator,
     Formatter,
     Labeler,
+    PlanningTrainer,
     ShapedFormatter,
     Teacher,
     Trainer,
     TrainJob,
+    TrainPlan,
 )
 from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, NoOptions, TeacherSpec, TrainerSpec
 from distill.types import (
@@ -96,6 +98,7 @@ __all__ = [
     "ModelSpec",
     "NoOptions",
     "Params",
+    "PlanningTrainer",
     "PluginError",
     "PluginManager",
     "Prompt",
@@ -107,6 +110,7 @@ __all__ = [
     "TeacherError",
     "TeacherSpec",
     "TrainJob",
+    "TrainPlan",
     "TrainResult",
     "Trainer",
     "TrainerSpec",

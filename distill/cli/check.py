@@ -37,15 +37,15 @@ def command(manager: PluginManager, /, data: tuple[Path, ...], as_json: bool, **
     """
     from distill.dataset.check import check
     from distill.dataset.findings import Findings
-    from distill.dataset.pipeline import make_work
+    from distill.dataset.pipeline import make_pipeline
     from distill.models.load import max_positions
 
     settings = settings_from(CheckSettings, given(words))
     Findings.check_codes(settings.allow)
-    work = make_work(settings, manager)
-    max_length = settings.max_length or max_positions(work.ref)
-    report = check(data, work, max_length=max_length, against=settings.against)
-    allowed = {*settings.allow, *work.allows}
+    pipeline = make_pipeline(settings, manager)
+    max_length = settings.max_length or max_positions(pipeline.ref)
+    report = check(data, pipeline, max_length=max_length, against=settings.against)
+    allowed = {*settings.allow, *pipeline.allows}
     errors = report.findings.errors(allowed)
     if as_json:
         counts = {one.name: getattr(report, one.name) for one in fields(report) if one.name != "findings"}

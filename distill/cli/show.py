@@ -63,7 +63,7 @@ def command(
 
     --json prints one object a row: {"row", "id", "token_ids", "tokens", "labels", "trained"}.
     """
-    from distill.dataset.pipeline import make_work
+    from distill.dataset.pipeline import make_pipeline
     from distill.dataset.preview import show
     from distill.transcripts.dialects import read_transcripts
     from distill.transcripts.turns import choose_turns
@@ -71,22 +71,22 @@ def command(
     if page and as_json:
         raise UsageError("--html and --json are two ways to show the rows", "choose one")
     settings = settings_from(DataSettings, given(words))
-    work = make_work(settings, manager)
+    pipeline = make_pipeline(settings, manager)
     number = None if every else count or (_SHOWN_ON_PAGE if page else _SHOWN)
     transcripts = choose_turns(read_transcripts(data, settings.data_format), settings.turns)
-    rows = show(transcripts, work.encoder, work.labeler, settings.labeler, number)
+    rows = show(transcripts, pipeline.encoder, pipeline.labeler, settings.labeler, number)
     if page:
         from distill.dataset.preview_page import check_target, summarise, write_page
 
         check_target(page)
-        summary = summarise(data, work)
+        summary = summarise(data, pipeline)
         about = {
             "data": str(data),
             "student": settings.student,
             "formatter": settings.formatter,
             "labeler": settings.labeler,
         }
-        shown = write_page(rows, summary, work.encoder, page, about)
+        shown = write_page(rows, summary, pipeline.encoder, page, about)
         note(f"{page}: {shown} of {summary.rows} rows, {summary.skipped} of all would be skipped")
         return
     row = None

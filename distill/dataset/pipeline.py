@@ -16,11 +16,11 @@ from distill.protocols import Labeler
 from distill.transcripts.turns import Turns
 
 if TYPE_CHECKING:
-    from distill.transcripts.hold_out import Split
+    from distill.transcripts.hold_out import HoldOut
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Pipeline:
     """How to prepare transcripts.
 
     Attributes:
@@ -33,7 +33,7 @@ class Work:
         allows: errors of the label proof that are the labeler's purpose.
         new_tokens: ids of the tokens that the format brought.
         ref: the student, as `resolve_model` returns it; empty where the encoder came from elsewhere.
-        split: which conversations are held out; None: none.
+        hold_out: which conversations are held out; None: none.
     """
 
     encoder: Encoder
@@ -45,10 +45,10 @@ class Work:
     allows: tuple[str, ...] = ()
     new_tokens: tuple[int, ...] = ()
     ref: str = ""
-    split: Split | None = None
+    hold_out: HoldOut | None = None
 
 
-def make_work(settings: DataSettings, manager: PluginManager) -> Work:
+def make_pipeline(settings: DataSettings, manager: PluginManager) -> Pipeline:
     """Load the student's tokenizer, and build formatter and labeler by their names.
 
     Args:
@@ -66,7 +66,7 @@ def make_work(settings: DataSettings, manager: PluginManager) -> Work:
     tokenizer = load_tokenizer(ref)
     known = len(tokenizer)
     encoder = prepare_tokenizer(tokenizer, made, formatter)
-    return Work(
+    return Pipeline(
         encoder,
         make_labeler(labeler, labeler_options, manager, encoder),
         labeler,

@@ -22,7 +22,7 @@ from distill.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from distill.collection.plan import Plan
-    from distill.dataset.pipeline import Work
+    from distill.dataset.pipeline import Pipeline
 
 
 _FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
@@ -38,7 +38,7 @@ class ReadyRecipe:
         prompts, out, store, against, held_out: its files, relative ones in the recipe's folder. No store: the one in
             `out`; none held out: those that training holds out.
         plan: what is asked of each prompt.
-        work: the student's encoder and labeler.
+        pipeline: the student's encoder and labeler.
         max_length: the most tokens of an example; None: the student sets no limit.
         training: its settings, but for data and run folder.
         origins: setting → where it came from.
@@ -53,7 +53,7 @@ class ReadyRecipe:
     store: Path | None
     against: tuple[Path, ...]
     plan: Plan
-    work: Work
+    pipeline: Pipeline
     max_length: int | None
     training: TrainSettings
     origins: Mapping[str, str]
@@ -91,7 +91,7 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
     held_out = _files(loaded, folder, recipe.compare.data if recipe.compare else [], "compare", "data")
     compare = None if recipe.compare is None else _compare_settings(recipe, loaded, folder, manager)
     training = _train_settings(recipe, loaded, folder)
-    work, max_length = _work(recipe, loaded, manager, training)
+    pipeline, max_length = _pipeline(recipe, loaded, manager, training)
     return ReadyRecipe(
         recipe=recipe,
         loaded=loaded,
@@ -103,7 +103,7 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
         held_out=held_out,
         compare=compare,
         plan=plan,
-        work=work,
+        pipeline=pipeline,
         max_length=max_length,
         training=training,
         origins=origins_of(TrainSettings, recipe.train.options(), "recipe"),
@@ -167,7 +167,7 @@ def _plan(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager, 
 
 def _train_settings(recipe: Recipe, loaded: Loaded, folder: Path) -> TrainSettings:
     """The training's settings; data and run folder are not known yet."""
-    from distill.transcripts.hold_out import make_split
+    from distill.transcripts.hold_out import make_hold_out
 
     options = recipe.train.options()
     if "student" in options:
@@ -176,14 +176,16 @@ def _train_settings(recipe: Recipe, loaded: Loaded, folder: Path) -> TrainSettin
         settings = settings_from(TrainSettings, {**options, "allow": recipe.check.allow, "out": Path()}, data=())
     if settings.hold_out is not None:
         with _at(loaded, "train", "hold-out"):
-            make_split(settings.hold_out, (), None, settings.seed)  # whether it can be understood
+            make_hold_out(settings.hold_out, (), None, settings.seed)  # whether it can be understood
     return settings
 
 
-def _work(recipe: Recipe, loaded: Loaded, manager: PluginManager, settings: TrainSettings) -> tuple[Work, int | None]:
+def _pipeline(
+    recipe: Recipe, loaded: Loaded, manager: PluginManager, settings: TrainSettings
+) -> tuple[Pipeline, int | None]:
     """Build trainer, formatter and labeler with their options, and load the student's tokenizer."""
     from distill.dataset.findings import Findings
-    from distill.dataset.pipeline import make_work
+    from distill.dataset.pipeline import make_pipeline
     from distill.models.load import max_positions
     from distill.training.lora import check_quantization
 
@@ -201,8 +203,8 @@ def _work(recipe: Recipe, loaded: Loaded, manager: PluginManager, settings: Trai
         with _at(loaded, "train", "qlora"):
             check_quantization()
     with _at(loaded, "train", "student"):
-        work = make_work(settings, manager)
-        return work, settings.max_length or max_positions(work.ref)
+        pipeline = make_pipeline(settings, manager)
+        return pipeline, settings.max_length or max_positions(pipeline.ref)
 
 
 @contextmanager
