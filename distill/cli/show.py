@@ -76,7 +76,8 @@ def command(
     transcripts = choose_turns(read_transcripts(data, settings.data_format), settings.turns)
     rows = show(transcripts, pipeline.encoder, pipeline.labeler, settings.labeler, number)
     if page:
-        from distill.dataset.preview_page import check_target, summarise, write_page
+        from distill.dataset.preview_page import summarise, write_preview
+        from distill.pages.environment import check_target
 
         check_target(page)
         summary = summarise(data, pipeline)
@@ -86,7 +87,7 @@ def command(
             "formatter": settings.formatter,
             "labeler": settings.labeler,
         }
-        shown = write_page(rows, summary, pipeline.encoder, page, about)
+        shown = write_preview(rows, summary, page, about)
         note(f"{page}: {shown} of {summary.rows} rows, {summary.skipped} of all would be skipped")
         return
     row = None

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from distill.collection.teachers import NamedTeacher
 from distill.comparison.bootstrap import CONFIDENCE, RESAMPLES
 from distill.comparison.judge import judge
 from distill.comparison.leakage import leaks
@@ -21,7 +22,6 @@ from distill.comparison.models import (
     ask_both,
     make_sides,
     measure,
-    read_manifest,
 )
 from distill.comparison.questions import Question, encode_answer, read_questions
 from distill.comparison.result import Comparison, Given, Interval, Judged, Sample, Standing, Who
@@ -31,11 +31,8 @@ from distill.comparison.verdict import decide, faults_of
 from distill.errors import DataError, DistillError, UsageError
 from distill.files.atomic import sha256_of
 from distill.plugins import PluginManager
-from distill.training.folder import HELD_OUT
+from distill.runs.run import Run, open_run
 from distill.types import Message, Prompt
-
-PAID = "comparison"
-"""In a run folder: what teachers and judges answered for comparisons."""
 
 FEW = 20  # conversations; of fewer, a percentile interval is too narrow
 
@@ -70,18 +67,18 @@ def compare(
         DistillError: a model cannot be loaded, or the teacher failed for good.
     """
     settings = settings.named(manager)
-    manifest = read_manifest(run)
-    files = list(data) or [_held_out(run)]
+    opened = open_run(run)
+    files = list(data) or [_held_out(opened)]
     held = read_questions(files, settings.data_format, settings.limit)
-    sides = make_sides(run, settings.base, manifest, manager)
+    sides = make_sides(opened, settings.base, manager)
     asked = ask_both(held.questions, sides)
     skipped = [*held.skipped, *asked.skipped]
     if not asked.questions:
         reason = f": {skipped[0]['source']}: {skipped[0]['reason']}" if skipped else ""
         raise DataError(f"{', '.join(map(str, files))}: nothing to ask{reason}", "give conversations with answers")
-    bench = _Bench(run, manager, settings, sides, asked, note, on_progress)
+    bench = _Bench(opened, manager, settings, sides, asked, note, on_progress)
     given, columns = bench.measure_all()
-    return bench.comparison(given, columns, files, skipped, leaks(manifest, held.transcripts, run / HELD_OUT))
+    return bench.comparison(given, columns, files, skipped, leaks(opened, held.transcripts))
 
 
 def as_json(comparison: Comparison, *, indent: int | None = None) -> str:
@@ -89,11 +86,11 @@ def as_json(comparison: Comparison, *, indent: int | None = None) -> str:
     return json.dumps(asdict(comparison), allow_nan=False, indent=indent)
 
 
-def _held_out(run: Path) -> Path:
-    path = run / HELD_OUT
+def _held_out(run: Run) -> Path:
+    path = run.paths.held_out
     if not path.is_file():
         raise UsageError(
-            f"no held-out conversations: {run} was trained without --hold-out",
+            f"no held-out conversations: {run.path} was trained without --hold-out",
             "give a file that it was not trained on with --data FILE; or train with --hold-out 10%",
         )
     return path
@@ -104,7 +101,7 @@ class _Bench:
 
     def __init__(
         self,
-        run: Path,
+        run: Run,
         manager: PluginManager,
         settings: CompareSettings,
         sides: Sides,
@@ -131,16 +128,17 @@ class _Bench:
         """Ask everybody. The teacher is first: what it lacks, a key or a server, is known before the long work."""
         given: dict[Who, list[Given | None]] = {}
         columns: dict[Who, Columns] = {}
-        if self.settings.teacher is not None:
-            self._tell(f"asking {self.settings.teacher.name} the {len(self.references)} questions")
-            given["teacher"] = self._ask_teacher()
+        teacher, referee = self.settings.named_teacher, self.settings.named_judge
+        if teacher is not None:
+            self._tell(f"asking {teacher.name} the {len(self.references)} questions")
+            given["teacher"] = self._ask_teacher(teacher)
             columns["teacher"] = answer_columns(given["teacher"], self.references, [True] * len(self.references))
         for side in (self.sides.base, self.sides.student):
             self._tell(f"measuring the {side.who}, {side.name}, on {len(self.references)} questions")
-            measured = measure(side, self.asked, self.settings, self.run, self.on_progress)
+            measured = measure(side, self.asked, self.settings, self.run.path, self.on_progress)
             given[side.who], columns[side.who] = self._results(side, measured)
-        if self.settings.judge is not None:
-            self._ask_judge(given)
+        if referee is not None:
+            self._ask_judge(referee, given)
         return given, columns
 
     def _results(self, side: Side, measured: Measured) -> tuple[list[Given | None], Columns]:
@@ -168,15 +166,15 @@ class _Bench:
             del columns["bits_per_byte"]
         return columns
 
-    def _ask_teacher(self) -> list[Given | None]:
+    def _ask_teacher(self, teacher: NamedTeacher) -> list[Given | None]:
         """The teacher's answers, once more: how far it agrees with itself is as far as a student can come."""
         questions = self.asked.questions
         able = [n for n, question in enumerate(questions) if _askable(question.messages[-1:])]
         if len(able) < len(questions):
             self.note(f"{len(questions) - len(able)} questions do not end on a user: the teacher was not asked them")
         prompts = [Prompt(questions[n].messages, tools=questions[n].tools) for n in able]
-        out = self.run / PAID / "teacher.jsonl"
-        answers = ask_all(self.manager, self.settings.teacher, prompts, out, note=self.note, progress=self.progress)
+        out = self.run.paths.teacher_answers
+        answers = ask_all(self.manager, teacher, prompts, out, note=self.note, progress=self.progress)
         there = [(n, one) for n, one in zip(able, answers, strict=True) if one is not None]
         texts = [self._text_of(questions[n], one.messages[-1]) for n, one in there]
         given = given_answers(
@@ -198,8 +196,7 @@ class _Bench:
             return answer.content or "", 0
         return tokens.text, len(tokens.answer)
 
-    def _ask_judge(self, given: Mapping[Who, Sequence[Given]]) -> None:
-        named = self.settings.judge
+    def _ask_judge(self, named: NamedTeacher, given: Mapping[Who, Sequence[Given]]) -> None:
         self._tell(f"asking {named.name} which answers are better")
         try:
             self.judged = judge(
@@ -208,7 +205,7 @@ class _Bench:
                 self.asked.questions,
                 given["student"],
                 given["base"],
-                self.run / PAID / "judge.jsonl",
+                self.run.paths.judgements,
                 seed=self.settings.seed,
                 note=self.note,
                 progress=self.progress,
@@ -233,14 +230,15 @@ class _Bench:
             written = sum(one.tokens for one in given[who] if one is not None)
             standings[who]["tokens_per_second"] = Interval(written / max(seconds, 1e-9))
         names = {"base": sides.base.name, "student": sides.student.name}
-        names["teacher"] = self.settings.teacher.name if self.settings.teacher else ""
+        teacher = self.settings.named_teacher
+        names["teacher"] = teacher.name if teacher is not None else ""
         metrics = [one for one in METRICS if any(one.name in standing for standing in standings.values())]
         by_name = {one.name: one for one in metrics}
         verdict, reasons = decide(
             by_name, standings["base"], standings["student"], figures.differences, self.faults, self.judged
         )
         return Comparison(
-            run=str(self.run),
+            run=str(self.run.path),
             data=[{"file": str(path), "sha256": sha256_of(path)} for path in files],
             conversations=len(set(conversations)),
             questions=len(questions),

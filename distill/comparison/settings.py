@@ -79,6 +79,16 @@ class CompareSettings:
             judge_options={},
         )
 
+    @property
+    def named_teacher(self) -> NamedTeacher | None:
+        """The teacher, once it has been looked up by `named`."""
+        return self.teacher if isinstance(self.teacher, NamedTeacher) else None
+
+    @property
+    def named_judge(self) -> NamedTeacher | None:
+        """The judge, once it has been looked up by `named`."""
+        return self.judge if isinstance(self.judge, NamedTeacher) else None
+
 
 def _named(manager: PluginManager, who: str | NamedTeacher | None, options: Mapping[str, Any]) -> NamedTeacher | None:
     return make_teacher(manager, who, options) if isinstance(who, str) else who

@@ -101,7 +101,7 @@ def with_options_of(settings: type, *, only: Sequence[str] | None = None) -> Cal
     return decorate
 
 
-def _field_of(option: Option) -> tuple[Any, FieldInfo]:
+def _field_of(option: Option) -> tuple[Any, Any]:
     """An option as pydantic takes a field: its type, and its default and key."""
     about, annotation = option.about, cast(Any, option.kind)
     if option.many:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,9 +15,12 @@ from distill.plugins import PluginManager
 from distill.recipes.restore import gather, store_of
 from distill.recipes.state import Record
 from distill.recipes.validate import ReadyRecipe
+from distill.runs.folder import RunFolder
+from distill.runs.layout import RunPaths
 from distill.types import Params
 
 if TYPE_CHECKING:
+    from distill.comparison.settings import CompareSettings
     from distill.dataset.check import CheckReport
 
 Note = Callable[[str], None]
@@ -186,7 +188,7 @@ def _refuse_findings(report: CheckReport, allowed: set[str]) -> None:
 def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
     """Train the student; makes the run folder."""
     from distill.training import train
-    from distill.training.manifest import identity
+    from distill.training.identity import identity
 
     names = {kind: getattr(ready.training, kind) for kind in ("formatter", "labeler", "trainer")}
     inputs = {
@@ -199,8 +201,10 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
             watch.note(f"  {text.replace(' with --resume', '')}")
 
     def do(run: Path) -> dict[str, Any]:
-        told = {"on_log": watch.on_log, "note": note, "origins": ready.origins}
-        report = train(ready.settings(transcripts, run), ready.manager, resume=run.exists(), **told)
+        settings = ready.settings(transcripts, run)
+        report = train(
+            settings, ready.manager, resume=run.exists(), on_log=watch.on_log, note=note, origins=ready.origins
+        )
         write_recipe(ready, run, inputs)
         return asdict(report)
 
@@ -214,26 +218,26 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
         return found
 
     def intact(record: Record) -> bool:
-        run = ready.out / str(record.made)
-        return (run / "model" / "config.json").is_file() and (run / "resolved.json").is_file()
+        run = RunPaths(ready.out / str(record.made))
+        return (run.model / "config.json").is_file() and run.resolved_recipe.is_file()
 
     return Step("train", inputs, do, lines, "run", intact)
 
 
-def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
+def compare_step(ready: ReadyRecipe, settings: CompareSettings, watch: Watch, run: Path) -> Step:
     """Compare the student with its base; makes the file of figures and answers, and a page of it beside."""
     from distill.collection.row_id import all_params
     from distill.models.load import resolve_model
-    from distill.training.folder import HELD_OUT
-    from distill.training.manifest import versions
+    from distill.training.identity import versions
 
-    settings, held_out = ready.compare, ready.held_out or (run / HELD_OUT,)
+    paths = RunPaths(run)
+    held_out = ready.held_out or (paths.held_out,)
     if gone := next((path for path in held_out if not path.is_file()), None):
         raise DistillError(f"{gone} is gone", f"put it back, or remove {run} to train again")
     base = ready.pipeline.ref if settings.base is None else resolve_model(settings.base, ready.manager)
-    asked = {who: getattr(settings, who) for who in ("teacher", "judge") if getattr(settings, who) is not None}
+    asked = {"teacher": settings.named_teacher, "judge": settings.named_judge}
     inputs = {
-        "student": _digest(str(run / "model")),
+        "student": _digest(str(paths.model)),
         "base": _digest(base),
         "data": [f"sha256:{sha256_of(path)}" for path in held_out],
         "from": settings.data_format,
@@ -241,7 +245,7 @@ def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
         "max-tokens": settings.max_tokens,
         "batch-size": settings.batch_size,
         "seed": settings.seed,
-        **{who: [one.name, all_params(Params(), one.options)] for who, one in asked.items()},
+        **{who: [one.name, all_params(Params(), one.options)] for who, one in asked.items() if one is not None},
         **{f"version of {name}": version for name, version in versions().items() if name != "python"},
     }
 
@@ -249,8 +253,10 @@ def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
         from distill.comparison import as_json, compare
         from distill.comparison.page import comparison_page
 
-        told = {"note": lambda text: watch.note(f"  {text}"), "on_progress": watch.on_compare}
-        found = compare(run, held_out, ready.manager, settings, **told)
+        def note(text: str) -> None:
+            watch.note(f"  {text}")
+
+        found = compare(run, held_out, ready.manager, settings, note=note, on_progress=watch.on_compare)
         for path, text in (
             (target.with_suffix(".html"), comparison_page(found, run)),
             (target, as_json(found, indent=1) + "\n"),
@@ -272,17 +278,12 @@ def write_recipe(ready: ReadyRecipe, run: Path, inputs: Mapping[str, Any]) -> No
         "settings": ready.recipe.model_dump(mode="json", by_alias=True),
         "inputs": dict(inputs),
     }
-    for name, text in (
-        ("recipe.yaml", ready.loaded.text),
-        ("resolved.json", json.dumps(resolved, ensure_ascii=False, indent=1) + "\n"),
-    ):
-        with whole_file(run / name) as file:
-            file.write(text)
+    RunFolder(run).write_recipe(ready.loaded.text, resolved)
 
 
 def _digest(ref: str, *files: str) -> str:
     """What stands for a model: a hash of its weights, or of these files of its folder; or its name on the hub."""
-    from distill.training.manifest import digest_of_model
+    from distill.training.identity import digest_of_model
 
     digest = digest_of_model(ref, files) if files else digest_of_model(ref)
     return ref if digest is None else f"sha256:{digest}"

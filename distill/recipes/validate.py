@@ -17,7 +17,6 @@ from distill.plugins import PluginManager
 from distill.recipes.schema import Recipe, load_recipe
 from distill.recipes.yaml_file import Loaded
 from distill.settings import origins_of, settings_from
-from distill.specs import make_options
 from distill.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
         )
     against = _files(loaded, folder, recipe.check.options().get("against", ()), "check", "against")
     held_out = _files(loaded, folder, recipe.compare.data if recipe.compare else [], "compare", "data")
-    compare = None if recipe.compare is None else _compare_settings(recipe, loaded, folder, manager)
+    compare = _compare_settings(recipe, loaded, folder, manager)
     training = _train_settings(recipe, loaded, folder)
     pipeline, max_length = _pipeline(recipe, loaded, manager, training)
     return ReadyRecipe(
@@ -130,8 +129,10 @@ def _teacher(name: str, folder: Path, manager: PluginManager) -> str:
     return f"{kind}:{_model(model, folder)}" if model and (local or (folder / model).is_file()) else name
 
 
-def _compare_settings(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager) -> CompareSettings:
+def _compare_settings(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager) -> CompareSettings | None:
     section = recipe.compare
+    if section is None:
+        return None
     options = section.options()
     if not section.data and "hold_out" not in recipe.train.options():
         raise UsageError(
@@ -192,13 +193,14 @@ def _pipeline(
     with _at(loaded, "check", "allow"):
         Findings.check_codes(recipe.check.allow)
     for kind in ("formatter", "labeler", "trainer"):
-        registry, options = manager.registries[kind], getattr(settings, f"{kind}_options")
+        registry, name = manager.registries[kind], getattr(settings, kind)
+        options = getattr(settings, f"{kind}_options")
         with _at(loaded, "train", kind):
-            spec = registry.get(getattr(settings, kind))
+            registry.get(name)
         with _at(loaded, "train", f"{kind}-options"):
-            made = make_options(spec, options, kind)
+            registry.options(name, options)
             if kind == "trainer":
-                spec.build(made)
+                registry.build(name, options)
     if settings.lora is not None and settings.lora.quantize:
         with _at(loaded, "train", "qlora"):
             check_quantization()

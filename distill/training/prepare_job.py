@@ -16,10 +16,10 @@ from distill.errors import DataError, DistillError, PluginError
 from distill.models.load import max_positions
 from distill.plugins import PluginManager
 from distill.protocols import Labeler, PlanningTrainer, Trainer, TrainPlan
-from distill.specs import make_options
+from distill.runs.report import MemoryEstimate, TrainReport
 from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
-from distill.training.settings import Estimate, TrainReport, TrainSettings
+from distill.training.settings import TrainSettings
 from distill.transcripts.hold_out import HoldOut, make_hold_out
 
 
@@ -63,8 +63,7 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
     """
     Findings.check_codes(settings.allow)
     manager.formatters.get(settings.formatter), manager.labelers.get(settings.labeler)  # a wrong name fails first
-    trainer_spec = manager.trainers.get(settings.trainer)
-    trainer = trainer_spec.build(make_options(trainer_spec, settings.trainer_options, "trainer"))
+    trainer = manager.trainers.build(settings.trainer, settings.trainer_options)
     pipeline = make_pipeline(settings, manager)
     if settings.hold_out is not None:
         hold_out = make_hold_out(settings.hold_out, settings.data, settings.data_format, settings.seed)
@@ -115,7 +114,7 @@ def _ask_for_plan(trainer: Trainer, name: str, steps: int) -> TrainPlan:
     return plan
 
 
-def estimate_of(plan: JobPlan, settings: TrainSettings, note: Callable[[str], None]) -> Estimate | None:
+def estimate_of(plan: JobPlan, settings: TrainSettings, note: Callable[[str], None]) -> MemoryEstimate | None:
     """Estimate the training's memory and disk; None, with a note why, where that fails for this student."""
     if not isinstance(plan.trainer, PlanningTrainer):
         note(f"trainer {settings.trainer!r} does not plan its memory: estimated for float32 and AdamW")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -123,70 +123,3 @@ class TrainSettings(DataSettings):
     def checkpoints_kept(self) -> int:
         """How many complete checkpoints are there while training: two, since one may turn out damaged."""
         return self.save_total_limit or 2
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a training will take, in bytes, a process.
-
-    Attributes:
-        parameters, trained_parameters: how many weights there are, and how many are trained.
-        weights, gradients, optimizer: what is kept for them all the time.
-        activations: what the largest batch leaves for its backward pass.
-        logits: the head's part of it.
-        process: the libraries and the data: on a CPU they are in the same memory; 0 on a GPU.
-        peak_memory: all together, at the worst moment.
-        checkpoint: one on the disk.
-        peak_disk: the student and the checkpoints that are there at a time.
-    """
-
-    parameters: int
-    trained_parameters: int
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-    logits: int
-    process: int
-    peak_memory: int
-    checkpoint: int
-    peak_disk: int
-
-
-@dataclass(frozen=True, slots=True)
-class TrainReport:
-    """What came of it. `rows` is `trained_rows`, `skipped_rows` and `held_out_rows` together.
-
-    Attributes:
-        out: the run folder.
-        rows, trained_rows, skipped_rows: transcripts that came in, and what became of them.
-        split_rows: trained rows that were split into an example an answer.
-        truncated: examples cut to the maximal length.
-        examples, tokens, trained_tokens: what the trainer was given.
-        steps: optimizer steps, done or (in a dry run) to do.
-        loss: mean training loss; None in a dry run.
-        seconds: of training.
-        reasons: reason → how many rows were skipped for it.
-        estimate: memory and disk, in a dry run; None where it cannot be told.
-        packed: whether rows were packed; None where that was not asked for, or is not known yet.
-        resumed_from: the checkpoint this training went on from, if it did.
-        held_out_rows: kept from training, in the run folder's `held_out.jsonl`.
-    """
-
-    out: str
-    rows: int
-    trained_rows: int
-    skipped_rows: int
-    split_rows: int
-    truncated: int
-    examples: int
-    tokens: int
-    trained_tokens: int
-    steps: int
-    loss: float | None = None
-    seconds: float | None = None
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    packed: bool | None = None
-    resumed_from: str | None = None
-    estimate: Estimate | None = None
-    held_out_rows: int = 0

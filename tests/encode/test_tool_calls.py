@@ -9,7 +9,6 @@ import pytest
 from tool_templates import STUDENTS
 
 from distill import IGNORE_INDEX, DataError, Message, Transcript, make_formatter, make_plugin_manager
-from distill.dataset.formats import make_labeler
 from distill.dataset.prepare import prepare
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
@@ -52,7 +51,7 @@ def answered(*calls, content: str | None = None) -> tuple[Message, ...]:
 def trained(kind: str, messages, tools=TOOLS, labeler: str = "masked", options=(), **labels) -> list[str] | str:
     """What is trained, an example each; or the reason why nothing is."""
     made = encoder(kind, **dict(options))
-    prepared = prepare([Transcript("t", messages, tools)], made, make_labeler(labeler, labels, MANAGER, made))
+    prepared = prepare([Transcript("t", messages, tools)], made, MANAGER.labelers.build(labeler, labels, made))
     if prepared.skipped:
         return prepared.skipped[0].reason
     assert not prepared.findings.errors()
@@ -162,8 +161,8 @@ def test_a_call_without_the_wrapper_is_a_call():
         ("chatml", answered(call({})), (), "message 1: the chat template has no place for its tool calls"),
         ("chatml", (Message("user", "q"), Message("assistant", "a")), TOOLS, "has no place for tool definitions"),
         ("unigram", answered(call({})), (), "has no place for its tool calls"),
-        ("qwen2.5", asked({"id": "x"}), TOOLS, "message 1 has a tool call without a function's name"),
-        ("qwen2.5", asked(call({"a": "\ud800"})), TOOLS, "half a surrogate pair"),
+        ("qwen2.5", asked({"id": "x"}), TOOLS, "message 1 has a tool call without a function name"),
+        ("qwen2.5", asked(call({"a": "\ud800"})), TOOLS, "lone surrogate"),
     ],
 )
 def test_what_cannot_be_trained_says_why(kind, messages, tools, reason):
@@ -228,7 +227,7 @@ def test_reasoning_is_trained_with_its_frame_or_not():
 def test_a_template_without_a_place_for_reasoning_is_found_out():
     for kind, left_out in (("qwen2.5", True), ("qwen3", False)):
         made = encoder(kind)
-        prepared = prepare([Transcript("t", THOUGHT[:2])], made, make_labeler("masked", {}, MANAGER, made))
+        prepared = prepare([Transcript("t", THOUGHT[:2])], made, MANAGER.labelers.build("masked", {}, made))
         assert ("reasoning-left-out" in prepared.findings.counts) == left_out
 
 
