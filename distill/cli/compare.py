@@ -10,7 +10,6 @@ import click
 from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, printable
 from distill.comparison.settings import CompareSettings
-from distill.errors import UsageError
 from distill.plugins import PluginManager
 from distill.settings import settings_from
 
@@ -61,30 +60,24 @@ def command(
     """
     from distill.comparison import as_json as json_of
     from distill.comparison import compare
+    from distill.comparison.page import comparison_page
+    from distill.pages import check_page_target, write_page
 
     settings = settings_from(CompareSettings, given(words))
-    if html is not None and not html.parent.is_dir():
-        raise UsageError(f"--html {html}: there is no folder {html.parent}", "make it first")
+    if html is not None:
+        check_page_target(html)
     progress = Bars()
     try:
         comparison = compare(run, data, manager, settings, note=note, on_progress=progress)
     finally:
         progress.close()
     if html is not None:
-        _write_page(comparison, run, html)
+        write_page(html, comparison_page(comparison, run))
     if as_json:
         click.echo(json_of(comparison))
     else:
         show(comparison, samples)
     return 0 if comparison.verdict == "better" else 1
-
-
-def _write_page(comparison: Comparison, run: Path, html: Path) -> None:
-    from distill.comparison.page import comparison_page
-    from distill.files.atomic import whole_file
-
-    with whole_file(html) as file:
-        file.write(comparison_page(comparison, run))
 
 
 def show(comparison: Comparison, samples: int) -> None:

@@ -77,9 +77,9 @@ def command(
     rows = show(transcripts, pipeline.encoder, pipeline.labeler, settings.labeler, number)
     if page:
         from distill.dataset.preview_page import summarise, write_preview
-        from distill.pages.environment import check_target
+        from distill.pages import check_page_target
 
-        check_target(page)
+        check_page_target(page)
         summary = summarise(data, pipeline)
         about = {
             "data": str(data),
