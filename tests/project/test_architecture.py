@@ -34,7 +34,7 @@ RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 MAX_MODULES_AT_THE_TOP, MAX_FILE, MAX_FUNCTION = 12, 400, 60
 
 # Arrows between rooms that still point up or in circles, to be removed.
-KNOWN_ARROWS: set[tuple[str, str]] = {("specs", "encode")}
+KNOWN_ARROWS: set[tuple[str, str]] = set()
 
 
 class Arrow(NamedTuple):
