@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from distill.collection.prompts import PromptReader, open_prompts, prompt_to_dict
 from distill.collection.plan import make_plan
+from distill.collection.prompts import PromptReader, open_prompts, prompt_to_dict
 from distill.collection.settings import CollectSettings
 from distill.errors import DataError
 from distill.plugins import make_plugin_manager
