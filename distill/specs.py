@@ -62,7 +62,7 @@ class LabelerSpec:
     conversation, for a labeler that must know it.
 
     Attributes:
-        allows: errors of the label proof that are this labeler's purpose, such as `partial-answer` for one that leaves
+        allows: errors of the label check that are this labeler's purpose, such as `partial-answer` for one that leaves
             out a part of answers: `check` and `train` accept them as if the user had said `--allow`.
     """
 

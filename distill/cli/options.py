@@ -184,9 +184,9 @@ def turns_option(function: F) -> F:
 
 
 def allow_option(function: F) -> F:
-    """`--allow CODE`: accept an error of the label proof."""
+    """`--allow CODE`: accept an error of the label check."""
     return click.option(
-        "--allow", metavar="CODE", multiple=True, help="Accept this error of the label proof; may be repeated."
+        "--allow", metavar="CODE", multiple=True, help="Accept this error of the label check; may be repeated."
     )(function)
 
 

@@ -1,4 +1,4 @@
-"""`distill check`, and `train`, which refuses what the proof finds wrong."""
+"""`distill check`, and `train`, which refuses what the label check finds wrong."""
 
 from __future__ import annotations
 
