@@ -1,4 +1,4 @@
-"""`distill check`: the label proof over a whole data set, before anything is trained."""
+"""`distill check`: the label check over a whole data set, before anything is trained."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from distill.cli.options import (
     turns_option,
 )
 from distill.cli.terminal import print_json, printable
+from distill.options import parse_pairs
 from distill.plugins import PluginManager
-from distill.specs import parse_pairs
 
 if TYPE_CHECKING:
     from distill.dataset.check import CheckReport
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
 
 
-@click.command("check", short_help="Prove what will be trained, before it is.")
+@click.command("check", short_help="Verify what will be trained, before it is.")
 @click.argument("data", nargs=-1, required=True, metavar="DATA…", type=click.Path(path_type=Path))
 @from_option
 @student_option
@@ -37,14 +37,14 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
 @labeler_options
 @turns_option
 @click.option(
-    "--max-length", type=click.IntRange(min=2), help="The most tokens of a row.  [default: what the student can take]"
+    "--max-length", type=click.IntRange(min=2), help="Maximum tokens per row.  [default: the student's context]"
 )
 @click.option(
     "--against",
     multiple=True,
-    metavar="FILE",
+    metavar="DATA",
     type=click.Path(path_type=Path),
-    help="A held-out file, none of whose prompts may be in DATA; may be repeated.",
+    help="Held-out data whose prompts must not be in DATA; may be repeated.",
 )
 @allow_option
 @json_option
@@ -64,12 +64,15 @@ def command(
     allow: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Prove that DATA will be trained as you mean it, with this student, format and labeler.
+    """Verify that DATA will be trained as intended, with this student, format and labeler.
 
     Every trained answer is decoded from its own tokens and compared with the assistant's text; end-of-turn markers,
     control tokens, roles, lengths, duplicates and leaks are checked. Only the student's tokenizer is loaded.
 
-    Findings are errors, warnings or notes, each with a code, the first rows and a way out. An error makes the exit
+    DATA is a file (JSON lines, JSON, CSV, TSV or Parquet, also compressed), a data set of the hub as
+    hub:owner/name[:split], or - for standard input.
+
+    Findings are errors, warnings or notes, each with a code, the first rows and a hint. An error makes the exit
     code 1, and keeps `distill train` from starting; --allow CODE accepts it.
     """
     from distill.dataset.check import check

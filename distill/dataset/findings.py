@@ -129,7 +129,9 @@ CODES: dict[str, Code] = {
         "collect it again; or remove the finish reason from the row, if the answer is whole",
     ),
     "overlong": Code(
-        "error", "a row is longer than the student's context", "--max-length, or --overlong drop, or --overlong truncate"
+        "error",
+        "a row exceeds the student's context",
+        "--max-length, or --overlong drop, or --overlong truncate",
     ),
     # The data themselves (`distill.dataset.conversations`).
     "nothing-to-train": Code("error", "no row can be trained", "see the reasons of the skipped rows"),

@@ -119,7 +119,7 @@ def test_hostile_text_in_a_finding_is_inert(bloom, write, capsys):
     assert "\x1b[31m" not in capsys.readouterr().out
 
 
-def test_train_refuses_what_the_proof_finds_wrong(bloom, write, tmp_path, capsys):
+def test_train_refuses_what_the_label_check_finds_wrong(bloom, write, tmp_path, capsys):
     words = ["train", str(write(GOOD)), "--student", str(bloom), "--out", str(tmp_path / "run"), "--dry-run"]
     words += ["--labeler", "trl", "-L", "end_of_turn=false"]
     assert main(words) == 1
