@@ -95,9 +95,9 @@ def command(
     rows = show(transcripts, pipeline.encoder, pipeline.labeler, labeler, number)
     if page:
         from distill.dataset.preview_page import summarise, write_preview
-        from distill.pages.environment import check_target
+        from distill.pages import check_page_target
 
-        check_target(page)
+        check_page_target(page)
         summary = summarise(data, pipeline)
         about = {"data": str(data), "student": student, "formatter": formatter, "labeler": labeler}
         shown = write_preview(rows, summary, page, about)
