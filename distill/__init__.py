@@ -14,6 +14,7 @@ from distill.hookspecs import hookimpl
 from distill.options import NoOptions
 from distill.plugins import PluginManager, make_formatter, make_plugin_manager
 from distill.protocols import (
+    BatchFileTeacher,
     BatchTeacher,
     Checkpoints,
     CollatingLabeler,
@@ -26,7 +27,7 @@ from distill.protocols import (
     TrainJob,
     TrainPlan,
 )
-from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, TeacherSpec, TrainerSpec
+from distill.specs import FormatterSpec, HTTPTeacherOptions, LabelerSpec, ModelSpec, TeacherSpec, TrainerSpec
 from distill.types import (
     IGNORE_INDEX,
     ROLES,
@@ -84,6 +85,7 @@ __all__ = [
     "IGNORE_INDEX",
     "ROLES",
     "Answer",
+    "BatchFileTeacher",
     "BatchTeacher",
     "ChatModel",
     "Checkpoints",
@@ -97,6 +99,7 @@ __all__ = [
     "Example",
     "Formatter",
     "FormatterSpec",
+    "HTTPTeacherOptions",
     "Labeler",
     "LabelerSpec",
     "Message",

@@ -19,7 +19,7 @@ from distill.errors import UsageError
 from distill.files.atomic import sha256_of, whole_file
 from distill.pages import write_page
 from distill.plugins import PluginManager
-from distill.runs.run import is_run, open_run
+from distill.runs import is_run, open_run
 from distill.training import TrainSettings, train
 
 HELD_OUT = 40

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from distill.cli.options import from_option, json_option
+from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, printable
-from distill.errors import UsageError
-from distill.options import parse_pairs
+from distill.comparison.settings import CompareSettings
+from distill.comparison.verdict import NOT_BETTER
 from distill.plugins import PluginManager
+from distill.settings import settings_from
 
 if TYPE_CHECKING:
     from distill.comparison import Comparison
@@ -29,83 +32,51 @@ _COLOURS = {"better": "green", "worse": "red", "broken": "red", "mixed": "yellow
     type=click.Path(path_type=Path),
     help="Held-out conversations; may be repeated.  [default: those that `train --hold-out` left in RUN]",
 )
-@from_option
-@click.option("--base", metavar="MODEL", help="What to compare with.  [default: the model that RUN was trained from]")
-@click.option(
-    "--teacher", metavar="NAME[:MODEL]", help="Ask a teacher the same questions anew, beside its recorded answers."
-)
-@click.option("-T", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the teacher; may be repeated.")
-@click.option("--judge", metavar="NAME[:MODEL]", help="Ask a teacher which answer is better, in both orders.")
-@click.option("-J", "judge_pairs", multiple=True, metavar="KEY=VALUE", help="An option of the judge; may be repeated.")
-@click.option(
-    "--max-tokens",
-    type=click.IntRange(1),
-    default=256,
-    show_default=True,
-    help="The longest answer of base and student.",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1),
-    default=16,
-    show_default=True,
-    help="Conversations that are read, or answered, at a time.",
-)
-@click.option("--limit", type=click.IntRange(1), help="Take only the first so many conversations.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@settings_options(CompareSettings)
 @click.option("--samples", type=click.IntRange(0), default=3, show_default=True, help="Questions to show with answers.")
 @click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a page of it, with all answers.")
+@click.option(
+    "--fail-unless-better",
+    is_flag=True,
+    help=f"Exit with code {NOT_BETTER} unless the student is better than its base, for scripts and CI.",
+)
 @json_option
 @click.pass_obj
 def command(
     manager: PluginManager,
+    /,
     run: Path,
     data: tuple[Path, ...],
-    data_format: str | None,
-    base: str | None,
-    teacher: str | None,
-    pairs: tuple[str, ...],
-    judge: str | None,
-    judge_pairs: tuple[str, ...],
     samples: int,
     html: Path | None,
+    fail_unless_better: bool,
     as_json: bool,
-    **settings: Any,
+    **words: Any,
 ) -> int:
     """Compare the student in RUN with its base, on conversations it was not trained on.
 
-    Every answer of the teacher is a question, after all that was said before it. Measured are how likely each model
-    finds the teacher's answer, and how close to it is what it says itself, with 95 % intervals from resampling the
-    conversations. Both are asked in the student's chat format, greedily.
+    Every answer of the teacher is a question, after all that was said before it. Two things are measured, with 95 %
+    confidence intervals from resampling the conversations: how likely each model finds the teacher's answer, and how
+    close to it the model's own answer is. Both models answer greedily, in the student's chat format.
 
-    The exit code is 0 where the student is better: the teacher's answers became likelier or its own came closer to
-    them, and neither got worse, nor how often it stops. Else it is 1. What a teacher or a judge answers stays in
-    RUN/comparison/, and is not asked again.
+    The student is better if the teacher's answers became more likely or its own came closer to them, and neither got
+    worse, nor its stop rate. The exit code does not depend on it unless you add --fail-unless-better. Answers of a
+    teacher or a judge are kept in RUN/comparison/, and never paid for twice.
 
     \b
         distill compare run --data held-out.jsonl --html report.html
         distill compare run --data held-out.jsonl --judge openai:gpt-5-mini
     """
-    from distill.collection import make_teacher
-    from distill.comparison import CompareSettings, compare
+    from distill.comparison import compare
     from distill.comparison.page import comparison_page
     from distill.pages import check_page_target, write_page
 
-    for name, given, option, flag in (("teacher", teacher, pairs, "-T"), ("judge", judge, judge_pairs, "-J")):
-        if option and given is None:
-            raise UsageError(f"{flag} is given, but no --{name}", f"add --{name} NAME, or leave {flag} out")
+    settings = settings_from(CompareSettings, given(words))
     if html is not None:
         check_page_target(html)
-    asked = CompareSettings(
-        base=base,
-        teacher=make_teacher(manager, teacher, parse_pairs(pairs, "-T")) if teacher else None,
-        judge=make_teacher(manager, judge, parse_pairs(judge_pairs, "-J")) if judge else None,
-        data_format=data_format,
-        **settings,
-    )
     progress = Bars()
     try:
-        comparison = compare(run, data, manager, asked, note=note, on_progress=progress)
+        comparison = compare(run, data, manager, settings, note=note, on_progress=progress)
     finally:
         progress.close()
     if html is not None:
@@ -114,27 +85,33 @@ def command(
         click.echo(comparison.to_json())
     else:
         show(comparison, samples)
-    return 0 if comparison.verdict == "better" else 1
+    return NOT_BETTER if fail_unless_better and comparison.verdict != "better" else 0
 
 
 def show(comparison: Comparison, samples: int) -> None:
-    """Print a comparison for people: the table, some answers, the verdict last, where the eye rests."""
+    """Print a comparison for people: the verdict, the table, some answers."""
     from distill.comparison.page import VERDICTS
 
-    for row in comparison.skipped[:5]:
-        note(f"not used: {row['source']}: {row['reason']}")
+    for skipped in comparison.skipped[:5]:
+        note(f"not used: {skipped['source']}: {skipped['reason']}")
     if len(comparison.skipped) > 5:
         note(f"not used: {len(comparison.skipped) - 5} more")
     for warning in comparison.warnings:
         click.secho(f"Warning: {printable(warning)}", fg="yellow", err=True)
-    click.echo(f"{comparison.questions} answers of {comparison.conversations} held-out conversations\n")
+    click.secho(VERDICTS[comparison.verdict], fg=_COLOURS.get(comparison.verdict), bold=True)
+    for reason in comparison.reasons:
+        click.echo(_wrapped(printable(reason)))
+    click.echo(f"\n{comparison.questions} answers of {comparison.conversations} held-out conversations\n")
     for row in _table(comparison):
         click.echo(row)
     for sample in comparison.samples[:samples]:
         _show_sample(sample)
-    click.secho(f"\n{VERDICTS[comparison.verdict]}", fg=_COLOURS.get(comparison.verdict), bold=True)
-    for reason in comparison.reasons:
-        click.echo(f"  {printable(reason)}")
+
+
+def _wrapped(text: str) -> str:
+    """A sentence, indented, as wide as the terminal or 100 columns."""
+    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    return textwrap.fill(text, max(40, width), initial_indent="  ", subsequent_indent="  ")
 
 
 def _table(comparison: Comparison) -> list[str]:
@@ -173,7 +150,7 @@ def _show_sample(sample: Sample) -> None:
     click.secho(f"\n{printable(sample.source)}, answer {sample.turn + 1}", bold=True)
     said = (sample.messages[-1].content or "") if sample.messages else ""
     rows = [("question", said), ("teacher", sample.reference)]
-    rows += [(f"{who} anew" if who == "teacher" else who, given.text) for who, given in sample.answers.items()]
+    rows += [(f"{who} again" if who == "teacher" else who, given.text) for who, given in sample.answers.items()]
     for who, text in rows:
         click.echo(f"  {who:<13}{_cut(printable(text))}")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distill.collection.teachers import NamedTeacher
 from distill.comparison.bootstrap import CONFIDENCE, RESAMPLES
 from distill.comparison.judge import judge
 from distill.comparison.measure import Progress, measure
@@ -82,6 +83,7 @@ def compare(
         DistillError: a model cannot be loaded, or the teacher failed for good.
     """
     opened, manager, watch = open_run(run), manager or make_plugin_manager(), Watch(note, on_progress)
+    settings = settings.named(manager)
     sources = as_sources(data) or (_held_out(opened),)
     held = read_questions(sources, settings.data_format, settings.limit)
     models = find_models(opened, settings.base, manager)
@@ -105,6 +107,12 @@ def _held_out(run: Run) -> DataSource:
     return as_sources(path)[0]
 
 
+def _looked_up(who: str | NamedTeacher | None) -> NamedTeacher | None:
+    """A teacher of settings that are `named`."""
+    assert not isinstance(who, str)
+    return who
+
+
 def measure_all(
     run: Run,
     models: Models,
@@ -115,10 +123,11 @@ def measure_all(
 ) -> dict[Who, Results]:
     """Ask everybody. The teacher comes first: a missing key or server shows before the long work."""
     results: dict[Who, Results] = {}
-    if settings.teacher is not None:
-        watch.tell(f"asking {settings.teacher.name} the {len(questions)} questions")
+    teacher = _looked_up(settings.teacher)
+    if teacher is not None:
+        watch.tell(f"asking {teacher.name} the {len(questions)} questions")
         results["teacher"] = teacher_results(
-            settings.teacher,
+            teacher,
             questions,
             models.student.encoder,
             manager,
@@ -141,7 +150,7 @@ def _ask_judge(
     settings: CompareSettings,
     watch: Watch,
 ) -> Judgement | None:
-    named = settings.judge
+    named = _looked_up(settings.judge)
     if named is None:
         return None
     watch.tell(f"asking {named.name} which answers are better")
@@ -187,8 +196,8 @@ def _summarise(
     by_name = {one.name: one for one in used}
     verdict, reasons = decide(by_name, found["base"], found["student"], differences, faults, judgement)
     names: dict[Who, str] = {"base": models.base.name, "student": models.student.name}
-    if settings.teacher is not None:
-        names["teacher"] = settings.teacher.name
+    if (teacher := _looked_up(settings.teacher)) is not None:
+        names["teacher"] = teacher.name
     trained = read_training_data(run, held.transcripts)
     recorded = CostTable()
     for transcript in held.transcripts:

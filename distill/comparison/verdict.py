@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from distill.comparison.result import Difference, Interval, Judgement, Metric, ModelAnswer, Verdict, Who
 
+NOT_BETTER = 3
+"""The exit code of a comparison whose student had to be better, and is not."""
+
 _MOSTLY = 0.5  # the fraction of answers above which a fault makes a student broken
 
 _LIKELIHOOD = ("perplexity", "bits_per_byte")
@@ -81,10 +84,9 @@ def number(value: float, metric: Metric, sign: bool = False) -> str:
     if metric.unit:
         text = f"{value:+.1f}" if sign else f"{value:.1f}"
         return f"{text} {metric.unit}" if metric.unit == "%" else text
+    digits = 2 if abs(value) >= 0.1 or not value else 3
     if metric.name == "chrf" or abs(value) >= 100:
         digits = 1
-    else:
-        digits = 2 if abs(value) >= 0.1 or not value else 3
     return f"{value:{'+' if sign else ''},.{digits}f}"
 
 

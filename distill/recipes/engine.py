@@ -45,12 +45,14 @@ class RecipeReport:
         recipe, out: the file, and the folder it works in.
         run: the run folder with the student; None in a dry run before there is one.
         steps: in their order.
+        failed_requirement: what the student had to be (`require: better`) and is not; None: all is well.
     """
 
     recipe: str
     out: str
     run: str | None
     steps: tuple[StepReport, ...]
+    failed_requirement: str | None = None
 
 
 def run_recipe(
@@ -87,8 +89,9 @@ def _steps(ready: ReadyRecipe, watch: Watch) -> Iterator[tuple[str, str | None, 
     yield "collect", None, lambda made: collect_step(ready, watch)
     yield "check", "collect", lambda made: check_step(ready, watch, made["collect"])
     yield "train", "collect", lambda made: train_step(ready, watch, made["collect"])
-    if ready.compare is not None:
-        yield "compare", "train", lambda made: compare_step(ready, watch, made["train"])
+    comparing = ready.compare
+    if comparing is not None:
+        yield "compare", "train", lambda made: compare_step(ready, comparing, watch, made["train"])
 
 
 def _do(ready: ReadyRecipe, state: State, watch: Watch) -> Iterator[StepReport]:
@@ -133,7 +136,7 @@ def _plan(ready: ReadyRecipe, state: State, watch: Watch) -> tuple[StepReport, .
         step = make(made)
         why, found = state.why(name, step.inputs, step.intact), state.find(name, step.inputs)
         path = str(ready.out / found.made) if found and found.made else None
-        if why is None:
+        if found is not None and why is None:
             made[name] = ready.out / str(found.made)
             reports.append(StepReport(name, "unchanged", None, path, result=found.result))
         else:
@@ -143,4 +146,7 @@ def _plan(ready: ReadyRecipe, state: State, watch: Watch) -> tuple[StepReport, .
 
 def _report(ready: ReadyRecipe, steps: tuple[StepReport, ...]) -> RecipeReport:
     run = next((one.made for one in steps if one.step == "train" and one.state != "would run"), None)
-    return RecipeReport(str(ready.loaded.path), str(ready.out), run, steps)
+    require = ready.recipe.compare.require if ready.recipe.compare is not None else None
+    compared = next((one.result for one in steps if one.step == "compare"), None)
+    met = require is None or compared is None or compared["verdict"] == require
+    return RecipeReport(str(ready.loaded.path), str(ready.out), run, steps, None if met else require)

@@ -47,7 +47,9 @@ def test_a_student_that_copies_the_teacher_wins(copycat, chats, bloom, manager):
 
 def test_a_student_that_is_its_base_makes_no_difference(idle, chats, capsys):
     words = ["compare", str(idle), "--data", str(chats), "--max-tokens", "8", "--json"]
-    assert main(words) == 1
+    assert main([*words, "--fail-unless-better"]) == 3
+    capsys.readouterr()
+    assert main(words) == 0, "no difference is no failure"
     found = json.loads(capsys.readouterr().out)
     assert found["verdict"] == "no difference"
     for one in found["differences"]:
@@ -57,7 +59,7 @@ def test_a_student_that_is_its_base_makes_no_difference(idle, chats, capsys):
 
 
 def test_a_student_that_never_learned_to_stop_is_broken(endless, chats, capsys):
-    assert main(["compare", str(endless), "--data", str(chats), "--max-tokens", "12"]) == 1
+    assert main(["compare", str(endless), "--data", str(chats), "--max-tokens", "12"]) == 0
     out = capsys.readouterr().out
     assert "The student is broken." in out and "It does not stop: it ended 0 of 6 answers" in out
     assert "oiseau" in out  # it says the right thing, and goes on
@@ -197,8 +199,8 @@ def test_weights_that_are_no_numbers_are_broken_and_json_stays_strict(copycat, c
         (["{run}"], "trained without --hold-out"),
         (["{run}", "--data", "nowhere.jsonl"], "No such file"),
         (["{run}", "--data", "{chats}", "--base", "./nowhere"], "the base: no model at"),
-        (["{run}", "--data", "{chats}", "-T", "a=b"], "no --teacher"),
-        (["{run}", "--data", "{chats}", "-J", "a=b"], "no --judge"),
+        (["{run}", "--data", "{chats}", "-T", "a=b"], "goes with --teacher"),
+        (["{run}", "--data", "{chats}", "-J", "a=b"], "goes with --judge"),
         (["{run}", "--data", "{chats}", "--judge", "opnai:x"], "unknown teacher"),
         (["{run}", "--data", "{chats}", "--html", "nowhere/x.html"], "there is no folder nowhere"),
     ],

@@ -109,20 +109,20 @@ def test_findings_of_the_label_proof_stop_the_recipe_unless_they_are_allowed(fol
         ({"train": {"formatter": "chat-templat"}}, "did you mean 'chat-template'?"),
         ({"train": {"student": "./nowhere"}}, "no model at './nowhere'"),
         ({"train": {"batch-size": 2, "batch-tokens": 99}}, "exclude each other"),
-        ({"train": {"lora-rank": 2}}, "add `lora: true`"),
-        ({"train": {"qlora": True}}, "--qlora needs"),
+        ({"train": {"lora-rank": 2}}, "`lora-rank` goes with `lora`"),
+        ({"train": {"qlora": True}}, "`qlora` needs"),
         ({"check": {"allow": ["leakige"]}}, "did you mean 'leakage'?"),
         ({"check": {"against": "nowhere.jsonl"}}, "no file"),
         ({"collect": {"teacher": "scriptd"}}, "did you mean 'scripted'?"),
         ({"collect": {"teacher-options": {"x": 1}}}, "unknown option of teacher 'scripted'"),
-        ({"collect": {"base-url": "http://x"}}, "has no --base-url"),
+        ({"collect": {"base-url": "http://x"}}, "has no `base-url`"),
         ({"collect": {"max-usd": 1}}, "the price of 'scripted' is not known"),
         ({"collect": {"out": "out/transcripts.jsonl"}}, "lies in the recipe's own folder"),
         ({"prompts": "nowhere.jsonl"}, "no file"),
         ({"train": {"hold-out": "100%"}}, "would leave nothing on one side"),
         ({"train": {"hold-out": "all"}}, "must be a percentage or a count"),
         ({"compare": {}}, "needs conversations that are not trained on"),
-        ({"compare": {"data": "held-out.jsonl", "judge-options": {"x": 1}}}, "there is no `judge`"),
+        ({"compare": {"data": "held-out.jsonl", "judge-options": {"x": 1}}}, "goes with `judge`"),
         ({"compare": {"data": "held-out.jsonl", "teacher": "nobody"}}, "unknown teacher 'nobody'"),
     ],
     ids=str,
@@ -184,7 +184,10 @@ def test_the_verdict_on_what_was_held_out_is_the_end_and_the_exit_code(folder, r
     assert comparison["conversations"] == 3
     assert "<html" in (folder / "out" / "comparison.html").read_text()
     assert f"student against its base: {comparison['verdict']}" in out
-    assert code == (0 if comparison["verdict"] == "better" else 1), err
+    assert code == 0, err
+    code, out, err = run(recipe(compare={"require": "better"}))
+    assert code == (0 if comparison["verdict"] == "better" else 3), err
+    assert ("the recipe requires: better" in err) == (code == 3) and "compare: nothing has changed" in err
     assert run(path)[0] == code, "the same when nothing has changed"
     (folder / "out" / "run" / "held_out.jsonl").unlink()
     code, _, err = run(path)
