@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import write_rows
+from chat_rows import write_chats
 
 from distill import Answer, Message, NoOptions, TeacherError, UsageError
 from distill.cli.main import main
@@ -70,7 +70,7 @@ def test_the_base_may_be_another_model_of_other_tokens(copycat, chats, tmp_path,
 
     tokenizer = byte_bpe({"eos_token": "<|endoftext|>"})
     other = save_student(tiny_llama(tokenizer, rows=len(tokenizer) + 8), tokenizer, tmp_path / "llama")
-    long = write_rows(tmp_path / "long.jsonl", [[("user", "long " * 200), ("assistant", "x")]])
+    long = write_chats(tmp_path / "long.jsonl", [[("user", "long " * 200), ("assistant", "x")]])
     found = compare(copycat, [chats, long], manager, CompareSettings(base=str(other), **QUICK))
     (skipped,) = found.skipped
     assert "more than the base takes (512)" in skipped["reason"] and skipped["source"] == f"{long}:1"
@@ -135,7 +135,7 @@ def test_what_cannot_be_used_is_named(copycat, tmp_path, manager):
         [("user", "Hi"), ("assistant", " "), ("user", "So?"), ("assistant", "yes")],
         [("user", "one more"), ("assistant", "x")],
     ]
-    data = write_rows(tmp_path / "held.jsonl", chats)
+    data = write_chats(tmp_path / "held.jsonl", chats)
     cut = {"prompt": "x", "completion": "y", "metadata": {"finish_reason": "length"}}
     with open(data, "a", encoding="utf-8") as file:
         file.write(json.dumps(cut) + "\n")
@@ -147,13 +147,13 @@ def test_what_cannot_be_used_is_named(copycat, tmp_path, manager):
     assert found.questions == 3 and found.conversations == 3
     json.loads(found.to_json())
     with pytest.raises(Exception, match=r"nothing to ask: .*:1: no assistant message"):
-        compare(copycat, [write_rows(tmp_path / "none.jsonl", chats[1:2])], manager)
+        compare(copycat, [write_chats(tmp_path / "none.jsonl", chats[1:2])], manager)
 
 
 def test_questions_that_were_trained_on_are_told(copycat, tmp_path):
     fresh = [("user", "What is new?"), ("assistant", "all")]
     known = [("system", "Be kind."), ("user", '  how do you say "DOG"  in Spanish? '), ("assistant", "can")]
-    data = write_rows(tmp_path / "held.jsonl", [fresh, known])
+    data = write_chats(tmp_path / "held.jsonl", [fresh, known])
     held, run = list(read_transcripts(data)), open_run(copycat)
     (warning,) = read_training_data(run, held).leaks
     assert "1 of 2 held-out conversations begin with a prompt" in warning and f"{data}:2 as " in warning
@@ -185,7 +185,7 @@ def test_weights_that_are_no_numbers_are_broken_and_json_stays_strict(copycat, c
     weights = load_file(run / "model" / "model.safetensors")
     name = next(name for name in weights if "ln_f" in name)
     save_file({**weights, name: weights[name] * float("nan")}, run / "model" / "model.safetensors", {"format": "pt"})
-    assert main(["compare", str(run), "--data", str(chats), "--json", "--max-tokens", "4"]) == 1
+    assert main(["compare", str(run), "--data", str(chats), "--json", "--max-tokens", "4"]) == 0
     out = capsys.readouterr().out
     found = json.loads(out, parse_constant=lambda name: pytest.fail(name))
     assert found["verdict"] == "broken" and "not finite" in found["reasons"][0]
@@ -213,7 +213,7 @@ def test_usage(copycat, chats, words, says, capsys, tmp_path, monkeypatch):
 
 
 def test_text_of_models_is_harmless_on_the_terminal(copycat, tmp_path, capsys):
-    data = write_rows(tmp_path / "held.jsonl", [[("user", "\x1b[2J"), ("assistant", "\x1b]0;title\x07\u202e")]])
+    data = write_chats(tmp_path / "held.jsonl", [[("user", "\x1b[2J"), ("assistant", "\x1b]0;title\x07\u202e")]])
     main(["compare", str(copycat), "--data", str(data), "--max-tokens", "4"])
     captured = capsys.readouterr()
     assert not {"\x1b", "\x07", "\u202e"} & set(captured.out + captured.err)
