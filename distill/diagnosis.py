@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from distill.models.load import cache_dir
+from distill.models.references import cache_dir
 from distill.plugins import PluginManager, one_line
 
 PACKAGE = "distill-chat"

@@ -81,7 +81,7 @@ def command(
     from distill.collection.teachers import make_teacher
     from distill.dataset.formats import make_formatter
     from distill.models.generate import ChatModel
-    from distill.models.load import resolve_model
+    from distill.models.references import resolve_model
     from distill.runs.run import ChatFormat, is_run, open_run, saved_format
 
     if teacher is None and (base_url or pairs):

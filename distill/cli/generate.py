@@ -65,7 +65,7 @@ def command(
         raise UsageError("a prompt is empty")
     from distill.dataset.formats import make_formatter
     from distill.models.generate import ChatModel
-    from distill.models.load import resolve_model
+    from distill.models.references import resolve_model
     from distill.runs.run import ChatFormat, saved_format
 
     chat_format = ChatFormat(formatter) if formatter else saved_format(model)
