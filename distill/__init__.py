@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from distill.encode.text_format import TextFormat
 from distill.errors import DataError, DistillError, PluginError, TeacherError, UsageError, unknown_name
 from distill.hookspecs import hookimpl
-from distill.plugins import PluginManager, make_plugin_manager
+from distill.options import NoOptions
+from distill.plugins import PluginManager, make_formatter, make_plugin_manager
 from distill.protocols import (
+    BatchFileTeacher,
     BatchTeacher,
     Checkpoints,
     CollatingLabeler,
@@ -25,7 +27,7 @@ from distill.protocols import (
     TrainJob,
     TrainPlan,
 )
-from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, NoOptions, TeacherSpec, TrainerSpec
+from distill.specs import FormatterSpec, HTTPTeacherOptions, LabelerSpec, ModelSpec, TeacherSpec, TrainerSpec
 from distill.types import (
     IGNORE_INDEX,
     ROLES,
@@ -55,7 +57,6 @@ __version__ = "0.1.0"
 _LAZY = {
     "ChatModel": "distill.models.generate",
     "Encoder": "distill.encode.encoder",
-    "make_formatter": "distill.dataset.formats",
     "pad_batch": "distill.dataset.collate",
     "read_transcripts": "distill.transcripts.dialects",
     "message_to_dict": "distill.transcripts.rows",
@@ -84,6 +85,7 @@ __all__ = [
     "IGNORE_INDEX",
     "ROLES",
     "Answer",
+    "BatchFileTeacher",
     "BatchTeacher",
     "ChatModel",
     "Checkpoints",
@@ -97,6 +99,7 @@ __all__ = [
     "Example",
     "Formatter",
     "FormatterSpec",
+    "HTTPTeacherOptions",
     "Labeler",
     "LabelerSpec",
     "Message",

@@ -1,26 +1,51 @@
-"""What registration hooks return: a name, a line about it, its options and how to build it. Nothing heavy."""
+"""What registration hooks return: a name, a one-line summary, the options and how to build it. Nothing heavy."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import types
-import typing
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from distill.errors import UsageError, unknown_name
+from distill.options import NoOptions
 from distill.protocols import BatchTeacher, Formatter, Labeler, Teacher, Trainer
-
-if TYPE_CHECKING:
-    from distill.encode.encoder import Encoder
 
 
 @dataclass(frozen=True)
-class NoOptions:
-    """For a plugin that takes none."""
+class HTTPTeacherOptions:
+    """Options of a teacher that asks a server, and all that distill itself reads from a teacher's options.
+
+    A teacher's options need not inherit from this class: what counts is the names. Where options have a field or a
+    property of one of these names, it means what is said here; where they lack it, distill goes without.
+
+    Attributes:
+        base_url: the server; `--base-url` sets it.
+        api_key_env: the environment variable that holds the key; `distill doctor` tells whether it is set.
+        timeout: seconds for a whole request, its answer included; `--timeout` sets it.
+        headers: further headers of each request; `$NAME` in a value is an environment variable.
+
+    Further names that are read where options have them:
+
+    * `api_url` (a property): the server that is asked in the end; its published prices are looked up by it;
+    * `max_tokens`: the longest answer where `--max-tokens` does not say: estimates and budgets use it;
+    * `logprobs`: how many of the most likely tokens to keep; `--logprobs` sets it;
+    * any field declared with `field(metadata={"params": True})` changes the answers: where it differs from its
+      default it becomes a part of each row's id and of its `metadata.params`.
+    """
+
+    base_url: str | None = None
+    api_key_env: str = ""
+    timeout: float = 120.0
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout < float("inf"):
+            raise ValueError("timeout must be a number of seconds above 0")
+
+    @property
+    def api_url(self) -> str | None:
+        """The server that is asked."""
+        return self.base_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +55,15 @@ class TeacherSpec:
     Attributes:
         name: what the user writes.
         summary: one line for `distill plugins`.
-        build: called once a collection with (options, MODEL or None), and the plugin manager where `loads_models`.
-        options: a dataclass; its fields are the keys of `-T key=value`.
+        build: called once per collection with (options, MODEL or None), and the plugin manager where `loads_models`.
+        options: a dataclass; its fields are the keys of `-T key=value`. What distill reads from it: see
+            `HTTPTeacherOptions`.
         loads_models: the teacher runs a model in this process. MODEL may then be the name of a registered model, and
             arrives as that model's path; `build` has a third argument, the plugin manager, for
             `distill.make_formatter(name, options, manager)`: the same plugins as the rest of the command, loaded once.
+        any_params: the teacher honours `Request.params.extra`, parameters such as `top_p` that a prompt row may have.
+            Otherwise a prompt with such parameters is refused.
+        server: the server that is asked where the user names none; comparisons look its published prices up.
     """
 
     name: str
@@ -42,6 +71,8 @@ class TeacherSpec:
     build: Callable[..., Teacher | BatchTeacher]
     options: type = NoOptions
     loads_models: bool = False
+    any_params: bool = False
+    server: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +89,17 @@ class FormatterSpec:
 class LabelerSpec:
     """A labeler the user may name: `--labeler NAME`. `options` gives the keys of `-L key=value`.
 
-    `build` is called with (options, encoder): the encoder shows how the chosen formatter and tokenizer encode a
-    conversation, for a labeler that must know it.
+    `build` is called with (options, encoder). The encoder, a `distill.Encoder`, shows how the chosen formatter and
+    tokenizer encode a conversation, for a labeler that must know it.
 
     Attributes:
-        allows: errors of the label proof that are this labeler's purpose, such as `partial-answer` for one that leaves
-            out a part of answers: `check` and `train` accept them as if the user had said `--allow`.
+        allows: errors of the label check that are this labeler's purpose, such as `partial-answer` for one that leaves
+            out a part of answers: `check` and `train` accept them as with `--allow`.
     """
 
     name: str
     summary: str
-    build: Callable[[Any, Encoder], Labeler]
+    build: Callable[[Any, Any], Labeler]
     options: type = NoOptions
     allows: Sequence[str] = ()
 
@@ -91,8 +122,8 @@ class ModelSpec:
     """A local model the user may name as `--student NAME`, `--teacher NAME` or in `distill generate NAME`.
 
     Attributes:
-        path: called when the model is needed; gives a folder that `from_pretrained` loads (it may take its time
-            to make it, and should say so on standard error).
+        path: called when the model is needed; gives a folder that `from_pretrained` loads. If making it takes
+            long, it should report that on standard error.
     """
 
     name: str
@@ -103,94 +134,13 @@ class ModelSpec:
 Spec = TeacherSpec | FormatterSpec | LabelerSpec | TrainerSpec | ModelSpec
 
 
-def parse_pairs(pairs: Sequence[str], flag: str) -> dict[str, str]:
-    """Split `key=value` words.
+def __getattr__(name: str) -> Any:
+    """`make_options` and `parse_pairs` were here until 0.1; plugin packages may import them from here still."""
+    if name in ("make_options", "parse_pairs"):
+        import warnings
 
-    Raises:
-        UsageError: a word without `=`, or a key given twice.
-    """
-    parsed: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise UsageError(f"{flag} {pair!r} is not key=value")
-        if key in parsed:
-            raise UsageError(f"{flag} {key}=… is given twice")
-        parsed[key] = value
-    return parsed
+        from distill import options
 
-
-def make_options(spec: Spec, values: Mapping[str, Any], kind: str) -> Any:
-    """Build a spec's options object from what the user gave.
-
-    Args:
-        spec: whose options.
-        values: key → value; a string is converted to the field's type, another value is taken as it is.
-        kind: what the spec is ("teacher", …), for errors.
-
-    Raises:
-        UsageError: an unknown key (with the nearest one), a value that does not fit, or a key that is missing.
-    """
-    if spec.options is dict:
-        return {key: _json_or_text(value) for key, value in values.items()}
-    fields = {field.name: field for field in dataclasses.fields(spec.options) if field.init}
-    hints = typing.get_type_hints(spec.options)
-    what = f"option of {kind} {spec.name!r}:"
-    made = {}
-    for key, value in values.items():
-        if key not in fields:
-            raise unknown_name(what, key, fields)
-        made[key] = _convert(value, hints[key], f"{kind} {spec.name!r}: option {key}")
-    missing = [
-        name
-        for name, field in fields.items()
-        if name not in made and field.default is field.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise UsageError(f"{kind} {spec.name!r} needs the option {missing[0]}", f"add {missing[0]}=…")
-    try:
-        return spec.options(**made)
-    except (TypeError, ValueError) as error:  # the plugin's own check, in __post_init__
-        raise UsageError(f"{kind} {spec.name!r}: {error}") from None
-
-
-def _json_or_text(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
-
-
-_BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-
-def _convert(value: Any, hint: Any, what: str) -> Any:
-    """Turn a string from the command line into the type of a dataclass field."""
-    if not isinstance(value, str):
-        return value
-    choices = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        if value == "none" and type(None) in choices:
-            return None
-        hint = next(choice for choice in choices if choice is not type(None))
-    if typing.get_origin(hint) is typing.Literal:
-        if value not in typing.get_args(hint):
-            raise unknown_name(f"value for {what}:", value, typing.get_args(hint))
-        return value
-    kind = typing.get_origin(hint) or hint
-    try:
-        if kind is bool:
-            return _BOOLS[value.lower()]
-        if kind in (int, float):
-            return kind(value)
-        if kind in (dict, list, tuple, Mapping):
-            parsed = json.loads(value)
-            wanted = dict if kind in (dict, Mapping) else list
-            if not isinstance(parsed, wanted):
-                raise ValueError
-            return tuple(parsed) if kind is tuple else parsed
-    except (KeyError, ValueError):
-        raise UsageError(f"{what} takes {getattr(kind, '__name__', kind)}, not {value!r}") from None
-    return value
+        warnings.warn(f"import {name} from distill.options", DeprecationWarning, stacklevel=2)
+        return getattr(options, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,8 +13,8 @@ import click
 
 from distill.cli.terminal import printable
 from distill.errors import DistillError
+from distill.options import parse_pairs
 from distill.plugins import PluginManager
-from distill.specs import parse_pairs
 from distill.types import Params
 
 if TYPE_CHECKING:
@@ -79,10 +79,11 @@ def command(
     """
     from distill.chat.session import ChatSettings, Session, TeacherLine
     from distill.collection.teachers import make_teacher
-    from distill.dataset.formats import make_formatter
     from distill.models.generate import ChatModel
     from distill.models.references import resolve_model
-    from distill.runs.run import ChatFormat, is_run, open_run, saved_format
+    from distill.plugins import make_formatter
+    from distill.runs import ChatFormat, is_run, open_run
+    from distill.runs.run import saved_format
 
     if teacher is None and (base_url or pairs):
         raise click.UsageError("--base-url and -T go with --teacher")

@@ -6,6 +6,7 @@ Each rule is one test that looks at every file and lists all offenders.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -15,6 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from floors import FLOORS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # it comes with pytest there
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "distill"
@@ -26,9 +32,6 @@ HEAVY = {"torch", "transformers", "datasets", "trl", "peft", "accelerate", "nump
 RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 
 MAX_MODULES_AT_THE_TOP, MAX_FILE, MAX_FUNCTION = 12, 400, 60
-
-# Arrows between rooms that still point up or in circles, to be removed.
-KNOWN_ARROWS: set[tuple[str, str]] = {("specs", "encode")}
 
 
 class Arrow(NamedTuple):
@@ -145,7 +148,7 @@ def test_rooms_import_downward_only():
             wrong.append(f"{arrow.where}: the core imports its modules, not the façade")
         elif there == "builtin":
             wrong.append(f"{arrow.where}: plugins are found by the plugin manager")
-        elif RANK[there] > RANK[here] and (here, there) not in KNOWN_ARROWS:
+        elif RANK[there] > RANK[here]:
             wrong.append(f"{arrow.where}: {here} imports {there}")
     assert not wrong, "\n".join(wrong)
 
@@ -155,7 +158,7 @@ def test_no_rooms_import_in_circles():
     needs: dict[str, set[str]] = {room: set() for room in RANK}
     for arrow in arrows():
         here, there = arrow.rooms
-        if there in RANK and (here, there) not in KNOWN_ARROWS:
+        if there in RANK:
             needs[here].add(there)
     assert not circle_in(needs)
 
@@ -165,7 +168,7 @@ def test_no_modules_import_in_circles():
     modules = {module_of(path) for path in MODULES}
     needs: dict[str, set[str]] = defaultdict(set)
     for arrow in arrows():
-        if arrow.rooms in KNOWN_ARROWS or not room_of(arrow.imported):
+        if not room_of(arrow.imported):
             continue
         # A package's own modules may import each other; the package's `__init__` may gather them.
         needs[arrow.importer].add(arrow.imported if arrow.imported in modules else arrow.imported.rpartition(".")[0])
@@ -212,6 +215,22 @@ def test_plugin_packages_have_their_parts():
         pyproject = (package / "pyproject.toml").read_text(encoding="utf-8")
         assert f'name = "{package.name}"' in pyproject
         assert "[project.entry-points.distill]" in pyproject
+
+
+def test_every_third_party_import_is_declared():
+    """Libraries that come along with another dependency are declared too: they may stop coming along."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    declared = {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in project["dependencies"] + extras}
+    own_names = {"yaml": "pyyaml", "ruamel": "ruamel.yaml"}
+    undeclared = set()
+    for path in MODULES:
+        for module, line in imports(tree(path), functions=True, typing=False):
+            top = module.partition(".")[0]
+            name = own_names.get(top, top.lower().replace("_", "-"))
+            if top not in sys.stdlib_module_names and top != "distill" and name not in declared:
+                undeclared.add(f"{name_of(path)}:{line}: {top}")
+    assert not undeclared, "\n".join(sorted(undeclared))
 
 
 @cache
