@@ -125,9 +125,12 @@ def _write_prompts(out: Path) -> tuple[Path, Path]:
     return parts[0][0], parts[1][0]
 
 
-def _train(settings: TrainSettings, manager: PluginManager, note: Note, on_log: Callable) -> None:
+def _train(
+    settings: TrainSettings, manager: PluginManager, note: Note, on_log: Callable[[Mapping[str, float]], None]
+) -> None:
     """Train, unless the run is there: of the same transcripts with the same settings."""
-    if is_run(settings.out) and (done := open_run(settings.out)).is_finished:
+    done = open_run(settings.out) if is_run(settings.out) else None
+    if done is not None and done.is_finished:
         same = done.data[0].sha256 == sha256_of(settings.data[0]) and all(
             done.manifest.value(name) == getattr(settings, name) for name in ("student", "epochs", "learning_rate")
         )

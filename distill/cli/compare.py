@@ -90,15 +90,13 @@ def command(
 
 def show(comparison: Comparison, samples: int) -> None:
     """Print a comparison for people: the verdict, the table, some answers."""
-    from distill.comparison.page import VERDICTS
-
     for skipped in comparison.skipped[:5]:
         note(f"not used: {skipped['source']}: {skipped['reason']}")
     if len(comparison.skipped) > 5:
         note(f"not used: {len(comparison.skipped) - 5} more")
     for warning in comparison.warnings:
         click.secho(f"Warning: {printable(warning)}", fg="yellow", err=True)
-    click.secho(VERDICTS[comparison.verdict], fg=_COLOURS.get(comparison.verdict), bold=True)
+    click.secho(comparison.headline, fg=_COLOURS.get(comparison.verdict), bold=True)
     for reason in comparison.reasons:
         click.echo(_wrapped(printable(reason)))
     click.echo(f"\n{comparison.questions} answers of {comparison.conversations} held-out conversations\n")
@@ -130,18 +128,16 @@ def _table(comparison: Comparison) -> list[str]:
 
 
 def _figure(figure: Interval | None, metric: Metric) -> str:
-    from distill.comparison.verdict import number
 
-    return "–" if figure is None else number(figure.value, metric).removesuffix(" %")
+    return "–" if figure is None else metric.format(figure.value).removesuffix(" %")
 
 
 def _change(one: Difference | None, metric: Metric) -> list[str]:
-    from distill.comparison.verdict import number
 
     if one is None:
         return ["", "", ""]
     bounds = [bound for bound in (one.change.low, one.change.high) if bound is not None]
-    texts = [number(value, metric, sign=True).removesuffix(" %") for value in (one.change.value, *bounds)]
+    texts = [metric.format(value, sign=True).removesuffix(" %") for value in (one.change.value, *bounds)]
     outcome = one.outcome if metric.better else ""
     return [texts[0], " to ".join(texts[1:]), outcome if outcome != "no difference" else "="]
 

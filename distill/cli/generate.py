@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from distill.errors import UsageError
 from distill.options import parse_pairs
 from distill.plugins import PluginManager
 from distill.types import Message
+
+if TYPE_CHECKING:
+    from distill.models.generate import TraceStep
 
 
 @click.command("generate", short_help="Let a student answer prompts.")
@@ -91,7 +95,7 @@ def command(
                 click.echo(f"distill: the answer was cut at {max_tokens} tokens (--max-tokens)", err=True)
 
 
-def _show_trace(steps: list) -> None:
+def _show_trace(steps: list[TraceStep]) -> None:
     """Print the text's tokens down the page, the model's own choice beside each."""
     click.echo(f"{'the text says':<24}{'p':>6}   {'the model would say':<24}{'p':>6}")
     for step in steps:

@@ -75,7 +75,7 @@ def _show_plan(report: RecipeReport) -> None:
 
 def _show(report: RecipeReport) -> None:
     results = {step.step: step.result for step in report.steps}
-    trained, compared = results["train"], results.get("compare")
+    trained, compared = results["train"] or {}, results.get("compare")
     click.echo(
         printable(
             f"{report.run}: trained on {trained['trained_rows']} of {trained['rows']} rows, {trained['steps']} steps, "

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from distill.pages import fragment
 from distill.types import Message
 
 if TYPE_CHECKING:
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 Who = Literal["base", "student", "teacher"]
 Verdict = Literal["better", "no difference", "worse", "mixed", "broken"]
 Outcome = Literal["better", "worse", "no difference"]
+
+
+VERDICTS: Mapping[Verdict, str] = {
+    "better": "The student is better than its base.",
+    "no difference": "No difference between the student and its base.",
+    "worse": "The student is worse than its base.",
+    "mixed": "The student is better than its base in one way, and worse in another.",
+    "broken": "The student is broken.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,22 @@ class Metric:
     unit: str
     better: Literal["higher", "lower"] | None
     summary: str
+
+    def format(self, value: float, sign: bool = False) -> str:
+        """A value, or a change, for people."""
+        if self.unit:
+            text = f"{value:+.1f}" if sign else f"{value:.1f}"
+            return f"{text} {self.unit}" if self.unit == "%" else text
+        digits = 2 if abs(value) >= 0.1 or not value else 3
+        if self.name == "chrf" or abs(value) >= 100:
+            digits = 1
+        return f"{value:{'+' if sign else ''},.{digits}f}"
+
+    def format_interval(self, interval: Interval, sign: bool = False) -> str:
+        """`-1.2 to +3.4`; empty where there is no interval."""
+        if interval.low is None or interval.high is None:
+            return ""
+        return " to ".join(self.format(bound, sign).removesuffix(" %") for bound in (interval.low, interval.high))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +235,11 @@ class Comparison:
     question_costs: Sequence[Cost] = ()
     cost_unknown: Sequence[str] = ()
 
+    @property
+    def headline(self) -> str:
+        """The verdict as a sentence."""
+        return VERDICTS[self.verdict]
+
     def metric(self, name: str) -> Metric | None:
         """The metric of that name; None where it was not measured."""
         return next((one for one in self.metrics if one.name == name), None)
@@ -260,6 +291,4 @@ class Comparison:
         return frame
 
     def _repr_html_(self) -> str:
-        from distill.comparison.page import comparison_fragment
-
-        return comparison_fragment(self)
+        return fragment("compare", comparison=self)

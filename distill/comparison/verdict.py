@@ -62,11 +62,11 @@ def decide(
 def _tell(one: Difference, metric: Metric, base: Interval, student: Interval) -> str:
     """One difference, in a sentence."""
     up, down = _WORDS[one.metric]
-    figures = f"{metric.title} {number(base.value, metric)} → {number(student.value, metric)}"
+    figures = f"{metric.title} {metric.format(base.value)} → {metric.format(student.value)}"
     if one.change.low is None or one.change.high is None:
         return f"{figures}: one conversation cannot tell a change."
-    bounds = f"{number(one.change.low, metric, sign=True)} to {number(one.change.high, metric, sign=True)}"
-    change = f"change {number(one.change.value, metric, sign=True)}, 95 % interval {bounds}"
+    bounds = f"{metric.format(one.change.low, sign=True)} to {metric.format(one.change.high, sign=True)}"
+    change = f"change {metric.format(one.change.value, sign=True)}, 95 % interval {bounds}"
     if one.outcome == "no difference":
         return f"{figures}: no difference beyond chance ({change})."
     return f"{up if one.outcome == 'better' else down}: {figures} ({change})."
@@ -77,17 +77,6 @@ def _judgement(judged: Judgement) -> str:
     text = f"The judge {judged.model} preferred the student {judged.wins} times, the base {judged.losses} times"
     failed = f"; {judged.failed} pairs were not judged" if judged.failed else ""
     return f"{text}, and neither {judged.ties} times, of {asked}{failed}."
-
-
-def number(value: float, metric: Metric, sign: bool = False) -> str:
-    """A value, or a change, for people."""
-    if metric.unit:
-        text = f"{value:+.1f}" if sign else f"{value:.1f}"
-        return f"{text} {metric.unit}" if metric.unit == "%" else text
-    digits = 2 if abs(value) >= 0.1 or not value else 3
-    if metric.name == "chrf" or abs(value) >= 100:
-        digits = 1
-    return f"{value:{'+' if sign else ''},.{digits}f}"
 
 
 def faults_of(
