@@ -46,6 +46,7 @@ from distill.types import (
 )
 
 if TYPE_CHECKING:
+    from distill.collection.teachers import make_teacher as make_teacher
     from distill.encode.encoder import Encoder
     from distill.models.generate import ChatModel
     from distill.training.batching import data_loader as data_loader
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "ChatModel": "distill.models.generate",
     "Encoder": "distill.encode.encoder",
+    "make_teacher": "distill.collection.teachers",
     "pad_batch": "distill.dataset.collate",
     "read_transcripts": "distill.transcripts.dialects",
     "message_to_dict": "distill.transcripts.rows",
@@ -133,6 +135,7 @@ __all__ = [
     "hushed",
     "make_formatter",
     "make_plugin_manager",
+    "make_teacher",
     "message_to_dict",
     "pad_batch",
     "read_transcripts",
