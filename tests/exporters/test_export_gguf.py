@@ -178,7 +178,7 @@ def test_a_file_that_is_not_the_student_is_refused(tmp_path):
         return json.dumps(source)
 
     faulty("'model.layers.1.self_attn.k_proj.weight' is not the student's", weights)
-    faulty("another chat template", lambda: edit("chat_template.jinja", lambda text: text + " "))
+    faulty("is not the student.s", lambda: edit("chat_template.jinja", lambda text: text + " "))
     faulty("differs in conversation 1 at token", lambda: edit("tokenizer.json", merges))
     stop = json.loads((run / "model/config.json").read_text())["eos_token_id"]
     eos = json.dumps({"bos_token": "<|im_end|>", "eos_token": "<|im_start|>", "tokenizer_class": "TokenizersBackend"})
