@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from distill.encode.text_format import TextFormat
 from distill.errors import DataError, DistillError, PluginError, TeacherError, UsageError, unknown_name
 from distill.hookspecs import hookimpl
 from distill.plugins import PluginManager, make_plugin_manager
@@ -19,7 +20,6 @@ from distill.protocols import (
     Formatter,
     Labeler,
     PlanningTrainer,
-    ShapedFormatter,
     Teacher,
     Trainer,
     TrainJob,
@@ -37,6 +37,7 @@ from distill.types import (
     Params,
     Prompt,
     Request,
+    Role,
     Segment,
     Source,
     TrainResult,
@@ -59,9 +60,10 @@ _LAZY = {
     "read_transcripts": "distill.transcripts.dialects",
     "message_to_dict": "distill.transcripts.rows",
     "cache_dir": "distill.models.load",
-    "clean_surrogates": "distill.files.jsonl",
+    "clean_surrogates": "distill.files.text",
     "convert_model": "distill.models.load",
     "has_half_surrogate": "distill.files.text",
+    "has_lone_surrogate": "distill.files.text",
     "hushed": "distill.models.load",
     "data_loader": "distill.training.batching",
     "fast_training": "distill.training.kernels",
@@ -70,10 +72,13 @@ _LAZY = {
 }
 
 _DEPRECATED = {
+    "ShapedFormatter": "use distill.Formatter",
     "fused_gelu": "use distill.fast_training(model)",
     "supervised_only": "use distill.fast_training(model)",
 }
 """Names that work for one more release, with a DeprecationWarning: name → what to do instead."""
+
+_RENAMED = {"ShapedFormatter": "Formatter"}
 
 __all__ = [
     "IGNORE_INDEX",
@@ -103,12 +108,13 @@ __all__ = [
     "PluginManager",
     "Prompt",
     "Request",
+    "Role",
     "Segment",
-    "ShapedFormatter",
     "Source",
     "Teacher",
     "TeacherError",
     "TeacherSpec",
+    "TextFormat",
     "TrainJob",
     "TrainPlan",
     "TrainResult",
@@ -122,6 +128,7 @@ __all__ = [
     "data_loader",
     "fast_training",
     "has_half_surrogate",
+    "has_lone_surrogate",
     "hookimpl",
     "hushed",
     "make_formatter",
@@ -134,11 +141,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        import importlib
+    if name in _DEPRECATED:
         import warnings
 
-        if name in _DEPRECATED:
-            warnings.warn(f"distill.{name} is deprecated: {_DEPRECATED[name]}", DeprecationWarning, stacklevel=2)
+        warnings.warn(f"distill.{name} is deprecated: {_DEPRECATED[name]}", DeprecationWarning, stacklevel=2)
+    if name in _LAZY:
+        import importlib
+
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _RENAMED:
+        return globals()[_RENAMED[name]]
     raise AttributeError(f"module 'distill' has no attribute {name!r}")

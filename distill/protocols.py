@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -90,29 +90,6 @@ class Formatter(Protocol):
 
         Raises:
             DataError: this conversation cannot be put in this format (the row is counted and named).
-        """
-        ...
-
-
-@runtime_checkable
-class ShapedFormatter(Formatter, Protocol):
-    """A formatter whose rendering depends on a conversation's shape alone, but for the texts in it.
-
-    Offer it where you can: what the engine proves of one conversation (that the text before an answer is its prompt)
-    then holds for all of its shape, and preparing a data set takes a fraction of the time.
-    """
-
-    def shape(
-        self,
-        messages: Sequence[Message],
-        tokenizer: PreTrainedTokenizerFast,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-    ) -> Hashable | None:
-        """Say what `segments` looks at, texts apart: two conversations of one shape differ in their contents only.
-
-        Returns:
-            The shape, or None where this conversation's texts decide how it is rendered.
         """
         ...
 

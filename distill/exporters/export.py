@@ -10,9 +10,9 @@ from typing import Any
 
 from distill.errors import DistillError, PluginError, UsageError, one_line
 from distill.files.atomic import whole_folder
-from distill.models.load import resolve_model
 from distill.plugins import PluginManager
 from distill.protocols import ExportJob
+from distill.runs.run import open_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def export(
     """
     exporter = manager.exporters.build(to, options)
     owner = manager.exporters.owner(to).owner
-    with _student(str(run), out, manager) as (model, made):
+    with _student(run, out) as (model, made):
         try:
             notes = exporter.export(ExportJob(model, made, Path(run).resolve().name, note))
         except (DistillError, OSError):
@@ -67,11 +67,9 @@ def export(
 
 
 @contextmanager
-def _student(run: str, out: Path, manager: PluginManager) -> Iterator[tuple[Path, Path]]:
-    """The student's folder, and a folder that becomes `out` when the block ends well."""
-    if not (Path(run) / "run.json").is_file():
-        raise UsageError(f"{run!r} is not a run folder", "give the folder that `distill train --out` made")
-    model = Path(resolve_model(run, manager))
+def _student(run: str | Path, out: Path) -> Iterator[tuple[Path, Path]]:
+    """Give the student's folder, and a folder that becomes `out` when the block succeeds."""
+    model = open_run(run).model_dir
     if out.exists():
         raise UsageError(f"{out} exists; it was left as it is", "choose another --out, or remove it")
     try:
