@@ -81,7 +81,9 @@ def _stop(config: PreTrainedConfig) -> int:
     return stop
 
 
-def _weights(opened: list[Any], architecture: Architecture, config: PreTrainedConfig, outtype: str) -> Iterator[_Weight]:
+def _weights(
+    opened: list[Any], architecture: Architecture, config: PreTrainedConfig, outtype: str
+) -> Iterator[_Weight]:
     import gguf
 
     known = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}

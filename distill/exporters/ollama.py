@@ -119,7 +119,9 @@ def go_template_of(tokenizer: PreTrainedTokenizerFast, bos: str = "") -> tuple[s
     try:
         turns = _probe(tokenizer, bos)
     except _NotThisWay as error:
-        raise DistillError(f"the student's chat format cannot be written in Ollama's language: {error}", _HINT) from None
+        raise DistillError(
+            f"the student's chat format cannot be written in Ollama's language: {error}", _HINT
+        ) from None
     template = turns.to_go()
     trims, verified = False, 0
     for chat, wanted in prompts(tokenizer):
