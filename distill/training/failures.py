@@ -74,9 +74,8 @@ def clear_failures(memory_hint: str, folder: Path) -> Callable[[str], AbstractCo
         except Exception as error:
             if isinstance(error, MemoryError) or _contains(error, _NO_MEMORY):
                 raise DistillError(f"out of memory while {what}: {_first_line(error)}", memory_hint) from error
-            if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or _contains(
-                error, _NO_DISK
-            ):
+            no_space = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if no_space or _contains(error, _NO_DISK):
                 raise DistillError(
                     f"the disk is full: {folder} could not be written while {what}",
                     "free some space, then run the same command with --resume",
@@ -90,7 +89,7 @@ def clear_failures(memory_hint: str, folder: Path) -> Callable[[str], AbstractCo
 
 
 def _contains(error: Exception, texts: tuple[str, ...]) -> bool:
-    # torch's and safetensors' own errors are RuntimeErrors, or of no common kind: they are known by their words.
+    # torch's and safetensors' errors have no types of their own: they are recognised by their text.
     return any(text in str(error) for text in texts)
 
 
