@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from distill.encode.text_format import TextFormat
 from distill.errors import DataError, DistillError, PluginError, TeacherError, UsageError, unknown_name
 from distill.hookspecs import hookimpl
-from distill.plugins import PluginManager, make_plugin_manager
+from distill.options import NoOptions
+from distill.plugins import PluginManager, make_formatter, make_plugin_manager
 from distill.protocols import (
     BatchTeacher,
     Checkpoints,
@@ -25,7 +26,7 @@ from distill.protocols import (
     TrainJob,
     TrainPlan,
 )
-from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, NoOptions, TeacherSpec, TrainerSpec
+from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, TeacherSpec, TrainerSpec
 from distill.types import (
     IGNORE_INDEX,
     ROLES,
@@ -55,7 +56,6 @@ __version__ = "0.1.0"
 _LAZY = {
     "ChatModel": "distill.models.generate",
     "Encoder": "distill.encode.encoder",
-    "make_formatter": "distill.dataset.formats",
     "pad_batch": "distill.dataset.collate",
     "read_transcripts": "distill.transcripts.dialects",
     "message_to_dict": "distill.transcripts.rows",

@@ -18,8 +18,8 @@ from distill.cli.options import (
 )
 from distill.cli.terminal import note, print_json, printable
 from distill.errors import DataError, UsageError
+from distill.options import parse_pairs
 from distill.plugins import PluginManager
-from distill.specs import parse_pairs
 from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from distill.dataset.findings import Findings
 from distill.dataset.table import Examples
 from distill.dataset.verify import Proof
 from distill.encode.encoder import Encoder, text_of
-from distill.errors import DataError, DistillError, PluginError
-from distill.plugins import one_line
+from distill.errors import DataError, DistillError, PluginError, one_line
 from distill.protocols import Labeler
 from distill.transcripts.trainable import untrainable, untrainable_answer
 from distill.types import IGNORE_INDEX, Encoded, Example, Message, Segment, Transcript

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from distill import make_formatter
 from distill.cli.main import main
-from distill.dataset.formats import make_labeler
 from distill.dataset.prepare import prepare
 from distill.dataset.preview import Place, places, show
 from distill.dataset.preview_page import PageSummary, histogram, write_page
@@ -65,7 +64,7 @@ def encoder(bloom):
 
 def page_of(transcripts, encoder, manager, folder, labeler="masked"):
     """Write a page, and read it."""
-    labels, target = make_labeler(labeler, {}, manager, encoder), folder / "page.html"
+    labels, target = manager.labelers.build(labeler, {}, encoder), folder / "page.html"
     prepared = prepare(transcripts, encoder, labels)
     summary = PageSummary(
         rows=prepared.rows,
@@ -162,7 +161,7 @@ def test_pages_of_all_tokenizers(manager, tmp_path, name, labeler):
     """Rows split by answer and byte pieces included: ids, labels and roles stand on the page as they were trained."""
     encoder = prepare_tokenizer(TOKENIZERS[name](), make_formatter("chat-template"), "chat-template")
     chats = [chat("How do you say dog?", "perro é 日本", "And in French?", "chien")]
-    rows = list(show(chats, encoder, make_labeler(labeler, {}, manager, encoder), labeler))
+    rows = list(show(chats, encoder, manager.labelers.build(labeler, {}, encoder), labeler))
     page = page_of(chats, encoder, manager, tmp_path, labeler)
     assert [page.tokens(n) for n in range(len(rows))] == [(row.token_ids, row.labels) for row in rows]
     for row in rows:
@@ -176,7 +175,7 @@ def test_pages_of_all_tokenizers(manager, tmp_path, name, labeler):
 
 
 def test_places_are_unknown_where_the_conversation_encodes_otherwise(encoder, manager):
-    row = next(show([chat("q", "a")], encoder, make_labeler("masked", {}, manager, encoder), "masked"))
+    row = next(show([chat("q", "a")], encoder, manager.labelers.build("masked", {}, encoder), "masked"))
 
     class Other(Encoder):
         def encode(self, messages, tools=()):
@@ -245,7 +244,7 @@ def test_any_text_makes_a_page_that_holds_together(encoder, manager, tmp_path_fa
         return  # the readers refuse halves of surrogate pairs
     folder = tmp_path_factory.mktemp("page")
     page = page_of([transcript], encoder, manager, folder)
-    rows = list(show([transcript], encoder, make_labeler("masked", {}, manager, encoder), "masked"))
+    rows = list(show([transcript], encoder, manager.labelers.build("masked", {}, encoder), "masked"))
     assert [page.tokens(n) for n in range(len(page.rows))] == [(r.token_ids, r.labels) for r in rows if not r.reason]
 
 
