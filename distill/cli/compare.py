@@ -89,12 +89,14 @@ def command(
     from distill.collection import make_teacher
     from distill.comparison import CompareSettings, compare
     from distill.comparison import as_json as json_of
+    from distill.comparison.page import comparison_page
+    from distill.pages import check_page_target, write_page
 
     for name, given, option, flag in (("teacher", teacher, pairs, "-T"), ("judge", judge, judge_pairs, "-J")):
         if option and given is None:
             raise UsageError(f"{flag} is given, but no --{name}", f"add --{name} NAME, or leave {flag} out")
-    if html is not None and not html.parent.is_dir():
-        raise UsageError(f"--html {html}: there is no folder {html.parent}", "make it first")
+    if html is not None:
+        check_page_target(html)
     asked = CompareSettings(
         base=base,
         teacher=make_teacher(manager, teacher, parse_pairs(pairs, "-T")) if teacher else None,
@@ -108,20 +110,12 @@ def command(
     finally:
         progress.close()
     if html is not None:
-        _write_page(comparison, run, html)
+        write_page(html, comparison_page(comparison, run))
     if as_json:
         click.echo(json_of(comparison))
     else:
         show(comparison, samples)
     return 0 if comparison.verdict == "better" else 1
-
-
-def _write_page(comparison: Comparison, run: Path, html: Path) -> None:
-    from distill.comparison.page import comparison_page
-    from distill.files.atomic import whole_file
-
-    with whole_file(html) as file:
-        file.write(comparison_page(comparison, run))
 
 
 def show(comparison: Comparison, samples: int) -> None:

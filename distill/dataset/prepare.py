@@ -50,7 +50,8 @@ class Chunk:
     """Some transcripts, prepared.
 
     Attributes:
-        examples: what is trained; more than the trained rows where rows had to be split by turn.
+        examples: what is trained; more than the trained rows where a row became one example per answer.
+        encoded: each example's conversation in tokens; not kept by `add`.
         skipped: the rows that are not trained, each once.
         rows: the number of transcripts that came in.
         held_out: how many of them are kept from training, to compare with afterwards.
@@ -61,6 +62,7 @@ class Chunk:
 
     rows: int
     examples: list[Example] = field(default_factory=list)
+    encoded: list[Encoded] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     expanded_rows: int = 0
     findings: Findings = field(default_factory=Findings)
@@ -68,7 +70,7 @@ class Chunk:
     held_out: int = 0
 
     def add(self, other: Chunk) -> None:
-        """Take in the transcripts of another chunk, which follow these."""
+        """Add another chunk, whose transcripts follow these."""
         self.rows += other.rows
         self.held_out += other.held_out
         self.examples += other.examples
@@ -295,6 +297,7 @@ def _label(part: _Rendered, encoded: Encoded, labeler: Labeler, name: str, chunk
         return
     proof.examine(transcript, part.turns, part.segments, encoded, labels)
     chunk.examples.append(example)
+    chunk.encoded.append(encoded)
 
 
 def _check_labels(labels: list[int], encoded: Encoded, name: str, transcript: Transcript) -> None:
@@ -319,7 +322,8 @@ def fit(prepared: Prepared, max_length: int | None, overlong: Overlong) -> None:
         return
     if overlong == "error":
         raise _too_long(prepared.examples, max_length)
-    kept, dropped = lengths <= max_length, []
+    kept = lengths <= max_length
+    dropped: list[Skipped] = []
     if overlong == "truncate":
         cut = prepared.examples.cut(max_length)
         kept = cut.trained > 0
@@ -328,7 +332,7 @@ def fit(prepared: Prepared, max_length: int | None, overlong: Overlong) -> None:
         reason = f"no trained token within --max-length {max_length}"
         if overlong == "drop":
             reason = f"{lengths[row]} tokens, more than --max-length {max_length}"
-        _skip(dropped, prepared.examples[row], reason, "overlong")
+        _skip(dropped, prepared.examples[int(row)], reason, "overlong")
     prepared.examples = (cut if overlong == "truncate" else prepared.examples).select(kept.nonzero()[0])
     if prepared.expanded_rows and dropped:
         dropped = _settle(dropped, prepared.examples, prepared.findings)

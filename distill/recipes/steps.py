@@ -249,15 +249,13 @@ def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
     def do(target: Path) -> dict[str, Any]:
         from distill.comparison import as_json, compare
         from distill.comparison.page import comparison_page
+        from distill.pages import write_page
 
         told = {"note": lambda text: watch.note(f"  {text}"), "on_progress": watch.on_compare}
         found = compare(run, held_out, ready.manager, settings, **told)
-        for path, text in (
-            (target.with_suffix(".html"), comparison_page(found, run)),
-            (target, as_json(found, indent=1) + "\n"),
-        ):
-            with whole_file(path) as file:
-                file.write(text)
+        write_page(target.with_suffix(".html"), comparison_page(found, run))
+        with whole_file(target) as file:
+            file.write(as_json(found, indent=1) + "\n")
         return {"verdict": found.verdict, "reasons": list(found.reasons), "warnings": list(found.warnings)}
 
     def intact(record: Record) -> bool:
