@@ -1,4 +1,4 @@
-"""What is to be done with transcripts: the student's encoder, the labeler, and what they were made of."""
+"""The preparation pipeline: tokenizer, formatter, labeler."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from distill.dataset.settings import DataSettings
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.load import load_tokenizer, resolve_model
@@ -25,12 +26,12 @@ class Pipeline:
         encoder: for the student and its format.
         labeler: decides which tokens count.
         labeler_name: for errors.
-        settings: names and options of formatter and labeler: part of the cached data's name.
+        settings: names and options of the formatter and the labeler; part of the cached data's name.
         turns: which answers of a conversation are trained.
-        data_format: the format of the rows, as `distill.transcripts.dialects` names it; None: found out row by row.
-        allows: errors of the label proof that are the labeler's purpose.
-        new_tokens: ids of the tokens that the format brought.
-        ref: the student, as `resolve_model` returns it; empty where the encoder came from elsewhere.
+        data_format: of the rows, as `distill.transcripts.dialects` names it; None: detected row by row.
+        allows: errors of the label check that the labeler intends.
+        new_tokens: ids of the tokens that the format added.
+        ref: the student, as `resolve_model` returns it; empty where the encoder was made elsewhere.
         hold_out: which conversations are held out; None: none.
     """
 
@@ -46,30 +47,21 @@ class Pipeline:
     hold_out: HoldOut | None = None
 
 
-def make_pipeline(
-    student: str,
-    manager: PluginManager,
-    formatter: str,
-    formatter_options: Mapping[str, Any],
-    labeler: str,
-    labeler_options: Mapping[str, Any],
-    turns: Turns = "all",
-    data_format: str | None = None,
-) -> Pipeline:
+def make_pipeline(settings: DataSettings, manager: PluginManager) -> Pipeline:
     """Load the student's tokenizer, and build formatter and labeler by their names.
 
     Args:
-        student: as the user named it.
+        settings: the student, its format and its labels.
         manager: the plugins.
-        formatter, formatter_options, labeler, labeler_options: as the user named them.
-        turns, data_format: see `Pipeline`.
 
     Raises:
         DistillError: what is named does not exist or does not fit.
     """
-    manager.labelers.get(labeler)  # a wrong name fails before anything is loaded
+    formatter, formatter_options = settings.formatter, settings.formatter_options
+    labeler, labeler_options = settings.labeler, settings.labeler_options
+    manager.labelers.get(labeler)  # fail early, before anything is loaded
     made = manager.formatters.build(formatter, formatter_options)
-    ref = resolve_model(student, manager)
+    ref = resolve_model(settings.student, manager)
     tokenizer = load_tokenizer(ref)
     known = len(tokenizer)
     encoder = prepare_tokenizer(tokenizer, made, formatter)
@@ -78,8 +70,8 @@ def make_pipeline(
         manager.labelers.build(labeler, labeler_options, encoder),
         labeler,
         {"formatter": [formatter, dict(formatter_options)], "labeler": [labeler, dict(labeler_options)]},
-        turns,
-        data_format,
+        settings.turns,
+        settings.data_format,
         tuple(manager.labelers.get(labeler).allows),
         tuple(range(known, len(tokenizer))),
         ref,
