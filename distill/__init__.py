@@ -14,6 +14,7 @@ from distill.hookspecs import hookimpl
 from distill.options import NoOptions
 from distill.plugins import PluginManager, make_formatter, make_plugin_manager
 from distill.protocols import (
+    BatchFileTeacher,
     BatchTeacher,
     Checkpoints,
     CollatingLabeler,
@@ -28,7 +29,15 @@ from distill.protocols import (
     TrainJob,
     TrainPlan,
 )
-from distill.specs import ExporterSpec, FormatterSpec, LabelerSpec, ModelSpec, TeacherSpec, TrainerSpec
+from distill.specs import (
+    ExporterSpec,
+    FormatterSpec,
+    HTTPTeacherOptions,
+    LabelerSpec,
+    ModelSpec,
+    TeacherSpec,
+    TrainerSpec,
+)
 from distill.types import (
     IGNORE_INDEX,
     ROLES,
@@ -65,7 +74,7 @@ _LAZY = {
     "pad_batch": "distill.dataset.collate",
     "read_transcripts": "distill.transcripts.dialects",
     "message_to_dict": "distill.transcripts.rows",
-    "cache_dir": "distill.models.load",
+    "cache_dir": "distill.models.references",
     "clean_surrogates": "distill.files.text",
     "convert_model": "distill.models.load",
     "has_half_surrogate": "distill.files.text",
@@ -94,6 +103,7 @@ __all__ = [
     "IGNORE_INDEX",
     "ROLES",
     "Answer",
+    "BatchFileTeacher",
     "BatchTeacher",
     "ChatModel",
     "Checkpoints",
@@ -110,6 +120,7 @@ __all__ = [
     "ExporterSpec",
     "Formatter",
     "FormatterSpec",
+    "HTTPTeacherOptions",
     "Labeler",
     "LabelerSpec",
     "Message",
