@@ -64,7 +64,7 @@ def command(
     if not all(prompt.strip() for prompt in prompts):
         raise UsageError("a prompt is empty")
     from distill.models.generate import ChatModel
-    from distill.models.load import resolve_model
+    from distill.models.references import resolve_model
     from distill.plugins import make_formatter
     from distill.runs.run import ChatFormat, saved_format
 
