@@ -14,10 +14,13 @@ from distill.hookspecs import hookimpl
 from distill.options import NoOptions
 from distill.plugins import PluginManager, make_formatter, make_plugin_manager
 from distill.protocols import (
+    BatchFileTeacher,
     BatchTeacher,
     Checkpoints,
     CollatingLabeler,
     Collator,
+    Exporter,
+    ExportJob,
     Formatter,
     Labeler,
     PlanningTrainer,
@@ -26,7 +29,15 @@ from distill.protocols import (
     TrainJob,
     TrainPlan,
 )
-from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, TeacherSpec, TrainerSpec
+from distill.specs import (
+    ExporterSpec,
+    FormatterSpec,
+    HTTPTeacherOptions,
+    LabelerSpec,
+    ModelSpec,
+    TeacherSpec,
+    TrainerSpec,
+)
 from distill.types import (
     IGNORE_INDEX,
     ROLES,
@@ -48,7 +59,11 @@ from distill.types import (
 if TYPE_CHECKING:
     from distill.collection.teachers import make_teacher as make_teacher
     from distill.encode.encoder import Encoder
+    from distill.exporters.gguf import write_gguf as write_gguf
+    from distill.exporters.ollama import write_modelfile as write_modelfile
     from distill.models.generate import ChatModel
+    from distill.models.load import load_model as load_model
+    from distill.models.load import load_tokenizer as load_tokenizer
     from distill.training.batching import data_loader as data_loader
     from distill.training.kernels import fast_training as fast_training
 
@@ -61,7 +76,7 @@ _LAZY = {
     "pad_batch": "distill.dataset.collate",
     "read_transcripts": "distill.transcripts.dialects",
     "message_to_dict": "distill.transcripts.rows",
-    "cache_dir": "distill.models.load",
+    "cache_dir": "distill.models.references",
     "clean_surrogates": "distill.files.text",
     "convert_model": "distill.models.load",
     "has_half_surrogate": "distill.files.text",
@@ -70,7 +85,11 @@ _LAZY = {
     "data_loader": "distill.training.batching",
     "fast_training": "distill.training.kernels",
     "fused_gelu": "distill.training.kernels.gelu",
+    "load_model": "distill.models.load",
+    "load_tokenizer": "distill.models.load",
     "supervised_only": "distill.training.kernels.supervised_head",
+    "write_gguf": "distill.exporters.gguf",
+    "write_modelfile": "distill.exporters.ollama",
 }
 
 _DEPRECATED = {
@@ -86,6 +105,7 @@ __all__ = [
     "IGNORE_INDEX",
     "ROLES",
     "Answer",
+    "BatchFileTeacher",
     "BatchTeacher",
     "ChatModel",
     "Checkpoints",
@@ -97,8 +117,12 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Example",
+    "ExportJob",
+    "Exporter",
+    "ExporterSpec",
     "Formatter",
     "FormatterSpec",
+    "HTTPTeacherOptions",
     "Labeler",
     "LabelerSpec",
     "Message",
@@ -133,6 +157,8 @@ __all__ = [
     "has_lone_surrogate",
     "hookimpl",
     "hushed",
+    "load_model",
+    "load_tokenizer",
     "make_formatter",
     "make_plugin_manager",
     "make_teacher",
@@ -140,6 +166,8 @@ __all__ = [
     "pad_batch",
     "read_transcripts",
     "unknown_name",
+    "write_gguf",
+    "write_modelfile",
 ]
 
 
