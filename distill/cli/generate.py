@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     help="The chat format to ask in.  [default: the one that is saved with the model, or ChatML]",
 )
 @click.option("-F", "formatter_options", metavar="KEY=VALUE", multiple=True, help="An option of the formatter.")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @click.option(
     "--trace",
     is_flag=True,
@@ -51,6 +52,7 @@ def command(
     seed: int,
     formatter: str | None,
     formatter_options: tuple[str, ...],
+    trust_remote_code: bool,
     trace: bool,
     answer: str | None,
     as_json: bool,
@@ -75,7 +77,7 @@ def command(
     chat_format = ChatFormat(formatter) if formatter else saved_format(model)
     options = {**chat_format.options, **parse_pairs(formatter_options, "-F")}
     made = make_formatter(chat_format.name, options, manager)
-    chat = ChatModel.load(resolve_model(model, manager), made, chat_format.name)
+    chat = ChatModel.load(resolve_model(model, manager, trust_remote_code), made, chat_format.name)
     before = (Message("system", system),) if system else ()
     for prompt in prompts:
         messages = (*before, Message("user", prompt))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distill.collection.teachers import NamedTeacher
 from distill.comparison.bootstrap import CONFIDENCE, RESAMPLES
 from distill.comparison.judge import judge
 from distill.comparison.measure import Progress, measure
@@ -86,7 +85,7 @@ def compare(
     settings = settings.named(manager)
     sources = as_sources(data) or (_held_out(opened),)
     held = read_questions(sources, settings.data_format, settings.limit)
-    models = find_models(opened, settings.base, manager)
+    models = find_models(opened, settings.base, manager, settings.trust_remote_code)
     questions = encode_questions(held.questions, models)
     skipped = [*held.skipped, *questions.skipped]
     if not len(questions):
@@ -107,12 +106,6 @@ def _held_out(run: Run) -> DataSource:
     return as_sources(path)[0]
 
 
-def _looked_up(who: str | NamedTeacher | None) -> NamedTeacher | None:
-    """A teacher of settings that are `named`."""
-    assert not isinstance(who, str)
-    return who
-
-
 def measure_all(
     run: Run,
     models: Models,
@@ -123,7 +116,7 @@ def measure_all(
 ) -> dict[Who, Results]:
     """Ask everybody. The teacher comes first: a missing key or server shows before the long work."""
     results: dict[Who, Results] = {}
-    teacher = _looked_up(settings.teacher)
+    teacher = settings.named_teacher
     if teacher is not None:
         watch.tell(f"asking {teacher.name} the {len(questions)} questions")
         results["teacher"] = teacher_results(
@@ -150,7 +143,7 @@ def _ask_judge(
     settings: CompareSettings,
     watch: Watch,
 ) -> Judgement | None:
-    named = _looked_up(settings.judge)
+    named = settings.named_judge
     if named is None:
         return None
     watch.tell(f"asking {named.name} which answers are better")
@@ -196,7 +189,7 @@ def _summarise(
     by_name = {one.name: one for one in used}
     verdict, reasons = decide(by_name, found["base"], found["student"], differences, faults, judgement)
     names: dict[Who, str] = {"base": models.base.name, "student": models.student.name}
-    if (teacher := _looked_up(settings.teacher)) is not None:
+    if (teacher := settings.named_teacher) is not None:
         names["teacher"] = teacher.name
     trained = read_training_data(run, held.transcripts)
     recorded = CostTable()

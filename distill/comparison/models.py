@@ -12,7 +12,7 @@ from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.errors import DataError, UsageError
 from distill.models.load import load_tokenizer, max_positions
-from distill.models.references import resolve_model
+from distill.models.references import ModelRef, resolve_model
 from distill.plugins import PluginManager, make_formatter
 from distill.runs.run import Run, saved_format
 
@@ -65,7 +65,7 @@ class Models:
         return len(tokens.answer) - (0 if self.marker_counts else tokens.marker)
 
 
-def find_models(run: Run, base: str | None, manager: PluginManager) -> Models:
+def find_models(run: Run, base: str | None, manager: PluginManager, trust_remote_code: bool = False) -> Models:
     """Find base and student, and load their tokenizers.
 
     The base is asked in the student's own format and tokens, so that the prompts are the same, token for token; unless
@@ -75,16 +75,17 @@ def find_models(run: Run, base: str | None, manager: PluginManager) -> Models:
         run: the student's run.
         base: the model to compare with; None: the one the student was trained from.
         manager: the plugins.
+        trust_remote_code: whether code that comes with the models may run.
 
     Raises:
         UsageError: one of them does not exist.
     """
     base, seed = base or run.base, run.manifest.value("seed")
-    name, ref = str(run.path), str(run.model_dir)
+    name, ref = str(run.path), ModelRef(str(run.model_dir), trust_remote_code)
     encoder = _encoder(name, load_tokenizer(ref), manager)
     student = Model("student", name, ref, encoder, max_positions(ref), seed)
     try:
-        base_ref = resolve_model(base, manager)
+        base_ref = resolve_model(base, manager, trust_remote_code)
     except UsageError as error:
         raise UsageError(f"the base: {error.message}", f"name it with --base; {error.hint}") from None
     tokenizer = load_tokenizer(base_ref)
