@@ -1,4 +1,4 @@
-"""Transcripts to labelled examples. Every row that comes in is trained, or skipped with a reason: nothing vanishes."""
+"""Transcripts to labelled examples. Every row is either trained or skipped with a reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from distill.dataset.conversations import describe
 from distill.dataset.findings import Findings
 from distill.dataset.table import Examples
-from distill.dataset.verify import Proof
+from distill.dataset.verify import LabelCheck
 from distill.encode.encoder import Encoder, text_of
 from distill.errors import DataError, DistillError, PluginError, one_line
 from distill.protocols import Labeler
@@ -29,7 +29,7 @@ CHUNK = 500  # transcripts prepared at a time
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A row that is not trained, and why: in words, and as a code of `distill.dataset.findings`."""
+    """A row that is not trained, with the reason in words and its code in `distill.dataset.findings`."""
 
     id: str
     source: str
@@ -38,7 +38,7 @@ class Skipped:
 
 
 class _Unfit(DataError):
-    """A row that cannot be trained for a reason with a code of its own."""
+    """A row cannot be trained, for a reason that has a code."""
 
     def __init__(self, code: str, message: str):
         super().__init__(message)
@@ -115,7 +115,7 @@ class Prepared:
 
     @property
     def trained_rows(self) -> int:
-        """Rows of which something is trained; with those skipped and held out they are all that came in."""
+        """Rows of which something is trained: all rows but those skipped and held out."""
         return self.rows - len(self.skipped) - self.held_out
 
 
@@ -144,7 +144,7 @@ def prepare(
         encoder: for the student and its format.
         labeler: decides which tokens count.
         labeler_name: for errors.
-        max_length: the most tokens of an example; None: no limit.
+        max_length: the most tokens per example; None: no limit.
         overlong: what to do with longer ones: refuse, leave the row out, or cut it.
 
     Raises:
@@ -166,8 +166,8 @@ def prepare(
 
 
 def prepare_chunk(transcripts: Sequence[Transcript], encoder: Encoder, labeler: Labeler, labeler_name: str) -> Chunk:
-    """Render, encode, label and prove a batch of transcripts, of any length."""
-    chunk, proof = Chunk(len(transcripts)), Proof(encoder)
+    """Render, encode, label and verify a batch of transcripts, of any length."""
+    chunk, checked = Chunk(len(transcripts)), LabelCheck(encoder)
     rendered: list[_Rendered] = []
     for transcript in transcripts:
         try:
@@ -179,11 +179,11 @@ def prepare_chunk(transcripts: Sequence[Transcript], encoder: Encoder, labeler: 
             raise PluginError(f"{transcript.source or transcript.id}: {error.message}") from error
         if len(parts) > 1:
             chunk.expanded_rows += 1
-            proof.findings.add("history-rewritten", transcript.source or transcript.id)
+            checked.findings.add("history-rewritten", transcript.source or transcript.id)
         rendered += parts
     for part, encoded in _encode(rendered, encoder, chunk):
-        _label(part, encoded, labeler, labeler_name, chunk, proof)
-    chunk.findings = proof.finish()
+        _label(part, encoded, labeler, labeler_name, chunk, checked)
+    chunk.findings = checked.finish()
     chunk.skipped = _settle(chunk.skipped, chunk.examples, chunk.findings)
     return chunk
 
@@ -193,7 +193,7 @@ def _skip(skipped: list[Skipped], row: Transcript | Example, reason: str, code: 
 
 
 def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
-    """Render a transcript whole; or answer by answer, where the template shows history otherwise than at inference.
+    """Render a transcript as a whole; answer by answer where the template renders history differently from inference.
 
     Raises:
         DataError: nothing of it can be trained; says why.
@@ -275,7 +275,7 @@ def _encode(rendered: Sequence[_Rendered], encoder: Encoder, chunk: Chunk) -> It
                 _skip(chunk.skipped, part.transcript, error.message)
 
 
-def _label(part: _Rendered, encoded: Encoded, labeler: Labeler, name: str, chunk: Chunk, proof: Proof) -> None:
+def _label(part: _Rendered, encoded: Encoded, labeler: Labeler, name: str, chunk: Chunk, checked: LabelCheck) -> None:
     transcript = part.transcript
     try:
         labels = labeler.label(encoded)
@@ -295,7 +295,7 @@ def _label(part: _Rendered, encoded: Encoded, labeler: Labeler, name: str, chunk
     if not example.trained_tokens:
         _skip(chunk.skipped, transcript, f"labeler {name!r} leaves no token to train")
         return
-    proof.examine(transcript, part.turns, part.segments, encoded, labels)
+    checked.examine(transcript, part.turns, part.segments, encoded, labels)
     chunk.examples.append(example)
     chunk.encoded.append(encoded)
 
@@ -303,7 +303,7 @@ def _label(part: _Rendered, encoded: Encoded, labeler: Labeler, name: str, chunk
 def _check_labels(labels: list[int], encoded: Encoded, name: str, transcript: Transcript) -> None:
     where = f"labeler {name!r} on {transcript.source or transcript.id}"
     if not isinstance(labels, list) or len(labels) != len(encoded.input_ids):
-        raise PluginError(f"{where}: not one label a token")
+        raise PluginError(f"{where}: expected one label per token")
     if sum(map(operator.eq, labels, encoded.input_ids)) + labels.count(IGNORE_INDEX) == len(labels):
         return
     for label, token in zip(labels, encoded.input_ids, strict=True):
@@ -354,7 +354,7 @@ def _too_long(examples: Examples, max_length: int) -> DistillError:
 
 
 def _settle(skipped: Sequence[Skipped], examples: Iterable[Example], findings: Findings) -> list[Skipped]:
-    """Count each skipped row once; one that was split is trained when any answer of it is, and the others are found."""
+    """Count each skipped row once; a row of which another answer is trained becomes a finding instead."""
     trained = {(example.id, str(example.source or "?")) for example in examples}
     once: dict[tuple[str, str], Skipped] = {}
     for row in skipped:
