@@ -137,9 +137,9 @@ class Option:
 
 def options_of(settings: type) -> tuple[Option, ...]:
     """The options of a settings class, in the order of its fields; those of a nested class follow their switch."""
-    hints = {}
-    for one in reversed(settings.__mro__):
-        hints.update(inspect.get_annotations(one, eval_str=True))
+    hints: dict[str, Any] = {}
+    for base in reversed(settings.__mro__):
+        hints.update(inspect.get_annotations(base, eval_str=True))
     found: list[Option] = []
     for one in dataclasses.fields(settings):
         about = one.metadata.get(_KEY)
