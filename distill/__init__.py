@@ -14,6 +14,7 @@ from distill.hookspecs import hookimpl
 from distill.options import NoOptions
 from distill.plugins import PluginManager, make_formatter, make_plugin_manager
 from distill.protocols import (
+    BatchFileTeacher,
     BatchTeacher,
     Checkpoints,
     CollatingLabeler,
@@ -26,7 +27,7 @@ from distill.protocols import (
     TrainJob,
     TrainPlan,
 )
-from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, TeacherSpec, TrainerSpec
+from distill.specs import FormatterSpec, HTTPTeacherOptions, LabelerSpec, ModelSpec, TeacherSpec, TrainerSpec
 from distill.types import (
     IGNORE_INDEX,
     ROLES,
@@ -70,7 +71,8 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.encode.encoder import Encoder
     from distill.files.text import clean_surrogates, has_half_surrogate, has_lone_surrogate
     from distill.models.generate import ChatModel
-    from distill.models.load import cache_dir, convert_model, hushed
+    from distill.models.load import convert_model, hushed
+    from distill.models.references import cache_dir
     from distill.runs import Run, open_run
     from distill.training import LoraSettings, TrainSettings
     from distill.training.batching import data_loader
@@ -94,7 +96,8 @@ _LAZY = {
         "distill.encode.encoder": "Encoder",
         "distill.files.text": "clean_surrogates has_half_surrogate has_lone_surrogate",
         "distill.models.generate": "ChatModel",
-        "distill.models.load": "cache_dir convert_model hushed",
+        "distill.models.load": "convert_model hushed",
+        "distill.models.references": "cache_dir",
         "distill.runs": "Run open_run",
         "distill.training": "LoraSettings TrainSettings",
         "distill.training.batching": "data_loader",
@@ -124,6 +127,7 @@ __all__ = [
     "IGNORE_INDEX",
     "ROLES",
     "Answer",
+    "BatchFileTeacher",
     "BatchTeacher",
     "ChatModel",
     "ChatSettings",
@@ -141,6 +145,7 @@ __all__ = [
     "Example",
     "Formatter",
     "FormatterSpec",
+    "HTTPTeacherOptions",
     "Labeler",
     "LabelerSpec",
     "LoraSettings",

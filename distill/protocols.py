@@ -56,6 +56,27 @@ class BatchTeacher(Protocol):
 
 
 @runtime_checkable
+class BatchFileTeacher(Protocol):
+    """A teacher whose questions and answers can also go through files: `collect --batch` and `--batch-answers`.
+
+    Both methods are offered beside `ask`. A file's format is that of OpenAI's batches: one JSON object per line, whose
+    `custom_id` is the row's id.
+    """
+
+    def batch_request(self, id: str, request: Request) -> Mapping[str, Any]:
+        """The line that asks the request, with `id` as its `custom_id`."""
+        ...
+
+    def batch_answer(self, row: Mapping[str, Any]) -> Answer:
+        """The answer in a line of an answer file.
+
+        Raises:
+            TeacherError: the line holds none.
+        """
+        ...
+
+
+@runtime_checkable
 class Formatter(Protocol):
     """Turns a conversation into text, and tells who wrote each piece. It never tokenizes."""
 

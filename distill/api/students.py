@@ -162,7 +162,7 @@ def load_model(
         manager: the plugins; default: those that are installed.
     """
     from distill.models.generate import ChatModel
-    from distill.models.load import resolve_model
+    from distill.models.references import resolve_model
     from distill.runs.run import ChatFormat, saved_format
 
     manager = plugins_of(manager)

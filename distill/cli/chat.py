@@ -80,7 +80,7 @@ def command(
     from distill.chat.session import ChatSettings, Session, TeacherLine
     from distill.collection.teachers import make_teacher
     from distill.models.generate import ChatModel
-    from distill.models.load import resolve_model
+    from distill.models.references import resolve_model
     from distill.plugins import make_formatter
     from distill.runs import ChatFormat, is_run, open_run
     from distill.runs.run import saved_format

@@ -16,7 +16,8 @@ from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.errors import DataError, UsageError
 from distill.models.generate import ChatModel
-from distill.models.load import load_tokenizer, max_positions, resolve_model
+from distill.models.load import load_tokenizer, max_positions
+from distill.models.references import resolve_model
 from distill.plugins import PluginManager, make_formatter
 from distill.runs.run import Run, saved_format
 from distill.training.failures import clear_failures

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from distill.dataset.settings import DataSettings
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
-from distill.models.load import load_tokenizer, resolve_model
+from distill.models.load import load_tokenizer
+from distill.models.references import resolve_model
 from distill.plugins import PluginManager
 from distill.protocols import Labeler
 from distill.transcripts.turns import Turns

@@ -227,7 +227,7 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
 def compare_step(ready: ReadyRecipe, settings: CompareSettings, watch: Watch, run: Path) -> Step:
     """Compare the student with its base; makes the file of figures and answers, and a page of it beside."""
     from distill.collection.row_id import all_params
-    from distill.models.load import resolve_model
+    from distill.models.references import resolve_model
     from distill.training.identity import versions
 
     paths = RunPaths(run)

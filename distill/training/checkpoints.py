@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from types import FrameType
 
 from distill.errors import DistillError
 from distill.files.atomic import fsync, sha256_of, whole_file
+from distill.files.signals import kept_handlers
 from distill.protocols import Verdict
 from distill.runs.checkpoints import MARKER, checkpoints_in, complete_checkpoints, remove, step_of
 from distill.training.distributed import World
@@ -167,26 +167,18 @@ class RunCheckpoints:
     @contextmanager
     def signals(self) -> Iterator[None]:
         """While the block runs, the first SIGINT or SIGTERM stops the training after its step, the second at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        handlers = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+        with kept_handlers() as handlers:
 
-        def first(signum: int, frame: FrameType | None) -> None:
-            self.signum = signum
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            with suppress(RuntimeError):  # the signal came while something was being printed
-                self._note("stopping after this step, with a checkpoint; once more to stop at once")
+            def first(signum: int, frame: FrameType | None) -> None:
+                self.signum = signum
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+                with suppress(RuntimeError):  # the signal came while something was being printed
+                    self._note("stopping after this step, with a checkpoint; once more to stop at once")
 
-        for number in handlers:
-            signal.signal(number, first)
-        try:
+            for number in handlers:
+                signal.signal(number, first)
             yield
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
 
 
 def remove_unfinished(folder: Path) -> None:

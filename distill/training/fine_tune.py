@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from distill.dataset.collate import collator_for
 from distill.errors import DistillError, PluginError
 from distill.files.atomic import utc_now
-from distill.models.load import load_model, quiet, resolve_model
+from distill.models.load import load_model, quiet
+from distill.models.references import resolve_model
 from distill.models.special_tokens import grow_embeddings, set_special_ids
 from distill.plugins import PluginManager
 from distill.protocols import Collator, Trainer, TrainJob

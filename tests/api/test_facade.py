@@ -32,7 +32,7 @@ def test_every_public_name_is_there():
     assert set(distill.__all__) <= set(dir(distill))
 
 
-SCRIPT = '''
+SCRIPT = """
 import distill
 
 summary = distill.collect(["Hello?"], teacher="openai:gpt-5-mini", out="answers.jsonl", samples=2, max_usd=1.5)
@@ -56,7 +56,7 @@ class Shout:
 @distill.hookimpl
 def register_labelers() -> list[distill.LabelerSpec]:
     return [distill.LabelerSpec("shout", "for a test", build=lambda options, encoder: Shout())]
-'''
+"""
 
 WRONG = {
     'distill.collect("p.txt", out="o")': "Missing named argument",

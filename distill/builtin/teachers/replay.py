@@ -42,7 +42,8 @@ class ReplayTeacher:
             raise TeacherError(f"{self._file} holds no answer to this conversation")
         system = _system(request.messages)
         same = [answer for theirs, answer in found if theirs == system] or [answer for _, answer in found]
-        return same[request.metadata.get("sample", 0) % len(same)]
+        sample: int = request.metadata.get("sample", 0)
+        return same[sample % len(same)]
 
 
 def _answers(transcript: Transcript) -> Iterator[tuple[bytes, Answer]]:

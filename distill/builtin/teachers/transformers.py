@@ -66,14 +66,14 @@ class TransformersTeacher:
             groups.setdefault((request.params.max_tokens, request.params.temperature, seed), []).append(n)
         answers: list[Answer | Exception] = [TeacherError("not answered")] * len(requests)
         for group in groups.values():
-            for n, answer in zip(group, self._ask([requests[n] for n in group]), strict=True):
+            for n, answer in zip(group, self._ask(self._model, [requests[n] for n in group]), strict=True):
                 answers[n] = answer
         return answers
 
-    def _ask(self, requests: Sequence[Request]) -> list[Answer | Exception]:
+    def _ask(self, model: ChatModel, requests: Sequence[Request]) -> list[Answer | Exception]:
         params = requests[0].params
         try:
-            generations = self._model.generate(
+            generations = model.generate(
                 [request.messages for request in requests],
                 max_tokens=params.max_tokens or self._options.max_tokens,
                 temperature=params.temperature,
@@ -83,7 +83,7 @@ class TransformersTeacher:
         except DataError as error:
             if len(requests) == 1:
                 return [TeacherError(error.message)]
-            return [answer for request in requests for answer in self._ask([request])]
+            return [answer for request in requests for answer in self._ask(model, [request])]
         return [
             Answer(
                 Message("assistant", made.text),
