@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
         generate,
         load_model,
         plan_training,
+        quickstart,
         run,
         show,
         trace,
@@ -85,8 +86,8 @@ __version__ = "0.1.0"
 _LAZY = {
     name: module
     for module, names in {
-        "distill.api": "check collect compare convert doctor export generate load_model plan_training run show trace "
-        "train",
+        "distill.api": "check collect compare convert doctor export generate load_model plan_training quickstart run "
+        "show trace train",
         "distill.chat.session": "ChatSettings Session",
         "distill.collection": "CollectSettings make_teacher read_batch write_batch",
         "distill.collection.estimate": "estimate",
@@ -200,6 +201,7 @@ __all__ = [
     "open_run",
     "pad_batch",
     "plan_training",
+    "quickstart",
     "read_batch",
     "read_transcripts",
     "run",

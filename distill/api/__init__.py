@@ -6,7 +6,7 @@ line; the parameters are written from the settings classes by cog (`make docs`).
 
 from distill.api.data import check, collect, convert, show
 from distill.api.students import compare, export, generate, load_model, plan_training, trace, train
-from distill.api.whole import doctor, run
+from distill.api.whole import doctor, quickstart, run
 
 __all__ = [
     "check",
@@ -18,6 +18,7 @@ __all__ = [
     "generate",
     "load_model",
     "plan_training",
+    "quickstart",
     "run",
     "show",
     "trace",

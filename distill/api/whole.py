@@ -32,6 +32,21 @@ def run(
         return run_recipe(recipe, plugins_of(manager), dry_run=dry_run, watch=watch)
 
 
+def quickstart(
+    out: str | Path = "quickstart", *, progress: bool = True, manager: PluginManager | None = None
+) -> RecipeReport:
+    """Write the recipe that comes with distill, with its prompts, and run it: `distill quickstart`.
+
+    Args:
+        out: the folder to work in; files that are there already stay as they are.
+        progress: whether to show how far it is, and what is being done.
+        manager: the plugins; default: those that are installed.
+    """
+    from distill.recipes import write_quickstart
+
+    return run(write_quickstart(Path(out)), progress=progress, manager=manager)
+
+
 def doctor(*, self_test: bool = False, manager: PluginManager | None = None) -> list[Probe]:
     """Diagnose the environment: versions, devices, disk, keys, plugins. It contacts nothing.
 

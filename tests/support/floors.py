@@ -13,7 +13,7 @@ FLOORS = [
     ["soft_labels"],
     ["dataset"],
     ["collection", "training", "comparison", "exporters", "chat"],
-    ["recipes", "quickstart", "testing", "scaffold", "diagnosis"],
+    ["recipes", "testing", "scaffold", "diagnosis"],
     ["api"],
     ["cli"],
 ]
