@@ -56,6 +56,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
         export,
         generate,
         load_model,
+        open_chat,
         plan_training,
         quickstart,
         run,
@@ -63,7 +64,8 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
         trace,
         train,
     )
-    from distill.chat.session import ChatSettings, Session
+    from distill.chat.session import Session
+    from distill.chat.settings import ChatSettings
     from distill.collection import CollectSettings, make_teacher, read_batch, write_batch
     from distill.collection.estimate import estimate
     from distill.comparison import CompareSettings
@@ -86,9 +88,10 @@ __version__ = "0.1.0"
 _LAZY = {
     name: module
     for module, names in {
-        "distill.api": "check collect compare convert doctor export generate load_model plan_training quickstart run "
-        "show trace train",
-        "distill.chat.session": "ChatSettings Session",
+        "distill.api": "check collect compare convert doctor export generate load_model open_chat "
+        "plan_training quickstart run show trace train",
+        "distill.chat.session": "Session",
+        "distill.chat.settings": "ChatSettings",
         "distill.collection": "CollectSettings make_teacher read_batch write_batch",
         "distill.collection.estimate": "estimate",
         "distill.comparison": "CompareSettings",
@@ -198,6 +201,7 @@ __all__ = [
     "make_plugin_manager",
     "make_teacher",
     "message_to_dict",
+    "open_chat",
     "open_run",
     "pad_batch",
     "plan_training",

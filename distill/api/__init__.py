@@ -5,7 +5,7 @@ line; the parameters are written from the settings classes by cog (`make docs`).
 """
 
 from distill.api.data import check, collect, convert, show
-from distill.api.students import compare, export, generate, load_model, plan_training, trace, train
+from distill.api.students import compare, export, generate, load_model, open_chat, plan_training, trace, train
 from distill.api.whole import doctor, quickstart, run
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "export",
     "generate",
     "load_model",
+    "open_chat",
     "plan_training",
     "quickstart",
     "run",

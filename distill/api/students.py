@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ from distill.settings import origins_of, settings_from
 from distill.types import Message
 
 if TYPE_CHECKING:
+    from distill.chat.session import Session
     from distill.comparison import Comparison
     from distill.exporters import Exported
     from distill.models.generate import ChatModel, Generation, TraceStep
@@ -33,6 +35,7 @@ def train(
     # [[[cog parameters(TrainSettings) ]]]
     out: str | Path,
     student: str = "bigscience/bloom-560m",
+    trust_remote_code: bool = False,
     data_format: str | None = None,
     formatter: str = "chat-template",
     formatter_options: Mapping[str, Any] | None = None,
@@ -104,7 +107,7 @@ def plan_training(settings: TrainSettings, manager: PluginManager | None = None)
 
 def compare(
     run: str | Path,
-    data: Data | None = None,
+    data: str | Path | Sequence[str | Path] = (),
     *,
     # [[[cog parameters(CompareSettings) ]]]
     data_format: str | None = None,
@@ -113,6 +116,7 @@ def compare(
     teacher_options: Mapping[str, Any] | None = None,
     judge: str | None = None,
     judge_options: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
     max_tokens: int = 256,
     batch_size: int = 16,
     limit: int | None = None,
@@ -125,7 +129,7 @@ def compare(
 
     Args:
         run: the run folder.
-        data: hold-out conversations; None: those that training held out.
+        data: files of hold-out conversations; none: those that training held out.
         progress: whether to show how far it is, and what is being done.
         manager: the plugins; default: those that are installed.
 
@@ -138,7 +142,7 @@ def compare(
     with PartProgress(progress) as on_progress:
         return measure(
             Path(run),
-            () if data is None else data,
+            [Path(file) for file in ([data] if isinstance(data, (str, Path)) else data)],
             plugins_of(manager),
             settings,
             note=noter(progress),
@@ -151,6 +155,7 @@ def load_model(
     *,
     formatter: str | None = None,
     formatter_options: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
     manager: PluginManager | None = None,
 ) -> ChatModel:
     """Load a student, or any local model, to ask it many times.
@@ -159,6 +164,7 @@ def load_model(
         model: a run folder, a model folder, a `.gguf` file, a Hub id or a plugin's model.
         formatter: the chat format to ask in; default: the one saved with the model, or ChatML.
         formatter_options: the formatter's options.
+        trust_remote_code: run Python code that comes with the model.
         manager: the plugins; default: those that are installed.
     """
     from distill.models.generate import ChatModel
@@ -168,7 +174,7 @@ def load_model(
     manager = plugins_of(manager)
     chosen = saved_format(model) if formatter is None else ChatFormat(formatter)
     made = manager.formatters.build(chosen.name, {**chosen.options, **(formatter_options or {})})
-    return ChatModel.load(resolve_model(str(model), manager), made, chosen.name)
+    return ChatModel.load(resolve_model(str(model), manager, trust_remote_code), made, chosen.name)
 
 
 def generate(
@@ -182,6 +188,7 @@ def generate(
     seed: int = 0,
     formatter: str | None = None,
     formatter_options: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
     # [[[end]]]
     manager: PluginManager | None = None,
 ) -> list[Generation]:
@@ -202,7 +209,11 @@ def generate(
     settings = settings_of(GenerateSettings, locals())
     if isinstance(model, (str, Path)):
         model = load_model(
-            model, formatter=settings.formatter, formatter_options=settings.formatter_options, manager=manager
+            model,
+            formatter=settings.formatter,
+            formatter_options=settings.formatter_options,
+            trust_remote_code=settings.trust_remote_code,
+            manager=manager,
         )
     before = [Message("system", settings.system)] if settings.system else []
     asked = [[*before, Message("user", text)] for text in ([prompts] if isinstance(prompts, str) else prompts)]
@@ -229,6 +240,58 @@ def trace(
     chat = load_model(model, manager=manager) if isinstance(model, (str, Path)) else model
     before = [Message("system", system)] if system else []
     return chat.trace([*before, Message("user", prompt), Message("assistant", answer)])
+
+
+@contextmanager
+def open_chat(
+    model: str | Path,
+    *,
+    # [[[cog parameters(ChatSettings) ]]]
+    system: str | None = None,
+    max_tokens: int = 512,
+    temperature: float = 0.0,
+    seed: int = 0,
+    formatter: str | None = None,
+    formatter_options: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+    teacher: str | None = None,
+    base_url: str | None = None,
+    teacher_options: Mapping[str, Any] | None = None,
+    save: str | Path = PosixPath("chat.jsonl"),
+    # [[[end]]]
+    manager: PluginManager | None = None,
+) -> Iterator[Session]:
+    """Load a student to talk with: `with distill.open_chat("run") as session: session.handle("Hello", show=print)`.
+
+    Args:
+        model: a run folder, a model folder, a `.gguf` file, a Hub id or a plugin's model.
+        manager: the plugins; default: those that are installed.
+
+    The other arguments are the options of `distill chat`.
+    """
+    from distill.chat.session import Session, TeacherLine
+    from distill.chat.settings import ChatSettings
+    from distill.collection import make_teacher
+    from distill.runs import is_run, open_run
+    from distill.types import Params
+
+    settings = settings_of(ChatSettings, locals(), model=str(model))
+    manager = plugins_of(manager)
+    line = None
+    if settings.teacher is not None:
+        named = make_teacher(manager, settings.teacher, settings.teacher_options, base_url=settings.base_url)
+        line = TeacherLine(named, Params(temperature=settings.temperature or None))
+    teachers = open_run(model).teachers if is_run(model) else []
+    suggestion = f"start with --teacher {teachers[0]}, whose answers it was trained on" if teachers else ""
+    chat = load_model(
+        model,
+        formatter=settings.formatter,
+        formatter_options=settings.formatter_options,
+        trust_remote_code=settings.trust_remote_code,
+        manager=manager,
+    )
+    with closing(line) if line is not None else nullcontext():
+        yield Session(chat, settings, line, suggestion)
 
 
 def export(

@@ -56,9 +56,10 @@ def command(
         raise UsageError("a prompt is empty")
     options = given(words)
     settings = settings_from(GenerateSettings, options)
-    chat = api.load_model(
-        model, formatter=settings.formatter, formatter_options=settings.formatter_options, manager=manager
-    )
+    loading = {
+        name: options[name] for name in options if name in ("formatter", "formatter_options", "trust_remote_code")
+    }
+    chat = api.load_model(model, manager=manager, **loading)
     for prompt in prompts:
         reply, reason = answer, None
         if reply is None:

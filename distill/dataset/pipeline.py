@@ -62,7 +62,7 @@ def make_pipeline(settings: DataSettings, manager: PluginManager) -> Pipeline:
     labeler, labeler_options = settings.labeler, settings.labeler_options
     manager.labelers.get(labeler)  # fail early, before anything is loaded
     made = manager.formatters.build(formatter, formatter_options)
-    ref = resolve_model(settings.student, manager)
+    ref = resolve_model(settings.student, manager, settings.trust_remote_code)
     tokenizer = load_tokenizer(ref)
     known = len(tokenizer)
     encoder = prepare_tokenizer(tokenizer, made, formatter)

@@ -30,6 +30,7 @@ class GenerateSettings:
         metavar="KEY=VALUE",
         help="An option of the formatter; may be repeated.",
     )
+    trust_remote_code: bool = setting(False, help="Run Python code that comes with the model.")
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -234,7 +234,11 @@ def compare_step(ready: ReadyRecipe, settings: CompareSettings, watch: Watch, ru
     held_out = ready.held_out or (paths.held_out,)
     if gone := next((path for path in held_out if not path.is_file()), None):
         raise DistillError(f"{gone} is gone", f"put it back, or remove {run} to train again")
-    base = ready.pipeline.ref if settings.base is None else resolve_model(settings.base, ready.manager)
+    base = (
+        ready.pipeline.ref
+        if settings.base is None
+        else resolve_model(settings.base, ready.manager, settings.trust_remote_code)
+    )
     asked = {"teacher": settings.named_teacher, "judge": settings.named_judge}
     inputs = {
         "student": _digest(str(paths.model)),

@@ -117,7 +117,7 @@ def _finished(run: _Run) -> TrainReport:
     """Answer `resume` of a run whose student is there: it stays as it is."""
     manifest = open_run(run.folder.path).manifest
     report = manifest.report
-    ref = resolve_model(run.settings.student, run.manager)
+    ref = resolve_model(run.settings.student, run.manager, run.settings.trust_remote_code)
     now = describe(run.settings, run.manager, ref, None, report, run.origins, run.world.size)
     check_same(manifest, replace(now, examples=manifest.examples), run.folder.path)
     if manifest.state != "finished" and run.world.is_main:  # it was killed after the student was saved

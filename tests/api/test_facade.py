@@ -33,6 +33,8 @@ def test_every_public_name_is_there():
 
 
 SCRIPT = """
+from pathlib import Path
+
 import distill
 
 summary = distill.collect(["Hello?"], teacher="openai:gpt-5-mini", out="answers.jsonl", samples=2, max_usd=1.5)
@@ -45,12 +47,12 @@ comparison = distill.compare("run", max_tokens=32)
 verdict: str = comparison.verdict
 answers = distill.generate("run", ["Hello?", "And you?"], temperature=0.5)
 text: str = answers[0].text
-settings = distill.TrainSettings("smollm2", "answers.jsonl", "run")  # type: ignore[arg-type]  # a path is wanted
-
+settings = distill.TrainSettings("smollm2", "answers.jsonl", Path("run"))
 
 class Shout:
     def label(self, encoded: distill.Encoded) -> list[int]:
-        return [token if mask else distill.IGNORE_INDEX for token, mask in zip(encoded.input_ids, encoded.assistant_mask)]
+        pairs = zip(encoded.input_ids, encoded.assistant_mask)
+        return [token if mask else distill.IGNORE_INDEX for token, mask in pairs]
 
 
 @distill.hookimpl

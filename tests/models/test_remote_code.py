@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from distill import DistillError
+from distill.cli.main import main
 from distill.models.generate import ChatModel
 from distill.models.load import convert_model, empty_model, load_model, load_tokenizer, max_positions, model_config
 from distill.models.references import ModelRef, resolve_model
@@ -104,3 +105,29 @@ def test_damaged_weights_are_an_error_without_a_traceback(tmp_path):
     (folder / "model.safetensors").write_bytes(b"\x80\x04not weights")
     with pytest.raises(DistillError, match="cannot be loaded"):
         load_model(str(folder))
+
+
+COMMANDS = {
+    "check": "check {data} --student {folder} --formatter special-tokens",
+    "show": "show {data} --student {folder} --formatter special-tokens",
+    "train": "train {data} --student {folder} --formatter special-tokens --out {out} --dry-run",
+    "generate": "generate {folder} hello --formatter special-tokens --max-tokens 1",
+    "collect": "collect {data} --teacher transformers:{folder} --out {out} -T formatter=special-tokens --max-tokens 1",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_refuses_unless_it_is_told(command, folder, tmp_path, monkeypatch, capsys):
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"messages": [{"role": "user", "content": "dog"}, {"role": "assistant", "content": "perro"}]}\n')
+    if command == "collect":
+        data.write_text('{"prompt": "dog"}\n')
+    words = COMMANDS[command].format(data=data, folder=folder, out=tmp_path / "out").split()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
+    assert main(words) == 1, capsys.readouterr()
+    assert not (tmp_path / "ran").exists()
+    trusted = ["-T", "trust_remote_code=true"] if command == "collect" else ["--trust-remote-code"]
+    (tmp_path / "out").unlink(missing_ok=True)
+    cut = command == "collect"  # one token is no whole answer: the row fails
+    assert main([*words, *trusted]) == int(cut), capsys.readouterr()
+    assert (tmp_path / "ran").exists()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import cog
 
+from distill.chat.settings import ChatSettings
 from distill.collection.settings import CollectSettings
 from distill.comparison.settings import CompareSettings
 from distill.dataset.settings import DataSettings
@@ -13,7 +14,15 @@ from distill.models.settings import GenerateSettings
 from distill.settings import Option, options_of
 from distill.training.settings import TrainSettings
 
-__all__ = ["CollectSettings", "CompareSettings", "DataSettings", "GenerateSettings", "TrainSettings", "parameters"]
+__all__ = [
+    "ChatSettings",
+    "CollectSettings",
+    "CompareSettings",
+    "DataSettings",
+    "GenerateSettings",
+    "TrainSettings",
+    "parameters",
+]
 
 
 def parameters(settings: type, *, leave_out: Sequence[str] = ()) -> None:
