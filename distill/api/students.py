@@ -257,7 +257,7 @@ def open_chat(
     teacher: str | None = None,
     base_url: str | None = None,
     teacher_options: Mapping[str, Any] | None = None,
-    save: str | Path = PosixPath("chat.jsonl"),
+    save: str | Path = "chat.jsonl",
     # [[[end]]]
     manager: PluginManager | None = None,
 ) -> Iterator[Session]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from distill.models.generate import TraceStep
 
 
+_LOADING = ("formatter", "formatter_options", "trust_remote_code")
+
+
 @click.command("generate", short_help="Let a student answer prompts.")
 @click.argument("model", metavar="RUN|MODEL")
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPT…")
@@ -56,9 +59,7 @@ def command(
         raise UsageError("a prompt is empty")
     options = given(words)
     settings = settings_from(GenerateSettings, options)
-    loading = {
-        name: options[name] for name in options if name in ("formatter", "formatter_options", "trust_remote_code")
-    }
+    loading = {name: value for name, value in options.items() if name in _LOADING}
     chat = api.load_model(model, manager=manager, **loading)
     for prompt in prompts:
         reply, reason = answer, None

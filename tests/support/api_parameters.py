@@ -56,4 +56,6 @@ def _default(option: Option) -> str:
         return " = None"
     if option.optional and not option.many:
         return " = None"
+    if option.kind.__name__ == "Path":
+        return f' = "{option.usual}"'
     return f" = {option.usual!r}".replace("'", '"')
