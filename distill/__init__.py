@@ -19,6 +19,8 @@ from distill.protocols import (
     Checkpoints,
     CollatingLabeler,
     Collator,
+    Exporter,
+    ExportJob,
     Formatter,
     Labeler,
     PlanningTrainer,
@@ -27,7 +29,15 @@ from distill.protocols import (
     TrainJob,
     TrainPlan,
 )
-from distill.specs import FormatterSpec, HTTPTeacherOptions, LabelerSpec, ModelSpec, TeacherSpec, TrainerSpec
+from distill.specs import (
+    ExporterSpec,
+    FormatterSpec,
+    HTTPTeacherOptions,
+    LabelerSpec,
+    ModelSpec,
+    TeacherSpec,
+    TrainerSpec,
+)
 from distill.types import (
     IGNORE_INDEX,
     ROLES,
@@ -48,7 +58,11 @@ from distill.types import (
 
 if TYPE_CHECKING:
     from distill.encode.encoder import Encoder
+    from distill.exporters.gguf import write_gguf as write_gguf
+    from distill.exporters.ollama import write_modelfile as write_modelfile
     from distill.models.generate import ChatModel
+    from distill.models.load import load_model as load_model
+    from distill.models.load import load_tokenizer as load_tokenizer
     from distill.training.batching import data_loader as data_loader
     from distill.training.kernels import fast_training as fast_training
 
@@ -69,7 +83,11 @@ _LAZY = {
     "data_loader": "distill.training.batching",
     "fast_training": "distill.training.kernels",
     "fused_gelu": "distill.training.kernels.gelu",
+    "load_model": "distill.models.load",
+    "load_tokenizer": "distill.models.load",
     "supervised_only": "distill.training.kernels.supervised_head",
+    "write_gguf": "distill.exporters.gguf",
+    "write_modelfile": "distill.exporters.ollama",
 }
 
 _DEPRECATED = {
@@ -97,6 +115,9 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Example",
+    "ExportJob",
+    "Exporter",
+    "ExporterSpec",
     "Formatter",
     "FormatterSpec",
     "HTTPTeacherOptions",
@@ -134,12 +155,16 @@ __all__ = [
     "has_lone_surrogate",
     "hookimpl",
     "hushed",
+    "load_model",
+    "load_tokenizer",
     "make_formatter",
     "make_plugin_manager",
     "message_to_dict",
     "pad_batch",
     "read_transcripts",
     "unknown_name",
+    "write_gguf",
+    "write_modelfile",
 ]
 
 

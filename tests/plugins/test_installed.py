@@ -21,6 +21,7 @@ REGISTERS = {
     "distill-ledger": {"command": ["ledger"]},
     "distill-omit": {"labeler": ["omit"]},
     "distill-ollama": {"teacher": ["ollama"]},
+    "distill-half": {"exporter": ["half"]},
     "distill-pretokenized": {"trainer": ["pretokenized"]},
     "distill-smollm2": {"model": ["smollm2"]},
     "distill-vicuna": {"formatter": ["vicuna"]},
