@@ -19,6 +19,8 @@ from distill.protocols import (
     Checkpoints,
     CollatingLabeler,
     Collator,
+    Exporter,
+    ExportJob,
     Formatter,
     Labeler,
     PlanningTrainer,
@@ -27,7 +29,15 @@ from distill.protocols import (
     TrainJob,
     TrainPlan,
 )
-from distill.specs import FormatterSpec, HTTPTeacherOptions, LabelerSpec, ModelSpec, TeacherSpec, TrainerSpec
+from distill.specs import (
+    ExporterSpec,
+    FormatterSpec,
+    HTTPTeacherOptions,
+    LabelerSpec,
+    ModelSpec,
+    TeacherSpec,
+    TrainerSpec,
+)
 from distill.types import (
     IGNORE_INDEX,
     ROLES,
@@ -55,7 +65,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
         doctor,
         export,
         generate,
-        load_model,
+        load_chat_model,
         open_chat,
         plan_training,
         quickstart,
@@ -72,9 +82,11 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.dataset.collate import pad_batch
     from distill.dataset.settings import DataSettings
     from distill.encode.encoder import Encoder
+    from distill.exporters.gguf import write_gguf
+    from distill.exporters.ollama import write_modelfile
     from distill.files.text import clean_surrogates, has_half_surrogate, has_lone_surrogate
     from distill.models.generate import ChatModel
-    from distill.models.load import convert_model, hushed
+    from distill.models.load import convert_model, hushed, load_model, load_tokenizer
     from distill.models.references import cache_dir
     from distill.runs import Run, open_run
     from distill.training import LoraSettings, TrainSettings
@@ -88,7 +100,7 @@ __version__ = "0.1.0"
 _LAZY = {
     name: module
     for module, names in {
-        "distill.api": "check collect compare convert doctor export generate load_model open_chat "
+        "distill.api": "check collect compare convert doctor export generate load_chat_model open_chat "
         "plan_training quickstart run show trace train",
         "distill.chat.session": "Session",
         "distill.chat.settings": "ChatSettings",
@@ -100,7 +112,9 @@ _LAZY = {
         "distill.encode.encoder": "Encoder",
         "distill.files.text": "clean_surrogates has_half_surrogate has_lone_surrogate",
         "distill.models.generate": "ChatModel",
-        "distill.models.load": "convert_model hushed",
+        "distill.exporters.gguf": "write_gguf",
+        "distill.exporters.ollama": "write_modelfile",
+        "distill.models.load": "convert_model hushed load_model load_tokenizer",
         "distill.models.references": "cache_dir",
         "distill.runs": "Run open_run",
         "distill.training": "LoraSettings TrainSettings",
@@ -147,6 +161,9 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Example",
+    "ExportJob",
+    "Exporter",
+    "ExporterSpec",
     "Formatter",
     "FormatterSpec",
     "HTTPTeacherOptions",
@@ -196,7 +213,9 @@ __all__ = [
     "has_lone_surrogate",
     "hookimpl",
     "hushed",
+    "load_chat_model",
     "load_model",
+    "load_tokenizer",
     "make_formatter",
     "make_plugin_manager",
     "make_teacher",
@@ -214,6 +233,8 @@ __all__ = [
     "train",
     "unknown_name",
     "write_batch",
+    "write_gguf",
+    "write_modelfile",
 ]
 
 

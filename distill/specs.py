@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.options import NoOptions
-from distill.protocols import BatchTeacher, Formatter, Labeler, Teacher, Trainer
+from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Teacher, Trainer
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,16 @@ class TrainerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ExporterSpec:
+    """An exporter the user may name: `distill export RUN --to NAME`. `options` gives the keys of `-O key=value`."""
+
+    name: str
+    summary: str
+    build: Callable[[Any], Exporter]
+    options: type = NoOptions
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A local model the user may name as `--student NAME`, `--teacher NAME` or in `distill generate NAME`.
 
@@ -131,7 +141,7 @@ class ModelSpec:
     path: Callable[[], Path]
 
 
-Spec = TeacherSpec | FormatterSpec | LabelerSpec | TrainerSpec | ModelSpec
+Spec = TeacherSpec | FormatterSpec | LabelerSpec | TrainerSpec | ExporterSpec | ModelSpec
 
 
 def __getattr__(name: str) -> Any:

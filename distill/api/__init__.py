@@ -5,7 +5,7 @@ line; the parameters are written from the settings classes by cog (`make docs`).
 """
 
 from distill.api.data import check, collect, convert, show
-from distill.api.students import compare, export, generate, load_model, open_chat, plan_training, trace, train
+from distill.api.students import compare, export, generate, load_chat_model, open_chat, plan_training, trace, train
 from distill.api.whole import doctor, quickstart, run
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "doctor",
     "export",
     "generate",
-    "load_model",
+    "load_chat_model",
     "open_chat",
     "plan_training",
     "quickstart",

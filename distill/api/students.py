@@ -150,7 +150,7 @@ def compare(
         )
 
 
-def load_model(
+def load_chat_model(
     model: str | Path,
     *,
     formatter: str | None = None,
@@ -195,7 +195,7 @@ def generate(
     """Let a student, or any local model, answer prompts.
 
     Args:
-        model: what `load_model` takes, or what it made.
+        model: what `load_chat_model` takes, or what it made.
         prompts: one prompt, or several that are answered in one batch.
         manager: the plugins; default: those that are installed.
 
@@ -208,7 +208,7 @@ def generate(
 
     settings = settings_of(GenerateSettings, locals())
     if isinstance(model, (str, Path)):
-        model = load_model(
+        model = load_chat_model(
             model,
             formatter=settings.formatter,
             formatter_options=settings.formatter_options,
@@ -231,13 +231,13 @@ def trace(
     """Show, token by token, what a model would write after each prefix of a conversation.
 
     Args:
-        model: what `load_model` takes, or what it made.
+        model: what `load_chat_model` takes, or what it made.
         prompt: the user's message.
         answer: the assistant's message.
         system: a system message before them.
         manager: the plugins; default: those that are installed.
     """
-    chat = load_model(model, manager=manager) if isinstance(model, (str, Path)) else model
+    chat = load_chat_model(model, manager=manager) if isinstance(model, (str, Path)) else model
     before = [Message("system", system)] if system else []
     return chat.trace([*before, Message("user", prompt), Message("assistant", answer)])
 
@@ -283,7 +283,7 @@ def open_chat(
         line = TeacherLine(named, Params(temperature=settings.temperature or None))
     teachers = open_run(model).teachers if is_run(model) else []
     suggestion = f"start with --teacher {teachers[0]}, whose answers it was trained on" if teachers else ""
-    chat = load_model(
+    chat = load_chat_model(
         model,
         formatter=settings.formatter,
         formatter_options=settings.formatter_options,

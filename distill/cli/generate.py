@@ -60,7 +60,7 @@ def command(
     options = given(words)
     settings = settings_from(GenerateSettings, options)
     loading = {name: value for name, value in options.items() if name in _LOADING}
-    chat = api.load_model(model, manager=manager, **loading)
+    chat = api.load_chat_model(model, manager=manager, **loading)
     for prompt in prompts:
         reply, reason = answer, None
         if reply is None:
