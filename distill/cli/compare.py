@@ -14,6 +14,7 @@ from distill.cli.terminal import note, printable
 from distill.comparison.settings import CompareSettings
 from distill.comparison.verdict import NOT_BETTER
 from distill.plugins import PluginManager
+from distill.progress import PartProgress
 from distill.settings import settings_from
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def command(
     settings = settings_from(CompareSettings, given(words))
     if html is not None:
         check_page_target(html)
-    progress = Bars()
+    progress = PartProgress()
     try:
         comparison = compare(run, data, manager, settings, note=note, on_progress=progress)
     finally:
@@ -128,12 +129,10 @@ def _table(comparison: Comparison) -> list[str]:
 
 
 def _figure(figure: Interval | None, metric: Metric) -> str:
-
     return "–" if figure is None else metric.format(figure.value).removesuffix(" %")
 
 
 def _change(one: Difference | None, metric: Metric) -> list[str]:
-
     if one is None:
         return ["", "", ""]
     bounds = [bound for bound in (one.change.low, one.change.high) if bound is not None]
@@ -153,26 +152,3 @@ def _show_sample(sample: Sample) -> None:
 
 def _cut(text: str, width: int = 100) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-class Bars:
-    """A bar on standard error for each part of the work, off where that is no terminal."""
-
-    def __init__(self) -> None:
-        self._what = ""
-        self._bar: Any = None
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Take the news."""
-        if what != self._what:
-            from tqdm import tqdm
-
-            self.close()
-            self._what = what
-            self._bar = tqdm(total=total, desc=what, unit="answer", disable=None)
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        if self._bar is not None:
-            self._bar.close()
