@@ -53,9 +53,7 @@ class Alignment:
     place: np.ndarray
 
 
-def align(
-    teacher: Sequence[bytes], logprobs: np.ndarray, student: Sequence[bytes], zones: Sequence[Zone]
-) -> Alignment:
+def align(teacher: Sequence[bytes], logprobs: np.ndarray, student: Sequence[bytes], zones: Sequence[Zone]) -> Alignment:
     """Lay a teacher's tokens over a student's.
 
     Args:

@@ -119,7 +119,11 @@ def pack_logprobs(
     Raises:
         ValueError: the columns differ in length.
     """
-    if len(logprobs) != len(tokens) or (ids is not None and len(ids) != len(tokens)) or len(top) not in (0, len(tokens)):
+    if (
+        len(logprobs) != len(tokens)
+        or (ids is not None and len(ids) != len(tokens))
+        or len(top) not in (0, len(tokens))
+    ):
         raise ValueError("tokens, logprobs, ids and top must have one entry per token")
     row: dict[str, Any] = {
         "tokens": [_text_or_octets(token) for token in tokens],
