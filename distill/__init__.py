@@ -44,6 +44,8 @@ from distill.types import (
 if TYPE_CHECKING:
     from distill.encode.encoder import Encoder
     from distill.models.generate import ChatModel
+    from distill.training.batching import data_loader as data_loader
+    from distill.training.kernels import fast_training as fast_training
 
 __version__ = "0.1.0"
 
@@ -60,9 +62,16 @@ _LAZY = {
     "has_half_surrogate": "distill.files.text",
     "hushed": "distill.models.load",
     "data_loader": "distill.training.batching",
+    "fast_training": "distill.training.kernels",
     "fused_gelu": "distill.training.kernels.gelu",
     "supervised_only": "distill.training.kernels.supervised_head",
 }
+
+_DEPRECATED = {
+    "fused_gelu": "use distill.fast_training(model)",
+    "supervised_only": "use distill.fast_training(model)",
+}
+"""Names that work for one more release, with a DeprecationWarning: name → what to do instead."""
 
 __all__ = [
     "IGNORE_INDEX",
@@ -107,7 +116,7 @@ __all__ = [
     "clean_surrogates",
     "convert_model",
     "data_loader",
-    "fused_gelu",
+    "fast_training",
     "has_half_surrogate",
     "hookimpl",
     "hushed",
@@ -116,7 +125,6 @@ __all__ = [
     "message_to_dict",
     "pad_batch",
     "read_transcripts",
-    "supervised_only",
     "unknown_name",
 ]
 
@@ -124,6 +132,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         import importlib
+        import warnings
 
+        if name in _DEPRECATED:
+            warnings.warn(f"distill.{name} is deprecated: {_DEPRECATED[name]}", DeprecationWarning, stacklevel=2)
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'distill' has no attribute {name!r}")

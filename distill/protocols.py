@@ -231,9 +231,8 @@ class Trainer(Protocol):
     def train(self, job: TrainJob, on_log: Callable[[Mapping[str, float]], None]) -> TrainResult:
         """Train `job.model` on `job.examples`.
 
-        `distill.data_loader(job)` gives batches of like length, `distill.supervised_only(model)` keeps the model from
-        projecting positions that do not count, and `distill.fused_gelu(model)` computes spelled-out activations by one
-        kernel; the built-in trainers use all three.
+        `distill.data_loader(job)` gives batches of similar length, and `with distill.fast_training(job.model):` around
+        the loop makes its steps take less time and memory; the built-in trainers use both.
 
         Args:
             job: the model, the data and the settings.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from distill.collection import collect
+from distill.collection import CollectSettings, collect
 from distill.comparison import CompareSettings, Comparison, as_json, compare
 from distill.comparison.page import comparison_page
 from distill.errors import UsageError
@@ -81,7 +81,8 @@ def quickstart(
     transcripts, held_out = out / "transcripts.jsonl", out / "held-out.jsonl"
     for prompts, answers in ((train_prompts, transcripts), (held_prompts, held_out)):
         note(f"$ distill collect {prompts} --teacher {teacher} --out {answers}")
-        summary = collect(prompts, teacher, answers, manager=manager, concurrency=1)  # in order: the same run each time
+        collecting = CollectSettings(teacher, concurrency=1)  # in order: the same run each time
+        summary = collect(prompts, answers, collecting, manager)
         note(f"  {summary.rows} answers written, {summary.cached} were there already")
     run = out / "run"
     settings = TrainSettings(

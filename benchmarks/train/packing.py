@@ -24,9 +24,9 @@ import click
 import torch
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
-from distill import IGNORE_INDEX, Example, pad_batch, supervised_only
+from distill import IGNORE_INDEX, Example, fast_training, pad_batch
 from distill.training.batching import LengthBatchSampler
-from distill.training.packing import pack, proved_packing
+from distill.training.packing import pack, verify_packing
 
 SMOLLM2 = {
     "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 6,  # of its 30, all alike
@@ -120,10 +120,10 @@ def contestant(kind: str, settings: dict) -> None:
     model = student(settings["size"])
     batches = list(layouts(kind, settings["size"], settings["batch"], settings["middle"], settings["count"]))
     if kind.startswith("packed"):
-        assert proved_packing(model, 0) is None
+        assert verify_packing(model, 0) is None
     if kind == "packed, row by row":
         model.set_attn_implementation("row-by-row")
-    with supervised_only(model):
+    with fast_training(model):
         for batch in batches:
             sys.stdin.readline()
             model.zero_grad()

@@ -1,15 +1,16 @@
 """Collecting: prompts × teacher → transcripts, with no paid answer lost or bought twice."""
 
 from distill.collection.batch import BatchSummary, read_batch, write_batch
-from distill.collection.collector import CollectSummary, Limits, collect
+from distill.collection.collector import CollectSummary, collect
 from distill.collection.estimate import Estimate, estimate
+from distill.collection.settings import CollectSettings
 from distill.collection.teachers import NamedTeacher, make_teacher
 
 __all__ = [
     "BatchSummary",
+    "CollectSettings",
     "CollectSummary",
     "Estimate",
-    "Limits",
     "NamedTeacher",
     "collect",
     "estimate",

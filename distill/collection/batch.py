@@ -21,12 +21,12 @@ from distill.collection.plan import Plan, counter_of, make_plan
 from distill.collection.progress import Live
 from distill.collection.prompts import open_prompts
 from distill.collection.row_id import IdSet
-from distill.collection.teachers import NamedTeacher
+from distill.collection.settings import CollectSettings
 from distill.errors import DataError, DistillError, UsageError
 from distill.files.atomic import whole_file
 from distill.files.jsonl import Appender, dumps, parse_rows
 from distill.plugins import PluginManager, make_plugin_manager
-from distill.types import Answer, Params, Request, Source
+from distill.types import Answer, Request, Source
 
 log = logging.getLogger("distill")
 
@@ -68,30 +68,23 @@ class BatchSummary:
 
 def write_batch(
     prompts: str | Path,
-    teacher: str | NamedTeacher,
     out: str | Path,
     requests: str | Path,
-    *,
+    settings: CollectSettings,
     manager: PluginManager | None = None,
-    options: Mapping[str, Any] | None = None,
-    params: Params = Params(),  # noqa: B008 - it is frozen
-    system: str | None = None,
-    samples: int = 1,
-    limit: int | None = None,
-    append: bool = False,
 ) -> BatchSummary:
     """Write what `out` lacks as request files: `requests`, and further ones with a number where one is not enough.
 
     Args:
         requests: the first request file; it must not exist.
-        prompts, teacher, out, manager, options, params, system, samples, limit, append: as in `collect`.
+        prompts, out, settings, manager: as in `collect`.
 
     Raises:
         UsageError: the teacher has no batches, a prompt has several turns, or the file exists: its rows may be on
             their way, and would be bought twice.
         DataError: a prompt, or a row of `out`, is malformed.
     """
-    plan = make_plan(manager or make_plugin_manager(), teacher, options, params, system, samples, limit)
+    plan = make_plan(settings, manager or make_plugin_manager())
     built = _batch_teacher(plan)
     if Path(requests).exists():
         hint = "read its answers with --batch-answers, then delete it: what has an answer is not asked again"
@@ -100,7 +93,7 @@ def write_batch(
     with open_prompts(prompts) as file:
         total = plan.total(file)
         check_output(out, prompts)
-        done = read_done(whole_rows(out), plan.teacher.name, plan.sent, append)
+        done = read_done(whole_rows(out), plan.teacher.name, plan.sent, settings.append)
         jobs = plan.jobs(file, total, done, lambda kind: skipped.update([kind]))
         lines = (dumps(built.batch_request(job.id, _only_request(job))) for job in jobs if job is not None)
         files, rows = _write_parts(lines, Path(requests))
@@ -130,18 +123,11 @@ def _write_parts(lines: Iterable[str], path: Path) -> tuple[list[str], int]:
 
 def read_batch(
     prompts: str | Path,
-    teacher: str | NamedTeacher,
     out: str | Path,
     answers: Sequence[str | Path],
-    *,
+    settings: CollectSettings,
     manager: PluginManager | None = None,
-    options: Mapping[str, Any] | None = None,
-    params: Params = Params(),  # noqa: B008 - it is frozen
-    system: str | None = None,
-    samples: int = 1,
-    limit: int | None = None,
-    price: str | None = None,
-    append: bool = False,
+    *,
     progress: bool = False,
 ) -> CollectSummary:
     """Write the answers of a batch as transcripts; what failed goes to the file of failed rows.
@@ -151,25 +137,27 @@ def read_batch(
 
     Args:
         answers: the batch's output files and error files.
-        price: as in `collect`; a published one is halved.
-        prompts, teacher, out, manager, options, params, system, samples, limit, append, progress: as in `collect`.
+        settings: as in `collect`; a published price is halved.
+        prompts, out, manager, progress: as in `collect`.
 
     Raises:
         UsageError, DataError, DistillError: as `collect`; also where a line of `answers` has no `custom_id`.
     """
     began = time.perf_counter()
     manager = manager or make_plugin_manager()
-    plan = make_plan(manager, teacher, options, params, system, samples, limit)
+    plan = make_plan(settings, manager)
     built = _batch_teacher(plan)
-    found = plan.price(price)
-    meter = Meter(found if price or found is None else Price(found.input / 2, found.output / 2, found.cached / 2))
+    price = plan.price()
+    if price is not None and settings.price is None:
+        price = Price(price.input / 2, price.output / 2, price.cached / 2)
+    meter = Meter(price)
     skipped: Counter[str] = Counter()
     lines = _Answers(answers)
     with open_prompts(prompts) as file:
         total = plan.total(file)
         check_output(out, prompts)
         with Appender(out) as appender, Live(total, progress) as live:
-            output = open_output(appender, plan, manager, append, live)
+            output = open_output(appender, plan, manager, live)
             try:
                 for job in plan.jobs(file, total, output.done, counter_of(skipped, live.skip)):
                     row = lines.take(job.id) if job else None

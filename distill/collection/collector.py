@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import math
 import signal
 import time
 from collections import Counter
@@ -20,48 +19,19 @@ from distill.collection.adapters import make_askers
 from distill.collection.budget import Meter, OutOfMoney
 from distill.collection.conversation import Conversation
 from distill.collection.output import Output, check_output, read_done
-from distill.collection.plan import Plan, at_least, by_length, counter_of, make_plan
+from distill.collection.plan import Plan, by_length, counter_of, make_plan
 from distill.collection.progress import Live, dollars, short
 from distill.collection.prompts import open_prompts
 from distill.collection.rate_limit import Throttle
 from distill.collection.schedule import Pool
-from distill.collection.teachers import NamedTeacher
-from distill.errors import TeacherError, UsageError
+from distill.collection.settings import CollectSettings
+from distill.errors import TeacherError
 from distill.files.jsonl import Appender, read_rows
 from distill.plugins import PluginManager, make_plugin_manager, one_line
 from distill.protocols import BatchTeacher, Teacher
-from distill.types import CollectRun, Params
+from distill.types import CollectRun
 
 log = logging.getLogger("distill")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How hard a teacher is asked, and for how much.
-
-    Attributes:
-        concurrency: requests in flight at most; fewer for a while after a 429. A BatchTeacher has its own batch size.
-        retries: how often a request is sent again when that may help.
-        rpm: requests a minute; None: no limit.
-        tpm: tokens a minute, those of the answers included; None: no limit.
-        max_usd: dollars this run may spend; None: no limit.
-        price: `IN/OUT`, dollars a million tokens; None: the published price, where there is one.
-    """
-
-    concurrency: int = 16
-    retries: int = 5
-    rpm: float | None = None
-    tpm: float | None = None
-    max_usd: float | None = None
-    price: str | None = None
-
-    def __post_init__(self) -> None:
-        at_least("concurrency", self.concurrency, 1)
-        at_least("retries", self.retries, 0)
-        for name in ("rpm", "tpm", "max_usd"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{name.replace('_', '-')} is {value}; it must be above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,64 +73,44 @@ class CollectSummary:
 
 def collect(
     prompts: str | Path,
-    teacher: str | NamedTeacher,
     out: str | Path,
-    *,
+    settings: CollectSettings,
     manager: PluginManager | None = None,
-    options: Mapping[str, Any] | None = None,
-    params: Params = Params(),  # noqa: B008 - it is frozen
-    system: str | None = None,
-    samples: int = 1,
-    limit: int | None = None,
-    concurrency: int = 16,
-    retries: int = 5,
-    rpm: float | None = None,
-    tpm: float | None = None,
-    max_usd: float | None = None,
-    price: str | None = None,
-    append: bool = False,
+    *,
     progress: bool = False,
 ) -> CollectSummary:
     """Ask a teacher all prompts, and write its answers to a file of transcripts.
 
     Each row is on disk as soon as it is finished. Rows that are in the file are not asked for again, so that calling
-    this again goes on where it was stopped.
+    this again resumes where it was stopped.
 
     Args:
         prompts: a prompt file (see `open_prompts`); every row is checked before the first request.
-        teacher: `NAME[:MODEL]`, or what `make_teacher` made of it.
         out: the file of transcripts, made or added to.
+        settings: the teacher, how it answers, and limits of rate and money.
         manager: the plugins; default: those that are installed.
-        options: the teacher's options, where it is given by name.
-        params: how to answer.
-        system: a system message for prompts without one.
-        samples: answers a prompt.
-        limit: take only so many prompts.
-        concurrency, retries, rpm, tpm, max_usd, price: see `Limits`.
-        append: add to a file that holds rows by another teacher or with other parameters.
         progress: whether to show a live line on standard error, where that is a terminal.
 
     Raises:
-        UsageError: an argument does not fit, or the file has rows by another teacher or with other parameters.
+        UsageError: a setting does not fit, or the file has rows by another teacher or with other parameters.
         DataError: a prompt, or a row of the file, is malformed.
         DistillError: the teacher failed for good, or the file cannot be written; the rows until then are saved.
         KeyboardInterrupt: after Ctrl-C, when the answers in flight have been waited for (SIGTERM: as its handler does).
     """
     began = time.perf_counter()
     manager = manager or make_plugin_manager()
-    plan = make_plan(manager, teacher, options, params, system, samples, limit)
-    limits = Limits(concurrency, retries, rpm, tpm, max_usd, price)
-    meter = Meter(plan.price(price, needed=max_usd is not None), max_usd, plan.answer_limit)
+    plan = make_plan(settings, manager)
+    meter = Meter(plan.price(), settings.max_usd, plan.answer_limit)
     skipped: Counter[str] = Counter()
     with open_prompts(prompts) as file:
         total = plan.total(file)
         check_output(out, prompts)
         with Appender(out) as appender, Live(total, progress) as live:
-            output = open_output(appender, plan, manager, append, live)
+            output = open_output(appender, plan, manager, live)
             jobs = plan.jobs(file, total, output.done, counter_of(skipped, live.skip))
             live.numbers = _numbers(output, meter, skipped, total)
             try:
-                pool = _ask(plan.teacher, jobs, output, limits, meter)
+                pool = _ask(plan, jobs, output, meter)
             finally:
                 output.close()
     if pool is not None:
@@ -190,16 +140,16 @@ def summary_of(
     )
 
 
-def open_output(appender: Appender, plan: Plan, manager: PluginManager, append: bool, live: Live) -> Output:
+def open_output(appender: Appender, plan: Plan, manager: PluginManager, live: Live) -> Output:
     """Read what is in the file of transcripts, and make ready to write to it.
 
     Raises:
-        UsageError: it has rows by another teacher or with other parameters, and `append` is False.
+        UsageError: it has rows by another teacher or with other parameters, and the settings do not say `append`.
         DataError: it has a malformed row.
     """
     if appender.quarantined:
         log.warning("%s: its last row was cut short; moved to %s.quarantine", appender.path, appender.path)
-    done = read_done(read_rows(appender.path), plan.teacher.name, plan.sent, append)
+    done = read_done(read_rows(appender.path), plan.teacher.name, plan.sent, plan.settings.append)
     run = CollectRun(appender.path, plan.teacher.name)
     return Output(appender, run, plan.sent, manager, plan.teacher.owner, done, live.row)
 
@@ -223,15 +173,13 @@ def _numbers(output: Output, meter: Meter, skipped: Counter[str], total: int) ->
     return text
 
 
-def _ask(
-    teacher: NamedTeacher, jobs: Iterator[Conversation | None], output: Output, limits: Limits, meter: Meter
-) -> Pool | None:
+def _ask(plan: Plan, jobs: Iterator[Conversation | None], output: Output, meter: Meter) -> Pool | None:
     """Build the teacher and ask it, if there is anything to ask."""
     first = next((job for job in jobs if job is not None), None)
     if first is None:
         return None
-    built = teacher.build()
-    work = _ask_all(built, teacher.owner, chain([first], jobs), output, limits, meter)
+    built = plan.teacher.build()
+    work = _ask_all(built, plan, chain([first], jobs), output, meter)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -242,17 +190,17 @@ def _ask(
 
 async def _ask_all(
     built: Teacher | BatchTeacher,
-    owner: str,
+    plan: Plan,
     jobs: Iterator[Conversation | None],
     output: Output,
-    limits: Limits,
     meter: Meter,
 ) -> Pool:
+    settings, owner = plan.settings, plan.teacher.owner
     try:
-        askers, size = make_askers(built, owner, limits.concurrency)
+        askers, size = make_askers(built, owner, settings.concurrency)
         jobs = by_length(jobs, size) if size > 1 else jobs
-        throttle = Throttle(len(askers), meter, limits.rpm, limits.tpm)
-        pool = Pool(jobs, askers, size, limits.retries, output, throttle)
+        throttle = Throttle(len(askers), meter, settings.rpm, settings.tpm)
+        pool = Pool(jobs, askers, size, settings.retries, output, throttle)
         await pool.run()
         return pool
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from distill.collection.conversation import Conversation
 from distill.collection.output import check_output, read_done, whole_rows
 from distill.collection.plan import Plan, make_plan
 from distill.collection.prompts import open_prompts
-from distill.collection.teachers import NamedTeacher
+from distill.collection.settings import CollectSettings
 from distill.plugins import PluginManager, make_plugin_manager
-from distill.types import Params, Source
+from distill.types import Source
 
 GUESSED_ANSWER = 300
 """Tokens of an answer where nothing else is known."""
@@ -48,32 +48,21 @@ class Estimate:
 
 
 def estimate(
-    prompts: str | Path,
-    teacher: str | NamedTeacher,
-    out: str | Path,
-    *,
-    manager: PluginManager | None = None,
-    options: Mapping[str, Any] | None = None,
-    params: Params = Params(),  # noqa: B008 - it is frozen
-    system: str | None = None,
-    samples: int = 1,
-    limit: int | None = None,
-    price: str | None = None,
-    append: bool = False,
+    prompts: str | Path, out: str | Path, settings: CollectSettings, manager: PluginManager | None = None
 ) -> Estimate:
-    """Reckon what `collect` with the same arguments would ask for; nothing is asked, nothing is written.
+    """Estimate what `collect` with the same arguments would ask for; nothing is asked, nothing is written.
 
     Raises:
         UsageError, DataError: as `collect`.
     """
-    plan = make_plan(manager or make_plugin_manager(), teacher, options, params, system, samples, limit)
-    found = plan.price(price)
+    plan = make_plan(settings, manager or make_plugin_manager())
+    found = plan.price()
     skipped: Counter[str] = Counter()
     answers = _Answers()
     with open_prompts(prompts) as file:
         total = plan.total(file)
         check_output(out, prompts)
-        done = read_done(answers.of(out), plan.teacher.name, plan.sent, append)
+        done = read_done(answers.of(out), plan.teacher.name, plan.sent, settings.append)
         each, basis = answers.mean(plan)
         rows = requests = sent = most = 0
         for job in plan.jobs(file, total, done, lambda kind: skipped.update([kind])):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,10 +12,10 @@ from distill.collection.budget import Price, find_price, parse_price, size_of
 from distill.collection.conversation import Conversation
 from distill.collection.prompts import PromptFile
 from distill.collection.row_id import IdSet, all_params, row_id
-from distill.collection.teachers import NamedTeacher, make_teacher
+from distill.collection.settings import CollectSettings
+from distill.collection.teachers import NamedTeacher
 from distill.errors import UsageError
 from distill.plugins import PluginManager
-from distill.types import Params
 
 WINDOW = 16
 """Batches that are sorted by length together."""
@@ -28,22 +27,16 @@ class Plan:
 
     Attributes:
         teacher: who is asked.
-        params: how to answer.
-        system: a system message for prompts without one.
-        samples: answers a prompt.
-        limit: take only so many prompts.
+        settings: how it answers, and how often.
         sent: all that the answers depend on besides the messages, as rows keep it.
     """
 
     teacher: NamedTeacher
-    params: Params
-    system: str | None = None
-    samples: int = 1
-    limit: int | None = None
+    settings: CollectSettings
     sent: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sent", all_params(self.params, self.teacher.options))
+        object.__setattr__(self, "sent", all_params(self.settings.params, self.teacher.options))
 
     def total(self, file: PromptFile) -> int:
         """Check every prompt, and tell how many rows are asked for.
@@ -51,7 +44,7 @@ class Plan:
         Raises:
             DataError: a prompt is malformed, or there is none.
         """
-        return file.count(self.limit) * self.samples
+        return file.count(self.settings.limit) * self.settings.samples
 
     def jobs(
         self, file: PromptFile, total: int, done: IdSet, skipped: Callable[[str], None]
@@ -68,73 +61,47 @@ class Plan:
             None for a row that needs no asking: thousands may follow each other.
         """
         seen = IdSet(total)
-        for prompt in file.read(self.system, self.limit):
-            for sample in range(self.samples):
+        params = self.settings.params
+        for prompt in file.read(self.settings.system, self.settings.limit):
+            for sample in range(self.settings.samples):
                 id = row_id(self.teacher.name, self.sent, prompt, sample)
                 if not seen.add(id):
                     skipped("duplicates")
                 elif id in done:
                     skipped("cached")
                 else:
-                    yield Conversation(id, prompt, sample, self.params)
+                    yield Conversation(id, prompt, sample, params)
                     continue
                 yield None
 
     @property
     def answer_limit(self) -> int | None:
         """The most tokens an answer can have, where that is known."""
-        return self.params.max_tokens or getattr(self.teacher.options, "max_tokens", None)
+        return self.settings.max_tokens or getattr(self.teacher.options, "max_tokens", None)
 
-    def price(self, given: str | None, needed: bool = False) -> Price | None:
-        """The teacher's price.
-
-        Args:
-            given: by the user, as `IN/OUT`; else it is looked up.
-            needed: whether there must be one.
+    def price(self) -> Price | None:
+        """The price that the user gave, or the teacher's published one; None: it is not known.
 
         Raises:
-            UsageError: it is malformed, or there must be one and is none.
+            UsageError: it is malformed, or there is a budget but no known price.
         """
+        given = self.settings.price
         url = getattr(self.teacher.options, "api_url", None)
         price = parse_price(given) if given else find_price(url, self.teacher.model)
-        if needed and price is None:
+        if price is None and self.settings.max_usd is not None:
             raise UsageError(
-                f"the price of {self.teacher.name!r} is not known", "give --price IN/OUT, dollars a million tokens"
+                f"the price of {self.teacher.name!r} is not known", "give --price IN/OUT, dollars per million tokens"
             )
         return price
 
 
-def make_plan(
-    manager: PluginManager,
-    teacher: str | NamedTeacher,
-    options: Mapping[str, Any] | None,
-    params: Params,
-    system: str | None,
-    samples: int,
-    limit: int | None,
-) -> Plan:
-    """Check what shall be asked; the arguments are those of `collect`.
+def make_plan(settings: CollectSettings, manager: PluginManager) -> Plan:
+    """Look the teacher up, and check its options.
 
     Raises:
-        UsageError: one of them does not fit.
+        UsageError: something does not fit.
     """
-    at_least("samples", samples, 1)
-    at_least("limit", limit, 1)
-    at_least("max-tokens", params.max_tokens, 1)
-    if params.temperature is not None and not (math.isfinite(params.temperature) and params.temperature >= 0):
-        raise UsageError(f"temperature is {params.temperature}; it must be 0 or more")
-    named = make_teacher(manager, teacher, options) if isinstance(teacher, str) else teacher
-    return Plan(named, params, system, samples, limit)
-
-
-def at_least(name: str, value: int | None, least: int) -> None:
-    """Refuse a number that is too small.
-
-    Raises:
-        UsageError: it is below `least`.
-    """
-    if value is not None and value < least:
-        raise UsageError(f"{name} is {value}; it must be at least {least}")
+    return Plan(settings.named_teacher(manager), settings)
 
 
 def by_length(jobs: Iterable[Conversation | None], size: int) -> Iterator[Conversation | None]:

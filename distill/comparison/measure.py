@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from distill.comparison.questions import Question, Tokens
 from distill.models.generate import ChatModel, Generation
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from distill.models.lm_head import score_tokens
 
 MAX_LOGITS = 2**27
 """The most logits of a forward pass: 512 MiB in float32; 534 positions of BLOOM's 250,880 words."""
 
 MAX_TOKENS = 2**13
 """The most tokens of a forward pass, padding included, unless one row alone has more: attention needs their squares."""
-
-_ROWS = 64  # positions whose probabilities are computed at a time
 
 Done = Callable[[int], None]
 """Told how many questions were done just now."""
@@ -62,7 +56,8 @@ def read_answers(chat: ChatModel, asked: Sequence[Tokens], batch_size: int, done
 
 
 def _most_positions(chat: ChatModel) -> int:
-    return max(1, MAX_LOGITS // chat.model.get_input_embeddings().weight.shape[0])
+    vocabulary: int = chat.model.get_input_embeddings().weight.shape[0]
+    return max(1, MAX_LOGITS // vocabulary)
 
 
 def _batches(asked: Sequence[Tokens], size: int, positions: int) -> Iterator[list[tuple[int, int, int]]]:
@@ -100,49 +95,10 @@ def _read(chat: ChatModel, parts: Sequence[tuple[Tokens, int, int]]) -> list[tup
     for row, (tokens, start, end) in zip(keep, parts, strict=True):
         row[len(tokens.prompt) + start - 1 : len(tokens.prompt) + end - 1] = True
     targets = ids.roll(-1, 1)[keep]
-    with torch.inference_mode(), _projecting(chat.model, keep) as selected:
-        logits = selected(chat.model(input_ids=ids, attention_mask=mask, use_cache=False).logits)
-        nlls, hits = _losses(logits, targets)
+    scores = score_tokens(chat.model, {"input_ids": ids, "attention_mask": mask}, keep, targets)
     sizes = [end - start for _, start, end in parts]
-    return [(some.tolist(), right.tolist()) for some, right in zip(nlls.split(sizes), hits.split(sizes), strict=True)]
-
-
-@contextmanager
-def _projecting(model: Any, keep: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Have the model project the positions in `keep` alone.
-
-    Yields:
-        Turns the model's logits into those of the positions, (positions, vocabulary); also where the model has no
-        output embedding to stand before, and projects everything.
-    """
-    reached = False
-
-    def select(project: Any, args: tuple) -> tuple | None:
-        nonlocal reached
-        if not args or reached or args[0].shape[:-1] != keep.shape:
-            return None
-        reached = True
-        return args[0][keep.to(args[0].device)].unsqueeze(0), *args[1:]
-
-    project = model.get_output_embeddings()
-    handle = project.register_forward_pre_hook(select) if project is not None else None
-    try:
-        yield lambda logits: logits[0] if reached else logits[keep.to(logits.device)]
-    finally:
-        if handle is not None:
-            handle.remove()
-
-
-def _losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Each position's loss and hit; a few at a time, so that no second copy of all logits is made."""
-    import torch
-
-    losses, hits = [], []
-    for some, wanted in zip(logits.split(_ROWS), targets.to(logits.device).split(_ROWS), strict=True):
-        values = some.float()
-        losses.append(values.logsumexp(-1) - values.gather(-1, wanted[:, None])[:, 0])
-        hits.append(some.argmax(-1) == wanted)
-    return torch.cat(losses).cpu(), torch.cat(hits).cpu()
+    found = zip(torch.split(scores.losses, sizes), torch.split(scores.hits, sizes), strict=True)
+    return [(losses.tolist(), hits.tolist()) for losses, hits in found]
 
 
 def answer_questions(

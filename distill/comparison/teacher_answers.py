@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distill.collection import NamedTeacher, collect
+from distill.collection import CollectSettings, NamedTeacher, collect
 from distill.collection.prompts import prompt_to_dict
 from distill.collection.row_id import all_params, row_id
 from distill.plugins import PluginManager
@@ -49,7 +49,7 @@ def ask_all(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "prompts.jsonl"
         file.write_text("".join(json.dumps(prompt_to_dict(prompt)) + "\n" for prompt in prompts), encoding="utf-8")
-        summary = collect(file, teacher, out, manager=manager, append=True, progress=progress)
+        summary = collect(file, out, CollectSettings(teacher, append=True), manager, progress=progress)
     if summary.failed:
         reason = next(iter(summary.reasons), "")
         note(f"{teacher.name} did not answer {summary.failed} of {len(prompts)} questions: {reason}")

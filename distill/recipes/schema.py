@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
+from distill.collection.settings import CollectSettings
 from distill.errors import UsageError, unknown_name
 from distill.recipes.yaml_file import Loaded, Place, load_yaml
+from distill.settings import Option, options_of
 
 
 def _word(value: Any) -> str:
@@ -53,6 +56,11 @@ _EMPTY = BeforeValidator(lambda value: {} if value is None else value)
 """For `check:` with nothing behind it."""
 
 
+def _key(name: str) -> str:
+    """`from_` → `from`, `max_failed` → `max-failed`."""
+    return name.rstrip("_").replace("_", "-")
+
+
 class Section(BaseModel):
     """A part of a recipe: `key-names` as on the command line, nothing unknown, no value of another type."""
 
@@ -61,31 +69,60 @@ class Section(BaseModel):
         strict=True,
         frozen=True,
         allow_inf_nan=False,
-        alias_generator=lambda name: name.rstrip("_").replace("_", "-"),
+        alias_generator=_key,
     )
 
+    option_names: ClassVar[frozenset[str]] = frozenset()
+    """The fields that were made from a settings class."""
 
+    def options(self) -> dict[str, Any]:
+        """The options that the recipe gives, by their Python names: what `settings_from` takes."""
+        return {name: getattr(self, name) for name in self.model_fields_set & self.option_names}
+
+
+S = TypeVar("S", bound=Section)
+
+
+def with_options_of(settings: type, *, only: Sequence[str] | None = None) -> Callable[[type[S]], type[S]]:
+    """Decorate a section: it gets the options of a settings class, under the keys that they have on the command line.
+
+    Args:
+        settings: see `distill.settings`.
+        only: take only these, by their Python names.
+    """
+    chosen = [one for one in options_of(settings) if one.about.recipe and (only is None or one.name in only)]
+    fields: dict[str, Any] = {option.name: _field_of(option) for option in chosen}
+
+    def decorate(section: type[S]) -> type[S]:
+        made = create_model(section.__name__, __base__=section, __doc__=section.__doc__, **fields)
+        made.option_names = frozenset(fields)
+        return made
+
+    return decorate
+
+
+def _field_of(option: Option) -> tuple[Any, FieldInfo]:
+    """An option as pydantic takes a field: its type, and its default and key."""
+    about, annotation = option.about, cast(Any, option.kind)
+    if option.many:
+        annotation = Texts
+    elif option.pairs:
+        annotation = Options
+    elif option.choices is not None:
+        annotation = Literal[option.choices]
+    elif option.kind in (int, float):
+        annotation = Annotated[annotation, Field(ge=about.min, gt=about.above, le=about.max, lt=about.below)]
+    elif option.kind is str:
+        annotation = Text
+    default = ... if option.default is dataclasses.MISSING else option.default
+    return annotation | None if option.optional else annotation, Field(default, alias=option.key)
+
+
+@with_options_of(CollectSettings)
 class Collect(Section):
-    """Options of `distill collect`, `teacher-options` for its -T, and how many rows may fail."""
+    """Options of `distill collect`, the file where several recipes keep their answers, and how many rows may fail."""
 
-    teacher: Text
     out: Text | None = None
-    base_url: Text | None = None
-    teacher_options: Options = {}
-    system: Text | None = None
-    samples: Count = 1
-    concurrency: Count = 16
-    max_tokens: Count | None = None
-    temperature: Annotated[float, Field(ge=0)] | None = None
-    seed: int | None = None
-    logprobs: Annotated[int, Field(ge=0)] | None = None
-    rpm: Positive | None = None
-    tpm: Positive | None = None
-    max_usd: Positive | None = None
-    price: Text | None = None
-    timeout: Positive | None = None
-    retries: Annotated[int, Field(ge=0)] = 5
-    limit: Count | None = None
     max_failed: Share = 0.0
 
 
@@ -187,7 +224,9 @@ def _section(place: Place) -> type[Section]:
     """The section that a place in the recipe is, by its keys."""
     found: type[Section] = Recipe
     for part in place:
-        found = next(_model_of(field) for name, field in found.model_fields.items() if (field.alias or name) == part)
+        for name, field in found.model_fields.items():
+            if (field.alias or name) == part:
+                found = _model_of(field) or found
     return found
 
 
@@ -199,8 +238,11 @@ def _model_of(field: FieldInfo) -> type[Section] | None:
 
 def _elsewhere(key: str, section: type[Section]) -> str | None:
     """Where a key of another section belongs."""
-    for name, other in ((name, _model_of(field)) for name, field in Recipe.model_fields.items()):
-        if other not in (None, section) and key in {field.alias for field in other.model_fields.values()}:
+    for name, place in Recipe.model_fields.items():
+        other = _model_of(place)
+        if other is None or other is section:
+            continue
+        if key in {field.alias for field in other.model_fields.values()}:
             return f"it belongs under `{name}`"
     return None
 

@@ -75,27 +75,21 @@ def collect_step(ready: ReadyRecipe, watch: Watch) -> Step:
         "prompts": f"sha256:{sha256_of(ready.prompts)}",
         "teacher": plan.teacher.name,
         **{f"{name} of the teacher": value for name, value in plan.sent.items()},
-        "system": plan.system,
-        "samples": plan.samples,
-        "limit": plan.limit,
+        "system": plan.settings.system,
+        "samples": plan.settings.samples,
+        "limit": plan.settings.limit,
     }
 
     def do(target: Path) -> dict[str, Any]:
         from distill.collection import collect
 
         store = store_of(ready.out, ready.store)
-        section = recipe.collect
-        limits = {name: getattr(section, name) for name in ("concurrency", "retries", "rpm", "tpm", "max_usd", "price")}
-        named = {"system": plan.system, "samples": plan.samples, "limit": plan.limit, "params": plan.params}
-        teacher, manager = plan.teacher, ready.manager
-        summary = collect(
-            ready.prompts, teacher, store, manager=manager, append=True, progress=watch.progress, **named, **limits
-        )
+        summary = collect(ready.prompts, store, plan.settings, ready.manager, progress=watch.progress)
         cost = "" if summary.usd is None else f", ${summary.usd:.4f}"
         watch.note(f"  {summary.rows} answers written, {summary.cached} were there already{cost}")
         if summary.cut:
             watch.note(f"  {summary.cut} answers were cut short by the token limit (finish_reason is `length`)")
-        _refuse_gaps(summary, section.max_failed, store)
+        _refuse_gaps(summary, recipe.collect.max_failed, store)
         rows = gather(plan, ready.prompts, store, target)
         return {
             "rows": rows,
@@ -108,9 +102,7 @@ def collect_step(ready: ReadyRecipe, watch: Watch) -> Step:
         from distill.collection import estimate
 
         store = ready.store or ready.out / "answers.jsonl"
-        of = {"system": plan.system, "samples": plan.samples, "limit": plan.limit, "params": plan.params}
-        price = recipe.collect.price
-        found = estimate(ready.prompts, plan.teacher, store, manager=ready.manager, append=True, price=price, **of)
+        found = estimate(ready.prompts, store, plan.settings, ready.manager)
         cost = "no price is known" if found.usd is None else f"about ${found.usd:.4f}"
         most = "" if found.usd_at_most is None else f", at most ${found.usd_at_most:.4f} if nothing is asked twice"
         return [

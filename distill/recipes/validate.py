@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.collection.settings import CollectSettings
 from distill.errors import DistillError, UsageError
 from distill.plugins import PluginManager
 from distill.recipes.schema import Recipe, load_recipe
 from distill.recipes.yaml_file import Loaded
+from distill.settings import settings_from
 from distill.specs import make_options
-from distill.types import Params
 
 if TYPE_CHECKING:
     from distill.collection import NamedTeacher
@@ -166,19 +167,17 @@ def _compare_settings(recipe: Recipe, loaded: Loaded, folder: Path, manager: Plu
 
 def _plan(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager, prompts: Path) -> Plan:
     """The teacher, its options, the prompts and the price: all that `collect` checks before it asks."""
-    from distill.collection import Limits, make_teacher
     from distill.collection.plan import make_plan
     from distill.collection.prompts import open_prompts
 
     section = recipe.collect
-    common = {key: getattr(section, key) for key in ("base_url", "timeout", "logprobs")}
-    params = Params(section.max_tokens, section.temperature, section.seed)
-    with _at(loaded, "collect", "teacher-options" if section.teacher_options else "teacher"):
-        teacher = make_teacher(manager, _teacher(section.teacher, folder, manager), section.teacher_options, **common)
+    options = {**section.options(), "teacher": _teacher(section.options()["teacher"], folder, manager)}
     with _at(loaded, "collect"):
-        plan = make_plan(manager, teacher, None, params, section.system, section.samples, section.limit)
-        Limits(section.concurrency, section.retries, section.rpm, section.tpm, section.max_usd, section.price)
-        plan.price(section.price, needed=section.max_usd is not None)
+        settings = settings_from(CollectSettings, {**options, "append": True})  # the store takes every answer
+    with _at(loaded, "collect", "teacher-options" if settings.teacher_options else "teacher"):
+        plan = make_plan(settings, manager)
+    with _at(loaded, "collect"):
+        plan.price()
     with open_prompts(prompts) as file:
         plan.total(file)
     return plan

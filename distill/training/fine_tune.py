@@ -24,7 +24,7 @@ from distill.training.failures import check_finite_row, check_finite_weights, cl
 from distill.training.folder import RunFolder
 from distill.training.lora import add_adapter, check_quantization, load_quantized, merge_adapter, merge_saved_adapter
 from distill.training.manifest import check_same, describe
-from distill.training.packing import PackingCollator, proved_packing, without_cache
+from distill.training.packing import PackingCollator, verify_packing, without_cache
 from distill.training.prepare_job import Ready, estimate_of, make_ready, memory_hint
 from distill.training.report import model_card
 from distill.training.settings import TrainReport, TrainSettings
@@ -225,7 +225,7 @@ def _collator(run: _Run, ready: Ready, model: PreTrainedModel) -> Collator:
     collate = collator_for(ready.labeler, ready.encoder.tokenizer.pad_token_id)
     if not run.settings.packing:
         return collate
-    reason = proved_packing(model, largest_batch(run.settings, ready.prepared.examples).longest)
+    reason = verify_packing(model, largest_batch(run.settings, ready.prepared.examples).longest)
     if reason is None:
         return PackingCollator(collate)
     run.note(f"warning: rows are padded, not packed: {type(model).__name__} {reason}")

@@ -1,10 +1,10 @@
-"""Packing: the rows of a forward pass lie end to end in one sequence, so that no padding is computed.
+"""Packing: the rows of a forward pass are concatenated into one sequence, so that no padding is computed.
 
-The positions of each row begin at 0 again; by that, transformers' masks and flash attention's variable-length kernels
+The positions of each row restart at 0; by that, transformers' masks and flash attention's variable-length kernels
 keep the rows apart. They do so in models that look at positions: one with ALiBi (BLOOM, MPT) or with a state (Mamba)
-reads on from row to row, without a word. Nothing is assumed about an architecture: `proved_packing` runs a few rows
+attends across rows, without a warning. Nothing is assumed about an architecture: `verify_packing` runs a few rows
 through the student both ways and compares logits, loss and gradients. A student that does not agree is not packed.
-That a row has no part in another's logits shows in its gradients there: they are zero, not nearly, in every precision.
+That a row has no part in another's logits shows in its gradients there: they are exactly zero, in every precision.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from distill.dataset.collate import pad_batch
 from distill.protocols import Collator
+from distill.training.kernels.verification import causal_model, first_line, tolerance, trial_run
 from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-_LENGTHS = (12, 7, 1, 14)  # of the proof's rows
-_TOLERANCE, _COARSE_TOLERANCE = 1e-4, 5e-2  # of how kernels round in other shapes: in float32, and in 16 bits
+_LENGTHS = (12, 7, 1, 14)  # of the rows to verify with
 
 
 def pack(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Lay the rows of a padded batch end to end.
+    """Concatenate the rows of a padded batch.
 
     Args:
         batch: `input_ids`, `attention_mask` and `labels`, each (rows, longest); padded on either side.
@@ -61,9 +61,9 @@ class PackingCollator:
 
 @contextmanager
 def without_cache(model: PreTrainedModel) -> Iterator[None]:
-    """Let a model fill no cache for generating: transformers takes packed rows for one row where it has a cache.
+    """Keep a model from filling a cache for generation: with a cache, transformers takes packed rows for one row.
 
-    Trainers of transformers turn it off for good; after this the config says what it said before.
+    Trainers of transformers turn it off for good; afterwards the config has its old value again.
 
     Args:
         model: a causal language model of transformers, or a PEFT model around one.
@@ -79,8 +79,8 @@ def without_cache(model: PreTrainedModel) -> Iterator[None]:
             config.use_cache = value
 
 
-def proved_packing(model: PreTrainedModel, longest_pack: int) -> str | None:
-    """Prove that a student computes the same of packed rows as of padded ones.
+def verify_packing(model: PreTrainedModel, longest_pack: int) -> str | None:
+    """Verify that a student computes the same from packed rows as from padded ones.
 
     Logits, loss and the gradients at the input are compared on a few random rows, its padding token among them. Where
     packs will be longer than the student's last position, a pack as long as that is tried, too.
@@ -92,23 +92,17 @@ def proved_packing(model: PreTrainedModel, longest_pack: int) -> str | None:
     Returns:
         None, or what is wrong.
     """
-    import torch
-
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    was_training = causal.training
-    model.eval()
+    causal = causal_model(model)
     try:
-        with torch.random.fork_rng(), torch.enable_grad(), without_cache(causal):
+        with trial_run(model), without_cache(causal):
             rows = _rows(causal)
             padded = _run(causal, rows)
             reason = _difference(_run(causal, pack(rows)), padded)
             limit = getattr(causal.config.get_text_config(), "max_position_embeddings", None) or longest_pack
             if reason is None and longest_pack > limit:
                 reason = _try_long(causal, rows, limit)
-    except Exception as error:  # whatever a model cannot do with packed rows, it does not get them
-        reason = f"fails on packed rows: {str(error).strip().splitlines()[0] if str(error).strip() else repr(error)}"
-    finally:
-        model.train(was_training)
+    except Exception as error:  # whatever fails on packed rows gets none
+        reason = f"fails on packed rows: {first_line(error)}"
     if reason is not None and "position_ids" not in inspect.signature(causal.forward).parameters:
         reason += " (it takes no position_ids)"
     return reason
@@ -116,7 +110,7 @@ def proved_packing(model: PreTrainedModel, longest_pack: int) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Computed:
-    """What a model made of the rows: a line for each token that is not padding.
+    """What a model computed from the rows: one line for each token that is not padding.
 
     Attributes:
         logits: (tokens, vocabulary).
@@ -132,7 +126,7 @@ class _Computed:
 
 
 def _rows(causal: PreTrainedModel) -> dict[str, Tensor]:
-    """The proof's rows, padded. Every token has a label; a padding token among them is a token like others."""
+    """The rows to verify with, padded. Every token has a label; a padding token among them is a token like others."""
     import torch
 
     table = causal.get_input_embeddings().weight
@@ -167,11 +161,11 @@ def _run(causal: PreTrainedModel, batch: Mapping[str, Any]) -> _Computed:
 
 
 def _difference(packed: _Computed, padded: _Computed) -> str | None:
-    """Tell in what they differ by more than rounding."""
+    """The first thing in which they differ by more than rounding; None: nothing."""
     tolerance = _tolerance(padded.logits)
     apart = _apart(packed.logits, padded.logits)
     if packed.seen[: -_LENGTHS[-1]].any():
-        return f"sees from row to row, which moves its logits by {apart:.1%}"
+        return f"attends across rows, which moves its logits by {apart:.1%}"
     if not apart <= tolerance:  # nor where it is not finite
         return f"gives other logits for packed rows: they are off by {apart:.1%}"
     if not abs(packed.loss - padded.loss) <= tolerance * max(1.0, abs(padded.loss)):
@@ -183,7 +177,7 @@ def _difference(packed: _Computed, padded: _Computed) -> str | None:
 
 
 def _try_long(causal: PreTrainedModel, rows: Mapping[str, Tensor], limit: int) -> str | None:
-    """Go beyond the last position with copies of the rows: the last copy must come out as the first."""
+    """Repeat the rows beyond the last position: the last copy must give the same hidden states as the first."""
     import torch
 
     copies = limit // sum(_LENGTHS) + 1
@@ -193,15 +187,15 @@ def _try_long(causal: PreTrainedModel, rows: Mapping[str, Tensor], limit: int) -
         first, *_, last = causal.base_model(**batch)[0].squeeze(0).split(sum(_LENGTHS))
     apart = _apart(last, first)
     if not apart <= _tolerance(first):
-        return f"gives something else behind its last position, {limit}: its hidden states are off by {apart:.1%}"
+        return f"computes something else after its last position, {limit}: its hidden states are off by {apart:.1%}"
     return None
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
-    """The largest distance of two lines, in parts of the longest line."""
+    """The largest distance between two lines, as a fraction of the longest line."""
     one, other = one.double(), other.double()
     return float((one - other).norm(dim=-1).max() / other.norm(dim=-1).max())
 
 
 def _tolerance(values: Tensor) -> float:
-    return _TOLERANCE if values.dtype.itemsize >= 4 else _COARSE_TOLERANCE
+    return tolerance(values, full=1e-4, half=5e-2)  # kernels round otherwise in other shapes

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.collection import Limits, collect
+from distill.collection import CollectSettings, collect
 from distill.collection.budget import Meter, OutOfMoney, Price, find_price, parse_price, size_of
 from distill.collection.plan import WINDOW, by_length
 from distill.collection.rate_limit import Pace, Throttle
@@ -236,7 +236,7 @@ def test_a_dry_run_knows_what_is_there(cli, prompts, out, server):
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_limits_that_do_not_fit(name, value):
     with pytest.raises(UsageError, match="must be above 0"):
-        Limits(**{name: value})
+        CollectSettings("m", **{name: value})
 
 
 def test_the_live_line_is_for_terminals(spawn, prompts, out, server):
@@ -310,8 +310,7 @@ def test_a_set_of_ids_grows():
 
 
 def test_the_library_takes_the_same_limits(prompts, out, server):
-    summary = collect(
-        prompts(3), "openai:m", out, options={"base_url": server.url}, rpm=6000, tpm=1e9, max_usd=1, price="1/1"
-    )
+    settings = CollectSettings("openai:m", base_url=server.url, rpm=6000, tpm=1e9, max_usd=1, price="1/1")
+    summary = collect(prompts(3), out, settings)
     assert summary.rows == 3 and summary.usd == pytest.approx(15e-6)
     assert json.loads(out.read_text().splitlines()[0])["id"]

@@ -11,7 +11,7 @@ import pytest
 
 import distill
 from distill import Answer, Message, TeacherError, TeacherSpec
-from distill.collection import collect
+from distill.collection import CollectSettings, collect
 from distill.errors import DistillError, PluginError, UsageError
 from distill.plugins import PluginRecord
 from distill.types import CollectRun, Transcript
@@ -43,7 +43,7 @@ def run(prompts, out):
 
     def collected(teacher, count=6, rows=None, hooks=None, **kwargs):
         manager = manager_with(TeacherSpec("own", "", lambda options, model: teacher), **(hooks or {}))
-        return collect(prompts(rows or count), "own", out, manager=manager, **kwargs)
+        return collect(prompts(rows or count), out, CollectSettings("own", **kwargs), manager)
 
     return collected
 
@@ -207,7 +207,7 @@ def test_what_is_no_teacher_is_blamed(run, teacher):
 def test_a_builder_that_fails_is_blamed(prompts, out):
     manager = manager_with(TeacherSpec("own", "", lambda options, model: 1 / 0))
     with pytest.raises(PluginError, match=r"plugin 'mine' cannot build the teacher 'own': ZeroDivisionError"):
-        collect(prompts(1), "own", out, manager=manager)
+        collect(prompts(1), out, CollectSettings("own"), manager)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -287,9 +287,9 @@ def test_inside_a_running_loop(run):
         {"concurrency": 0},
         {"retries": -1},
         {"limit": 0},
-        {"params": distill.Params(max_tokens=0)},
-        {"params": distill.Params(temperature=-1)},
-        {"params": distill.Params(temperature=float("nan"))},
+        {"max_tokens": 0},
+        {"temperature": -1},
+        {"temperature": float("nan")},
     ],
 )
 def test_arguments_that_do_not_fit(run, kwargs):

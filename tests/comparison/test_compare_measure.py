@@ -13,6 +13,7 @@ from distill import Message, make_formatter, make_plugin_manager
 from distill.comparison import measure
 from distill.comparison.measure import answer_questions, read_answers
 from distill.comparison.questions import Tokens, read_questions, tokens_of
+from distill.models import lm_head
 from distill.models.generate import ChatModel
 
 
@@ -45,7 +46,7 @@ def test_probabilities_are_those_of_a_plain_forward_pass(name, monkeypatch):
     wanted = [plainly(model, tokens) for tokens in asked]
     for positions in (10_000, 16, 7):  # the long answer is read in parts; a batch of answers is cut short
         monkeypatch.setattr(measure, "MAX_LOGITS", positions * VOCABULARY)
-        monkeypatch.setattr(measure, "_ROWS", 5)
+        monkeypatch.setattr(lm_head, "_ROWS", 5)
         told.clear()
         for found, (losses, hits) in zip(read_answers(chat, asked, 4, told.append), wanted, strict=True):
             assert found.losses == pytest.approx(losses, abs=1e-5)

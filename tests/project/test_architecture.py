@@ -25,7 +25,7 @@ HEAVY = {"torch", "transformers", "datasets", "trl", "peft", "accelerate", "nump
 FLOORS = [
     {"errors", "types"},
     {"files"},
-    {"protocols", "options", "specs", "hookspecs", "plugins"},
+    {"protocols", "options", "settings", "specs", "hookspecs", "plugins"},
     {"transcripts"},
     {"models", "encode"},
     {"soft_labels"},

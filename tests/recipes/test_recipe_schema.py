@@ -19,11 +19,6 @@ WHOLE = "prompts: p.jsonl\nout: o\ncollect: {teacher: babel}\n"
 
 # Options that are no keys, and why.
 LEFT_OUT = {
-    "collect": {
-        "append": "the store takes every answer",
-        "batch": "a batch is two commands, with a day between them",
-        "batch-answers": "as above",
-    },
     "check": {
         **dict.fromkeys(("from", "student", "turns", "max-length"), "those of `train`"),
         **dict.fromkeys(("formatter", "formatter-options", "labeler", "labeler-options"), "those of `train`"),

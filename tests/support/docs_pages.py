@@ -1,11 +1,12 @@
-"""Runs what README.md and docs/ tell to type, and holds what they say it prints against what it prints.
+"""Runs the commands and the Python of README.md and docs/, and checks the output that the pages show.
 
-A block of a page is run when a comment stands before it:
+A comment before a block decides what is done with it:
 
-    <!-- tested -->     its commands succeed
+    <!-- tested -->     its commands succeed; a block of Python runs, in one namespace per page
     <!-- fails -->      its last command fails
     <!-- said -->       every line of this text was printed by the blocks before it, in this order
     <!-- set-up …-->    commands that are run, and not shown
+    <!-- not run: … --> the reason why the tests cannot run it
 
 `distill` runs in this process, with a tiny student that is called `smollm2`, and asks a server on this machine.
 """
@@ -52,10 +53,11 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
 
 @dataclass(frozen=True)
 class Block:
-    """A block of a page: `mark` says what to do with its text."""
+    """A block of a page: `mark` decides what is done with its text."""
 
     mark: str
     text: str
+    language: str = "sh"
 
 
 def read(page: str) -> str:
@@ -64,8 +66,11 @@ def read(page: str) -> str:
 
 
 def blocks(page: str) -> list[Block]:
-    """What is to be run, and what it shall have said."""
-    return [Block(found["mark"] or "tested", found["text"] or found["setup"]) for found in _BLOCK.finditer(read(page))]
+    """What is run, and what it must have printed."""
+    return [
+        Block(found["mark"] or "tested", found["text"] or found["setup"], found["language"] or "sh")
+        for found in _BLOCK.finditer(read(page))
+    ]
 
 
 def fences(page: str, language: str) -> list[str]:
@@ -127,16 +132,20 @@ class Session:
     """
 
     def __init__(self, folder: Path, student: Path, server: str = ""):
-        self.folder, self.names = folder, {SERVER: server or SERVER}
+        self.folder, self.student, self.names = folder, student, {SERVER: server or SERVER}
+        self.namespace: dict[str, object] = {}
         self.plugin = student.parent / "smollm2.py"
         self.plugin.write_text(PLUGIN.format(path=str(student)), encoding="utf-8")
         self.patch = pytest.MonkeyPatch()
         self.said = ""
 
     def run(self, block: Block) -> None:
-        """Run a block, or hold its text against what was said."""
+        """Run a block, or compare its text with what was printed."""
         if block.mark == "said":
             self.check(block.text)
+            return
+        if block.language == "python":
+            self._python(block.text)
             return
         script = _HERE.sub(self._write, block.text).replace("\\\n", " ")
         lines = [line for line in script.splitlines() if shlex.split(line, comments=True)]
@@ -146,7 +155,7 @@ class Session:
             assert bool(code) == fails, f"{line}: exit code {code}\n{self.said}"
 
     def check(self, text: str) -> None:
-        """Find every line of a text in what was said, in order; `…` stands for anything."""
+        """Find every line of a text in what was printed, in order; `…` matches anything."""
         at = 0
         for line in text.splitlines():
             pattern = ".*".join(re.escape(part.strip()) for part in line.strip().split("…"))
@@ -159,12 +168,20 @@ class Session:
         (self.folder / found[1]).write_text(found[2], encoding="utf-8")
         return ""
 
+    def _python(self, source: str) -> None:
+        """Run a block of Python; the student is named by its folder, as no plugin file is loaded there."""
+        source = source.replace('"smollm2"', repr(str(self.student)))
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(source, "page", "exec"), self.namespace)
+        self.said += out.getvalue()
+
     def _command(self, line: str) -> int:
         words = shlex.split(line, comments=True)
         if "distill" not in words:
             return self._shell(line)
         at = words.index("distill")
-        if "|" in words[:at]:  # what stands before the bar is typed
+        if "|" in words[:at]:  # the part before the bar is what a user types
             typed = subprocess.run(line.partition("|")[0], shell=True, capture_output=True, check=True).stdout
             self.patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed), "utf-8"))
         else:

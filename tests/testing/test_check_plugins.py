@@ -11,7 +11,7 @@ import pytest
 import distill
 from distill import CollectRun, FormatterSpec, Message, TeacherSpec, TrainResult, Transcript, hookspecs
 from distill.cli.main import main
-from distill.collection import collect
+from distill.collection import CollectSettings, collect
 from distill.testing import HookRecorder, ScriptedTeacher, check_named, load_plugin
 
 RESULT = TrainResult(1, 0.5)
@@ -60,7 +60,7 @@ def test_transcript_collected_is_called_for_each_transcript_once_it_is_on_disk(t
     manager = load_plugin(plugin)
     recorder = HookRecorder(manager)
     (tmp_path / "prompts.txt").write_text("a\nb\nc\n")
-    summary = collect(tmp_path / "prompts.txt", "scripted", out, manager=manager, concurrency=1)
+    summary = collect(tmp_path / "prompts.txt", out, CollectSettings("scripted", concurrency=1), manager)
     assert (summary.rows, summary.failed, scripted.closed) == (2, 1, True)
     told = [call["transcript"].id for call in recorder.of("transcript_collected")]
     assert told == [json.loads(line)["id"] for line in out.read_text().splitlines()]

@@ -7,7 +7,7 @@ import torch
 from small_models import batch, loss_and_gradients, tiny
 from transformers.activations import ACT2FN
 
-from distill import fused_gelu
+from distill.training.kernels.gelu import fused_gelu
 
 
 @pytest.mark.parametrize("name", ["bloom", "gpt2", "gptj", "phi"])

@@ -1,4 +1,4 @@
-"""Packing: the same steps, losses and gradients as padding; a student that sees from row to row is not packed."""
+"""Packing: the same steps, losses and gradients as padding; a student that attends across rows is not packed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from small_models import ARCHITECTURES, tiny
 from test_batching import job, log_normal, write
 from test_resume import Killed, assert_same, run
 
-from distill import IGNORE_INDEX, Example, UsageError, data_loader, pad_batch, supervised_only
+from distill import IGNORE_INDEX, Example, UsageError, data_loader, fast_training, pad_batch
 from distill.dataset.table import Examples
 from distill.training import LoraSettings, TrainSettings, train
 from distill.training.estimate import Batch, largest_batch
-from distill.training.packing import PackingCollator, proved_packing, without_cache
+from distill.training.packing import PackingCollator, verify_packing, without_cache
 
 SEE_ACROSS = {"bloom", "mpt", "mamba", "opt", "falcon"}
 
@@ -56,10 +56,10 @@ def test_every_token_lies_there_once_and_positions_restart(rows, pad):
 def test_who_packs_and_who_does_not(name):
     """Asked of the model, with packs that are longer than its last position."""
     model = tiny(name, **ARCHITECTURES[name])
-    reason = proved_packing(model, longest_pack=90)
+    reason = verify_packing(model, longest_pack=90)
     assert model.training and not any(p.grad is not None for p in model.parameters())
     if name in SEE_ACROSS:
-        assert reason.startswith("sees from row to row")
+        assert reason.startswith("attends across rows")
         assert ("it takes no position_ids" in reason) == (name in ("bloom", "mpt", "mamba"))
     else:
         assert reason is None
@@ -71,36 +71,36 @@ def test_a_planted_leak_is_caught(dtype, monkeypatch):
     from transformers.models.llama import modeling_llama
 
     model, mask = tiny("llama").to(dtype), modeling_llama.create_causal_mask
-    assert proved_packing(model, 40) is None
+    assert verify_packing(model, 40) is None
     monkeypatch.setattr(
         modeling_llama, "create_causal_mask", lambda *args, **words: mask(*args, **{**words, "position_ids": None})
     )
     with torch.no_grad():
-        assert proved_packing(model, 40).startswith("sees from row to row")
+        assert verify_packing(model, 40).startswith("attends across rows")
 
 
 def test_a_loss_of_its_own_and_a_failure_are_told():
     model = tiny("llama")
     model.loss_function = lambda logits, labels, vocab_size, **kwargs: logits.square().mean(1).sum()
-    assert proved_packing(model, 40).startswith("gives another loss for packed rows")
+    assert verify_packing(model, 40).startswith("gives another loss for packed rows")
 
     def fails(*args, **kwargs):
         raise ValueError("no such thing\nmore")
 
     model.model.forward = fails
-    assert proved_packing(model, 40) == "fails on packed rows: no such thing"
+    assert verify_packing(model, 40) == "fails on packed rows: no such thing"
 
 
 def test_absolute_positions_that_do_not_restart_are_caught():
     model = tiny("gpt2")
     forward = model.transformer.wpe.forward
     model.transformer.wpe.forward = lambda ids: forward(torch.arange(ids.shape[-1])[None])
-    assert proved_packing(model, 40).startswith("gives other logits for packed rows")
+    assert verify_packing(model, 40).startswith("gives other logits for packed rows")
 
 
 def test_the_random_state_is_left_as_it_was():
     model, state = tiny("llama"), torch.get_rng_state()
-    proved_packing(model, 40)
+    verify_packing(model, 40)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -124,9 +124,9 @@ def test_loss_and_gradients_of_a_step_are_those_of_padding(how):
             model.gradient_checkpointing_enable({"use_reentrant": False})
         else:
             model.set_attn_implementation(how)
-        assert proved_packing(model, 200) is None
-        with without_cache(model), supervised_only(model) as active:
-            assert active
+        assert verify_packing(model, 200) is None
+        with without_cache(model), fast_training(model) as active:
+            assert active.supervised_head
             losses = []
             for batch in data_loader(one):
                 loss = model(**batch).loss
@@ -178,7 +178,7 @@ def test_bloom_is_padded_and_told_why(manager, bloom, tmp_path):
     report = train(replace(padded, out=tmp_path / "packed", packing=True), manager, note=notes.append)
     assert report.packed is False and logged(tmp_path / "packed") == logged(tmp_path / "padded")
     (warning,) = (note for note in notes if "warning" in note)
-    assert warning.startswith("warning: rows are padded, not packed: BloomForCausalLM sees from row to row")
+    assert warning.startswith("warning: rows are padded, not packed: BloomForCausalLM attends across rows")
     assert json.loads((tmp_path / "packed/run.json").read_text())["report"]["packed"] is False
 
 

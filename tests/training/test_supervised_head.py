@@ -13,9 +13,10 @@ from small_models import ARCHITECTURES, VOCABULARY, batch, loss_and_gradients, t
 from torch.nn.functional import cross_entropy
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from distill import IGNORE_INDEX, supervised_only
+from distill import IGNORE_INDEX
 from distill.training.kernels import supervised_head as head
 from distill.training.kernels.cross_entropy import summed_cross_entropy
+from distill.training.kernels.supervised_head import supervised_only
 
 
 def assert_same(one, other):

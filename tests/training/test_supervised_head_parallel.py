@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_models import batch, loss_and_gradients, tiny
 
-from distill import supervised_only
+from distill import fast_training
 from distill.training.kernels import supervised_head as head
 
 
@@ -27,8 +27,8 @@ def work(rank: int, port: int, wrapper: str, chunk_logits: int, folder: str) -> 
     distributed.init_process_group("gloo")
     head.CHUNK_LOGITS = chunk_logits
     model = tiny("gemma2", final_logit_softcapping=2.0)
-    with supervised_only(model) as active:
-        assert active
+    with fast_training(model) as active:
+        assert active.supervised_head
         if wrapper == "ddp":
             wrapped = torch.nn.parallel.DistributedDataParallel(model)
         else:

@@ -8,7 +8,7 @@ from small_models import VOCABULARY, batch, loss_and_gradients, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 
-from distill import IGNORE_INDEX, supervised_only
+from distill import IGNORE_INDEX, fast_training
 from distill.training.kernels.tied_embedding import one_gradient
 
 TIED = ["bloom", "gpt2", "gemma2", "mpt", "opt"]
@@ -52,7 +52,7 @@ def test_the_gradient_of_the_table_is_made_once(name):
     assert plain.pop("aten::embedding_dense_backward") == 1
     assert plain.pop("aten::add.Tensor") == 1
     before = table.grad.clone()
-    with supervised_only(model):
+    with fast_training(model):
         assert backward(model, **batch()) == plain  # the projection's; BLOOM and MPT have others of this shape
     torch.testing.assert_close(table.grad, before, atol=1e-5, rtol=1e-5)
 
@@ -79,7 +79,7 @@ def test_whoever_watches_the_gradient_sees_the_sum_once():
     plain = loss_and_gradients(model, **batch())[1]["transformer.word_embeddings.weight"]
     table.register_hook(lambda gradient: seen.append(gradient.clone()))
     table.register_post_accumulate_grad_hook(lambda table: seen.append(table.grad.clone()))
-    with supervised_only(model):
+    with fast_training(model):
         seen.clear()  # of the proof
         loss_and_gradients(model, **batch())
         (asked,) = torch.autograd.grad(model(**batch()).loss, table)
@@ -98,7 +98,7 @@ def test_gradients_of_several_passes_add_up():
         return model.get_input_embeddings().weight.grad.clone()
 
     plain = accumulated()
-    with supervised_only(model):
+    with fast_training(model):
         torch.testing.assert_close(accumulated(), plain, atol=1e-5, rtol=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_the_padding_row_of_an_embedding_keeps_its_rule():
     assert model.get_input_embeddings().padding_idx == 0
     inputs["input_ids"][1, 12:] = 0
     plain = loss_and_gradients(model, **inputs)[1]
-    with supervised_only(model):
+    with fast_training(model):
         ours = loss_and_gradients(model, **inputs)[1]
     for name, gradient in ours.items():
         torch.testing.assert_close(gradient, plain[name], atol=1e-5, rtol=1e-5)
@@ -171,5 +171,5 @@ def test_generation_within_training_stays_as_it_is():
     ids = batch()["input_ids"][:1]
     with torch.no_grad():
         before = model(ids, past_key_values=DynamicCache()).logits
-        with supervised_only(model):
+        with one_gradient(model):
             assert torch.equal(model(ids, past_key_values=DynamicCache()).logits, before)

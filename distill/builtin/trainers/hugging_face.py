@@ -20,9 +20,8 @@ from distill import (
     TrainResult,
     UsageError,
     data_loader,
-    fused_gelu,
+    fast_training,
     hushed,
-    supervised_only,
     unknown_name,
 )
 
@@ -206,7 +205,7 @@ def fit(trainer_class: type[Trainer], arguments: TrainingArguments, job: TrainJo
     trainer.add_callback(_Log(on_log))
     trainer.add_callback(_Save(job.checkpoints))
     resume_from = job.checkpoints.resume_from
-    with _quiet(), fused_gelu(trainer.model), supervised_only(trainer.model):
+    with _quiet(), fast_training(trainer.model):
         output = trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     return TrainResult(output.global_step, output.training_loss, output.metrics, weights)

@@ -39,7 +39,7 @@ class TRLTrainer:
 
 
 class _SFTTrainer(OwnBatches, SFTTrainer):
-    """Takes the loss of the model itself, which projects supervised positions only (see `distill.supervised_only`).
+    """Takes the loss of the model itself, which projects supervised positions only (see `distill.fast_training`).
 
     TRL's own head measures entropy and accuracy of all positions; elsewhere than on a GPU it projects them all, twice.
     Overriding `compute_loss` is how TRL wants another loss to be put in.

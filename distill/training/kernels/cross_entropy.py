@@ -26,7 +26,8 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         A scalar.
     """
-    return _function().apply(logits, labels)
+    total: Tensor = _function().apply(logits, labels)
+    return total
 
 
 @cache
@@ -41,7 +42,8 @@ def _function() -> Any:
         def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
             total = torch.zeros((), dtype=torch.float32, device=logits.device)
             rows = max(1, _BLOCK.get(logits.device.type, _OTHER_BLOCK) // max(1, logits.shape[-1]))
-            for block, wanted in zip(logits.split(rows), labels.unsqueeze(1).split(rows), strict=True):
+            blocks = zip(torch.split(logits, rows), torch.split(labels.unsqueeze(1), rows), strict=True)
+            for block, wanted in blocks:
                 log_probabilities = torch.log_softmax(block, -1, dtype=torch.float32)
                 total -= log_probabilities.gather(1, wanted).sum()
                 if ctx.needs_input_grad[0]:

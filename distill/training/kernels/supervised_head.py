@@ -1,9 +1,9 @@
-"""The supervised-only head: project a position on the vocabulary only where the label of the next token counts.
+"""The supervised head: only positions whose next label counts go through the LM head.
 
-Every causal model of transformers projects all positions, of prompts and padding too, and its loss then throws most of
-them away. Here a hook before the output embedding keeps the hidden states whose next label counts. Everything else
-stays the model's own code: what it does to logits (scaling, soft-capping), router losses, adapters, parallel wrappers.
-The loss and all gradients are those of the plain path, to rounding.
+Every causal model of transformers projects all positions on the vocabulary, those of prompts and padding included, and
+its loss then discards most of them. Here a hook before the output embedding keeps the hidden states whose next label
+counts. Everything else stays the model's own code: what it does to logits (scaling, soft-capping), router losses,
+adapters, parallel wrappers. Loss and gradients are those of the plain path, to rounding.
 
 Nothing is assumed about an architecture: before training, `supervised_only` runs a dozen tokens through the model both
 ways and compares loss and gradient. A model that does not agree is trained on the plain path.
@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distill.models.lm_head import hook_lm_head
 from distill.training.kernels.cross_entropy import summed_cross_entropy
-from distill.training.kernels.tied_embedding import few_tokens, one_gradient
+from distill.training.kernels.verification import causal_model, few_tokens, first_line, tolerance, trial_run
 from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -29,10 +30,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("distill")
 
 CHUNK_LOGITS = 2**26
-"""The most logits that exist at a time: 256 MiB in float32; 267 positions of BLOOM's 250,880 words."""
+"""The most logits that exist at a time: 256 MiB in float32; 267 positions of BLOOM's 250,880 tokens."""
 
 Tail = Callable[["Tensor"], "Tensor"]
 """What a model does to the output of its projection: scaling, soft-capping, or nothing."""
+
+HeadLoss = Callable[["Tensor", "Tensor"], "Tensor"]
+"""The summed loss of some positions: (positions, vocabulary) logits and (positions,) labels to a scalar.
+
+It may overwrite the logits. It is called once per chunk of positions, in their order within the batch.
+"""
 
 
 @contextmanager
@@ -40,27 +47,23 @@ def supervised_only(model: nn.Module) -> Iterator[bool]:
     """Within this context, training forward passes of `model` project only positions whose next label counts.
 
     It changes calls with `labels` (unshifted, -100 where a token does not count) while gradients are recorded: their
-    `loss` and gradients are the plain path's, their `logits` are None. Other calls (evaluation, generation) stay as
-    they are. Enter it around the training loop, with the model on its device, before DDP or FSDP wrap it.
+    `loss` and gradients are the plain path's, their `logits` are None. Other calls (evaluation, generation) are not
+    changed. Enter it around the training loop, with the model on its device, before DDP or FSDP wrap it.
     `num_items_in_batch` divides the summed loss as it does in transformers 5.
-
-        with supervised_only(model):
-            for batch in batches:
-                model(**batch).loss.backward()
 
     Args:
         model: a causal language model of transformers, or a PEFT model around one.
 
     Yields:
-        Whether it is in effect. False: the model computes its loss in a way of its own, or gave another result here; it
-        takes the plain path, and a log line says so.
+        Whether it is in effect. False: the model computes its loss in its own way, or gave another result here; it
+        takes the plain path, and a log line gives the reason.
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal = causal_model(model)
     head = _Head(causal)
     reason = head.attach()
     if reason is None:
         try:
-            reason = head.prove()
+            reason = head.verify()
         except BaseException:
             head.detach()
             raise
@@ -68,8 +71,7 @@ def supervised_only(model: nn.Module) -> Iterator[bool]:
         head.detach()
         log.warning("every position is projected on the vocabulary: %s %s", type(causal).__name__, reason)
     try:
-        with one_gradient(causal):
-            yield reason is None
+        yield reason is None
     finally:
         head.detach()
 
@@ -79,9 +81,10 @@ class _Pass:
     """One forward pass: what counts in it, and what the hooks have kept for the loss.
 
     Attributes:
-        wanted: (rows, length) the label each position is to predict, -100 where it does not count.
-        project: the output embedding, as wrapped as it is in this pass.
-        hidden: (positions, width) the hidden states that count; None until the output embedding is reached.
+        wanted: (rows, length) the label each position is to predict, -100 where it does not count; once the LM head is
+            reached, (positions,) the labels that count.
+        project: the output embedding, as wrapped as it is in this pass; None until it is reached.
+        hidden: (positions, width) the hidden states that count; None until the LM head is reached.
         projected: how many of them the model projects itself; the loss projects the others.
     """
 
@@ -92,15 +95,21 @@ class _Pass:
 
 
 class _Head:
-    """The hooks on one model."""
+    """The hooks on one model.
 
-    def __init__(self, model: PreTrainedModel):
+    Args:
+        model: the model.
+        loss: what is summed over the positions that count.
+    """
+
+    def __init__(self, model: PreTrainedModel, loss: HeadLoss = summed_cross_entropy):
         self.model = model
+        self.loss = loss
         self.tail: Tail | None = None  # None: unknown, all positions that count are projected at once
         self.chunk_logits = CHUNK_LOGITS
         self._local = threading.local()  # DataParallel runs its replicas in threads
         self._handles: list[Any] = []
-        self._plain_loss: Any = None
+        self._plain_loss: Callable[..., Tensor] | None = None
         self._probe: _Probe | None = None
 
     def attach(self) -> str | None:
@@ -117,10 +126,10 @@ class _Head:
         self._plain_loss = getattr(self.model, "loss_function", None)
         if self._plain_loss is not ForCausalLMLoss:
             return "has a loss of its own"
-        self.model.loss_function = self._loss
+        self.model.loss_function = self._model_loss
         self._handles = [
             self.model.register_forward_pre_hook(self._begin, with_kwargs=True),
-            project.register_forward_pre_hook(self._select),
+            hook_lm_head(project, self._select),
             project.register_forward_hook(self._watch),
             self.model.register_forward_hook(self._end, always_call=True),
         ]
@@ -134,45 +143,50 @@ class _Head:
             del self.model._loss_function
         self._handles = []
 
-    def prove(self) -> str | None:
-        """Compare the loss and its gradient on a few tokens with the plain path's, and learn the model's tail.
+    def verify(self) -> str | None:
+        """Compare loss and gradient on a few tokens with the plain path's, and learn the model's tail.
 
         Returns:
             None, or what is wrong.
         """
-        import torch
-
-        was_training = self.model.training
-        self.model.eval()
         try:
-            with torch.random.fork_rng(), torch.enable_grad():
-                plain = self._run(_Probe(select=False))
-                ours = self._run(_Probe(select=True))
-                if not ours.agrees_with(plain):
-                    return f"gives another loss there: {ours.loss:.6f} instead of {plain.loss:.6f}"
-                self.tail = find_tail(plain.raw_logits, plain.logits, self.model.config)
-                self.chunk_logits = 3 * plain.logits.shape[-1]  # three positions at a time
-                if self.tail is not None and not self._run(_Probe(select=True)).agrees_with(plain):
-                    self.tail = None
-        except Exception as error:  # whatever a model cannot do with it, it does not get
-            return f"fails there: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+            with trial_run(self.model):
+                return self._compare()
+        except Exception as error:  # whatever fails on a model is not used for it
+            return f"fails there: {first_line(error)}"
         finally:
-            self.model.train(was_training)
             self.chunk_logits = CHUNK_LOGITS
             self._probe = self._local.current = None
+
+    def _compare(self) -> str | None:
+        plain = self._run(select=False)
+        ours = self._run(select=True)
+        if not ours.agrees_with(plain):
+            return f"gives another loss there: {ours.loss:.6f} instead of {plain.loss:.6f}"
+        if plain.raw_logits is None or plain.logits is None:
+            return None
+        self.tail = find_tail(plain.raw_logits, plain.logits, self.model.config)
+        self.chunk_logits = 3 * plain.logits.shape[-1]  # three positions at a time
+        if self.tail is not None and not self._run(select=True).agrees_with(plain):
+            self.tail = None
         return None
 
-    def _run(self, probe: _Probe) -> _Probe:
+    def _run(self, *, select: bool) -> _Observed:
         """One pass over the probe's tokens."""
         import torch
 
-        self._probe = probe
+        probe = self._probe = _Probe(select)
         outputs = self.model(**few_tokens(self.model))
-        (probe.gradient,) = torch.autograd.grad(outputs.loss, probe.hidden)
-        probe.loss, probe.logits = float(outputs.loss.detach()), outputs.logits
-        return probe
+        if probe.hidden is None:
+            raise ValueError("its output embedding was not called")
+        (gradient,) = torch.autograd.grad(outputs.loss, probe.hidden)
+        return _Observed(float(outputs.loss.detach()), gradient, probe.raw_logits, outputs.logits)
 
-    def _begin(self, model: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> None:
+    def _current(self) -> _Pass | None:
+        current: _Pass | None = getattr(self._local, "current", None)
+        return current
+
+    def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Before the model: find what counts."""
         import torch
 
@@ -184,66 +198,67 @@ class _Head:
             wanted = torch.nn.functional.pad(labels[..., 1:], (0, 1), value=IGNORE_INDEX)
         self._local.current = _Pass(wanted)
 
-    def _select(self, project: nn.Module, args: tuple) -> tuple | None:
-        """Before the output embedding: keep what counts, as one row; no more of it than one chunk."""
-        current: _Pass | None = getattr(self._local, "current", None)
-        if current is None or current.hidden is not None or not args:
-            return None
-        hidden = args[0]
-        if hidden.shape[:-1] != current.wanted.shape:
+    def _select(self, project: nn.Module, hidden: Tensor) -> Tensor | None:
+        """Before the output embedding: keep what counts, as one row, and no more of it than one chunk."""
+        current = self._current()
+        if current is None or current.hidden is not None or hidden.shape[:-1] != current.wanted.shape:
             return None
         if self._probe is not None:
             hidden = self._probe.take(hidden)
             if not self._probe.select:
-                return hidden, *args[1:]
+                return hidden
         current.wanted = current.wanted.to(hidden.device)
         keep = current.wanted != IGNORE_INDEX
         current.project, current.hidden, current.wanted = project, hidden[keep], current.wanted[keep]
         current.projected = min(len(current.hidden), self._chunk_rows(project))
-        return current.hidden[: current.projected].unsqueeze(0), *args[1:]
+        return current.hidden[: current.projected].unsqueeze(0)
 
-    def _watch(self, project: nn.Module, args: tuple, logits: Tensor) -> None:
-        """After the output embedding: the probe wants to know what it gave."""
+    def _watch(self, project: nn.Module, args: tuple[Any, ...], logits: Tensor) -> None:
+        """After the output embedding: keep its output for the probe."""
         if self._probe is not None and not self._probe.select:
             self._probe.raw_logits = logits.detach().clone()
 
     def _chunk_rows(self, project: nn.Module) -> int:
         """How many positions are projected at a time."""
-        vocabulary = getattr(project, "out_features", None)
+        vocabulary: int | None = getattr(project, "out_features", None)
         if self.tail is None or vocabulary is None:
             return 2**62
         return max(1, self.chunk_logits // vocabulary)
 
-    def _loss(self, logits: Tensor, labels: Tensor, vocab_size: int, **kwargs: Any) -> Tensor:
-        """In place of the model's loss function: the same, over the positions that count."""
-        current: _Pass | None = getattr(self._local, "current", None)
+    def _model_loss(self, logits: Tensor, labels: Tensor, vocab_size: int, **kwargs: Any) -> Tensor:
+        """Replaces the model's loss function: the same loss, over the positions that count."""
+        current = self._current()
         if current is None or current.hidden is None:
+            assert self._plain_loss is not None
             return self._plain_loss(logits, labels, vocab_size, **kwargs)
         first = current.projected
         wanted = current.wanted.to(logits.device)
-        total = summed_cross_entropy(logits.reshape(-1, logits.shape[-1]), wanted[:first])
+        total = self.loss(logits.reshape(-1, logits.shape[-1]), wanted[:first])
         if first < len(wanted):
-            total = total + self._rest(current.project, current.hidden[first:], wanted[first:], first)
+            assert current.project is not None
+            total = total + self._other_chunks(current.project, current.hidden[first:], wanted[first:], first)
         items = kwargs.get("num_items_in_batch")
         if items is None:
             items = max(1, len(wanted))
         return total / (items.to(total.device) if hasattr(items, "to") else items)
 
-    def _rest(self, project: nn.Module, hidden: Tensor, wanted: Tensor, rows: int) -> Tensor:
+    def _other_chunks(self, project: nn.Module, hidden: Tensor, wanted: Tensor, rows: int) -> Tensor:
         """The loss of what does not fit into the first chunk. Its logits are computed again for the gradient."""
+        import torch
         from torch.utils.checkpoint import checkpoint
 
+        tail = self.tail
+        assert tail is not None  # else everything is in the first chunk
+
         def chunk(hidden: Tensor, wanted: Tensor) -> Tensor:
-            return summed_cross_entropy(self.tail(project(hidden.unsqueeze(0)))[0], wanted)
+            return self.loss(tail(project(hidden.unsqueeze(0)))[0], wanted)
 
-        return sum(
-            checkpoint(chunk, some, labels, use_reentrant=False)
-            for some, labels in zip(hidden.split(rows), wanted.split(rows), strict=True)
-        )
+        chunks = zip(torch.split(hidden, rows), torch.split(wanted, rows), strict=True)
+        return torch.stack([checkpoint(chunk, some, labels, use_reentrant=False) for some, labels in chunks]).sum()
 
-    def _end(self, model: nn.Module, args: tuple, outputs: Any) -> None:
-        """After the model, also where it failed: forget the pass, and the logits, whose memory holds a gradient now."""
-        current: _Pass | None = getattr(self._local, "current", None)
+    def _end(self, model: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
+        """After the model, also where it failed: forget the pass, and the logits, whose memory now holds a gradient."""
+        current = self._current()
         self._local.current = None
         if current is not None and current.hidden is not None and hasattr(outputs, "logits"):
             outputs.logits = None
@@ -251,34 +266,48 @@ class _Head:
 
 @dataclass(slots=True)
 class _Probe:
-    """The loss of a few tokens, computed in one of the two ways."""
+    """What the hooks record while a few tokens are tried in one of the two ways."""
 
     select: bool
     hidden: Tensor | None = None
-    gradient: Tensor | None = None
-    loss: float = 0.0
     raw_logits: Tensor | None = None
-    logits: Tensor | None = None
 
     def take(self, hidden: Tensor) -> Tensor:
-        """Cut the graph before the output embedding, and spread the values: soft-capping shows on large ones only."""
+        """Cut the graph before the output embedding, and scale the values up: soft-capping shows on large ones only."""
         import torch
 
         spread = torch.logspace(0, 3, hidden.shape[1], device=hidden.device, dtype=hidden.dtype)
         self.hidden = (hidden.detach() * spread[:, None]).requires_grad_()
         return self.hidden
 
-    def agrees_with(self, other: _Probe) -> bool:
-        """Whether loss and gradient are the same, to rounding."""
-        import torch
 
-        tolerance = 1e-5 if self.gradient.dtype in (torch.float32, torch.float64) else 2e-2
-        apart = (self.gradient - other.gradient).norm() <= tolerance * other.gradient.norm()
-        return bool(apart) and abs(self.loss - other.loss) <= tolerance * max(1.0, abs(other.loss))
+@dataclass(frozen=True, slots=True)
+class _Observed:
+    """What one of the two ways gave.
+
+    Attributes:
+        loss: of the few tokens.
+        gradient: its gradient at the hidden states before the LM head.
+        raw_logits: the projection's output; None where positions were selected.
+        logits: the model's; None where positions were selected.
+    """
+
+    loss: float
+    gradient: Tensor
+    raw_logits: Tensor | None
+    logits: Tensor | None
+
+    def agrees_with(self, other: _Observed) -> bool:
+        """Whether loss and gradient are the same, to rounding."""
+        allowed = tolerance(self.gradient)
+        near = (self.gradient - other.gradient).norm() <= allowed * other.gradient.norm()
+        return bool(near) and abs(self.loss - other.loss) <= allowed * max(1.0, abs(other.loss))
 
 
 def find_tail(raw: Tensor, logits: Tensor, config: Any) -> Tail | None:
-    """What a model does to its logits after the projection: nothing, scaling (Cohere, Granite), soft-capping (Gemma).
+    """Find what a model does to its logits after the projection.
+
+    Nothing, scaling (Cohere, Granite) and soft-capping (Gemma) are known.
 
     Args:
         raw: the projection's output.
@@ -293,11 +322,11 @@ def find_tail(raw: Tensor, logits: Tensor, config: Any) -> Tail | None:
     if raw.shape != logits.shape:
         return None
     raw, logits = raw.detach(), logits.detach()
-    tolerance = 1e-5 if logits.dtype in (torch.float32, torch.float64) else 2e-2
-    scale = ((raw.double() * logits.double()).sum() / raw.double().square().sum()).item()
-    cap = getattr(config.get_text_config(), "final_logit_softcapping", None)
     if torch.equal(raw, logits):
         return lambda raw: raw
+    allowed = tolerance(logits)
+    scale = ((raw.double() * logits.double()).sum() / raw.double().square().sum()).item()
+    cap = getattr(config.get_text_config(), "final_logit_softcapping", None)
     tails: list[Tail] = [lambda raw: torch.tanh(raw / cap) * cap] if cap else []
     tails.append(lambda raw: raw * scale)
-    return next((tail for tail in tails if torch.allclose(tail(raw), logits, rtol=tolerance, atol=tolerance)), None)
+    return next((tail for tail in tails if torch.allclose(tail(raw), logits, rtol=allowed, atol=allowed)), None)

@@ -14,9 +14,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from distill.types import IGNORE_INDEX
+from distill.training.kernels.verification import few_tokens, tolerance, trial_run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,23 +34,13 @@ def one_gradient(model: PreTrainedModel) -> Iterator[bool]:
 
     Yields:
         Whether it is in effect. False: nothing is tied, its modules are not the plain ones, it is not float32, or it
-        gave another gradient on a few tokens here; then it is trained as ever.
+        gave another gradient on a few tokens here; then the model makes the gradient in its own way.
     """
     table = _TiedTable(model)
     try:
         yield table.attach()
     finally:
         table.detach()
-
-
-def few_tokens(model: PreTrainedModel) -> dict[str, Any]:
-    """A batch to try a model on: two rows of eight tokens, of which about half count."""
-    import torch
-
-    table = model.get_input_embeddings().weight
-    ids = (torch.arange(1, 17, device=table.device) % len(table)).view(2, 8)
-    labels = ids.masked_fill((ids % 3 == 0) | (ids == 1), IGNORE_INDEX)
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels, "use_cache": False}
 
 
 class _TiedTable:
@@ -61,10 +51,10 @@ class _TiedTable:
         self._handles: list[Any] = []
         self._table: Tensor | None = None  # of this pass
         self._for_projection: Tensor | None = None  # the view that this pass's projection is to use
-        self._lent: dict[nn.Module, Tensor] = {}  # module → its own weight, while it has a view
+        self._lent: dict[nn.Module, nn.Parameter] = {}  # module → its own weight, while it has a view
 
     def attach(self) -> bool:
-        """Put the hooks on, where they are proved right."""
+        """Put the hooks on, where they are verified to be right."""
         if not self._is_plain():
             return False
         try:
@@ -72,8 +62,8 @@ class _TiedTable:
             self._hook()
             if self._agree(self._gradient(), plain):
                 return True
-        except Exception as error:  # whatever a model cannot do with it, it does not get
-            log.debug("the tied table's gradient is made as ever: %s", error)
+        except Exception as error:  # whatever fails on a model is not used for it
+            log.debug("the tied table's gradient is made twice: %s", error)
         self.detach()
         return False
 
@@ -116,20 +106,16 @@ class _TiedTable:
         """The table's, on a few tokens."""
         import torch
 
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.random.fork_rng(), torch.enable_grad():
-                loss = self.model(**few_tokens(self.model)).loss
-                return torch.autograd.grad(loss, self.model.get_input_embeddings().weight)[0]
-        finally:
-            self.model.train(was_training)
+        with trial_run(self.model):
+            loss = self.model(**few_tokens(self.model)).loss
+            gradient: Tensor = torch.autograd.grad(loss, self.model.get_input_embeddings().weight)[0]
+        return gradient
 
     @staticmethod
     def _agree(ours: Tensor, plain: Tensor) -> bool:
-        return ours.layout == plain.layout and bool((ours - plain).norm() <= 1e-5 * plain.norm())
+        return ours.layout == plain.layout and bool((ours - plain).norm() <= tolerance(plain) * plain.norm())
 
-    def _look_up(self, embedding: nn.Embedding, args: tuple) -> None:
+    def _look_up(self, embedding: nn.Embedding, args: tuple[Any, ...]) -> None:
         """Before the lookup, the first of a pass: take two views of the table, and use the one."""
         import torch
 
@@ -143,22 +129,22 @@ class _TiedTable:
         self._lend(embedding, view)
         embedding.sparse = True
 
-    def _project(self, project: nn.Linear, args: tuple) -> None:
+    def _project(self, project: nn.Linear, args: tuple[Any, ...]) -> None:
         """Before the projection, the first of a pass: use the other view."""
         if self._for_projection is not None and project._parameters.get("weight") is self._table:
             self._lend(project, self._for_projection)
             self._for_projection = None
 
     def _lend(self, module: nn.Module, view: Tensor) -> None:
-        self._lent[module] = module._parameters["weight"]
-        module._parameters["weight"] = view
+        self._lent[module] = cast("nn.Parameter", module._parameters["weight"])
+        module._parameters["weight"] = cast("nn.Parameter", view)  # a view of one, for the time of this call
 
     def _give_back(self, module: nn.Module, *args: Any) -> None:
         """After the call, also where it failed."""
         if module in self._lent:
             module._parameters["weight"] = self._lent.pop(module)
-            if hasattr(module, "sparse"):
-                module.sparse = False
+            if isinstance(getattr(module, "sparse", None), bool):
+                setattr(module, "sparse", False)  # noqa: B010 - to a type checker, a module's attributes are modules
 
     def _forget(self, *args: Any) -> None:
         """Before and after a pass."""

@@ -1,0 +1,102 @@
+"""What a collection is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distill.collection.teachers import NamedTeacher, make_teacher
+from distill.errors import UsageError
+from distill.plugins import PluginManager
+from distill.settings import check_settings, setting
+from distill.types import Params
+
+_SPEED = "Rate and retries"
+_MONEY = "Cost"
+
+
+@dataclass(frozen=True, slots=True)
+class CollectSettings:
+    """Which teacher is asked, how it answers, how fast it is asked, and for how much money.
+
+    A retried or resumed collection must have the same teacher, system, samples and parameters to find its rows; speed
+    and money may change.
+    """
+
+    teacher: str | NamedTeacher = setting(
+        metavar="NAME[:MODEL]", help="The teacher to use, e.g. openai:gpt-5-mini (`distill plugins` lists them)."
+    )
+    base_url: str | None = setting(None, metavar="URL", help="The server, e.g. http://localhost:8000/v1.")
+    teacher_options: Mapping[str, Any] = setting(
+        dict,
+        "--teacher-option",
+        "-T",
+        key="teacher-options",
+        metavar="KEY=VALUE",
+        help="An option of the teacher (`distill plugins --options` lists them); may be repeated.",
+    )
+    system: str | None = setting(None, metavar="TEXT", help="A system message for prompts without one.")
+    samples: int = setting(1, min=1, metavar="N", help="Answers per prompt.")
+    max_tokens: int | None = setting(
+        None, min=1, metavar="N", unset="the teacher's", help="Maximum length of an answer, in tokens."
+    )
+    temperature: float | None = setting(
+        None, min=0, max=2, metavar="X", unset="the teacher's", help="Sampling temperature; 0 is greedy."
+    )
+    seed: int | None = setting(
+        None, metavar="N", help="Sampling seed; sample number N of a prompt is asked with seed + N."
+    )
+    logprobs: int | None = setting(
+        None, min=0, metavar="K", help="Keep each token's log probability, and its K most likely alternatives."
+    )
+    limit: int | None = setting(None, min=1, metavar="N", help="Use only the first N prompts.")
+    append: bool = setting(
+        False, recipe=False, help="Add to a file that has rows from another teacher or with other parameters."
+    )
+    concurrency: int = setting(16, min=1, metavar="N", group=_SPEED, help="Maximum number of concurrent requests.")
+    rpm: float | None = setting(None, above=0, metavar="N", group=_SPEED, help="Maximum requests per minute.")
+    tpm: float | None = setting(
+        None, above=0, metavar="N", group=_SPEED, help="Maximum tokens per minute, prompts and answers together."
+    )
+    timeout: float | None = setting(
+        None, above=0, metavar="SECONDS", unset="the teacher's", group=_SPEED, help="Time limit for one whole request."
+    )
+    retries: int = setting(5, min=0, metavar="N", group=_SPEED, help="How many times a failed request is retried.")
+    max_usd: float | None = setting(
+        None,
+        above=0,
+        metavar="X",
+        group=_MONEY,
+        help="Budget for this run, in dollars; together with --max-tokens it cannot be exceeded.",
+    )
+    price: str | None = setting(
+        None, metavar="IN/OUT", unset="the published price", group=_MONEY, help="Dollars per million tokens."
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if not isinstance(self.teacher, str) and (self.teacher_options or self.base_url is not None):
+            raise UsageError("a teacher that is made has its options", "give them to make_teacher")
+
+    @property
+    def params(self) -> Params:
+        """How the teacher answers."""
+        return Params(self.max_tokens, self.temperature, self.seed)
+
+    def named_teacher(self, manager: PluginManager) -> NamedTeacher:
+        """Look the teacher up and check its options.
+
+        Raises:
+            UsageError: it is not known, or has no such option.
+        """
+        if isinstance(self.teacher, NamedTeacher):
+            return self.teacher
+        return make_teacher(
+            manager,
+            self.teacher,
+            self.teacher_options,
+            base_url=self.base_url,
+            timeout=self.timeout,
+            logprobs=self.logprobs,
+        )
