@@ -19,7 +19,7 @@ from distill.cli.main import build_cli
 from distill.plugins import PluginManager, PluginRecord, make_plugin_manager
 
 ROOT = Path(__file__).parents[2]
-GUIDE = (ROOT / "docs/write-a-plugin.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")
 HOOKS = readme.hooks()
 
 KINDS = ("teacher", "formatter", "labeler", "trainer")

@@ -14,6 +14,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
+from floors import FLOORS
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "distill"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -21,21 +23,6 @@ PLUGINS = sorted(path for path in (ROOT / "plugins").glob("*/*.py"))
 
 HEAVY = {"torch", "transformers", "datasets", "trl", "peft", "accelerate", "numpy", "aiohttp", "tqdm"}
 
-# Each room may import from its own floor and from the floors above it in this table, TYPE_CHECKING included.
-FLOORS = [
-    {"errors", "types"},
-    {"files"},
-    {"protocols", "options", "settings", "specs", "hookspecs", "plugins"},
-    {"transcripts"},
-    {"models", "encode"},
-    {"soft_labels"},
-    {"dataset"},
-    {"runs", "pages"},
-    {"collection", "training", "comparison", "exporters", "chat"},
-    {"recipes", "quickstart", "testing", "scaffold", "diagnosis"},
-    {"api"},
-    {"cli"},
-]
 RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 
 MAX_MODULES_AT_THE_TOP, MAX_FILE, MAX_FUNCTION = 12, 400, 60

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import click
+from floors import FLOORS
 
 from distill import hookspecs, testing
 from distill.chat import session as chat
@@ -40,8 +41,33 @@ def help_of(*commands: str) -> str:
 
 
 def help_of_all() -> str:
-    """Every command's help under a heading of its own; those of `plugins` are in write-a-plugin.md."""
+    """Every command's help under a heading of its own; those of `plugins` are in plugins.md."""
     return "\n" + "\n".join(f"## {name}\n{help_of(name)}" for name in build_cli(manager()).commands)
+
+
+def index(folder: str) -> str:
+    """The table of docs/README.md, its links as seen from the folder above `folder`."""
+    text = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    table = "".join(line for line in text.splitlines(keepends=True) if line.startswith("|"))
+    linked = re.sub(r"\]\((?!\.\./)", f"]({folder}", table)
+    return "\n" + re.sub(r"\]\(\.\./(README\.md(?=#))?", "](", linked)
+
+
+def rooms_table() -> str:
+    """The rooms under `distill/`, floor by floor, each with the first line of its docstring."""
+    rows = ["| | |", "|---|---|"]
+    for floor in FLOORS:
+        for room in floor:
+            folder, file = ROOT / "distill" / room / "__init__.py", ROOT / "distill" / f"{room}.py"
+            path = folder if folder.is_file() else file
+            if not path.is_file():
+                continue
+            summary = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+            name = f"{room}/" if path is folder else f"{room}.py"
+            rows.append(f"| [`{name}`](../distill/{name}) | {summary} |")
+        if floor is not FLOORS[-1]:
+            rows.append("| | |")
+    return "\n" + "\n".join(rows) + "\n"
 
 
 def findings_table() -> str:

@@ -1,0 +1,19 @@
+"""The order of the rooms under `distill/`: the architecture test enforces it, docs/architecture.md shows it."""
+
+from __future__ import annotations
+
+# Each room may import from its own floor and from the floors before it, TYPE_CHECKING included.
+FLOORS = [
+    ["errors", "types"],
+    ["files"],
+    ["protocols", "options", "settings", "specs", "hookspecs", "plugins"],
+    ["transcripts"],
+    ["models", "encode"],
+    ["soft_labels"],
+    ["dataset"],
+    ["runs", "pages"],
+    ["collection", "training", "comparison", "exporters", "chat"],
+    ["recipes", "quickstart", "testing", "scaffold", "diagnosis"],
+    ["api"],
+    ["cli"],
+]
