@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
 IGNORE_INDEX = -100
 """The label of a token that does not count in the loss (PyTorch's and Hugging Face's value)."""
@@ -191,6 +192,34 @@ class SoftTargets:
         exact = int((self.kind[:length] == 1).sum())
         columns = (self.kind[:length], self.size[:length], self.logprob[:length])
         return SoftTargets(*columns, self.ids[:exact], self.logprobs[:exact], self.plain)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SoftBatch:
+    """The soft targets of a batch's positions, for a `Loss`; see `SoftTargets` for what the values mean.
+
+    All are tensors on one device, with one entry per position that counts, in the order of the logits.
+
+    Attributes:
+        kind: (positions,) int8.
+        size: (positions,) int16. A chunk's positions are next to each other and never in different calls.
+        logprob: (positions,) float32.
+        ids: (positions, K) int32; all -1 where a position has no likeliest tokens, and -1 only after the last of them.
+        logprobs: (positions, K) float32.
+        plain: (positions,) bool.
+    """
+
+    kind: Tensor
+    size: Tensor
+    logprob: Tensor
+    ids: Tensor
+    logprobs: Tensor
+    plain: Tensor
+
+    def __getitem__(self, positions: Any) -> SoftBatch:
+        """Some positions: a slice or a mask."""
+        columns = (self.kind, self.size, self.logprob, self.ids, self.logprobs, self.plain)
+        return SoftBatch(*(column[positions] for column in columns))
 
 
 @dataclass(frozen=True, slots=True)

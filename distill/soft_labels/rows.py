@@ -281,4 +281,8 @@ def _text_or_octets(token: bytes | str) -> str | list[int]:
 
 
 def _octets(token: Any) -> bytes:
-    return token.encode("utf-8", "replace") if isinstance(token, str) else bytes(token)
+    if isinstance(token, str):
+        return token.encode("utf-8", "replace")
+    if not isinstance(token, (bytes, list)):
+        raise TypeError(f"a token is {type(token).__name__}, not a text or a list of bytes")
+    return bytes(token)

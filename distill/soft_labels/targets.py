@@ -233,7 +233,8 @@ class SoftLabeler:
             written = (top_ids == answer.ids[places][:, None]) & (top_ids >= 0)
             ids = np.where(written, labels[:, None], ids)
             values = np.where(written, answer.top_logprobs[places], values)
-        return ids, values
+        order = np.argsort(ids < 0, axis=1, kind="stable")  # those that have no id of the student's go last
+        return np.take_along_axis(ids, order, 1), np.take_along_axis(values, order, 1)
 
     def _table(self, answer: AnswerLogprobs) -> np.ndarray:
         """What the teacher's candidates are among the student's ids; control tokens by their role only."""

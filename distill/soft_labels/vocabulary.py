@@ -77,7 +77,8 @@ def _all_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes]:
     for text, id in backend.get_vocab(with_added_tokens=True).items():
         found[id] = decode(text)
     for id, token in tokenizer.added_tokens_decoder.items():
-        found[id] = token.content.encode("utf-8", "replace")
+        marked = token.content.replace("▁", " ") if not token.special and decode is _pieces else token.content
+        found[id] = marked.encode("utf-8", "replace")
     return found
 
 
@@ -93,14 +94,14 @@ def _decoder_of(config: dict[str, Any]) -> Any:
             return text.encode("utf-8", "replace")
 
         return byte_level
-    space = "▁" if "▁" in parts else None
+    return _pieces
 
-    def pieces(text: str) -> bytes:
-        if match := _BYTE.fullmatch(text):
-            return bytes([int(match.group(1), 16)])
-        return (text.replace(space, " ") if space else text).encode("utf-8", "replace")
 
-    return pieces
+def _pieces(text: str) -> bytes:
+    """SentencePiece's way: `▁` is a space, `<0x0A>` is a byte."""
+    if match := _BYTE.fullmatch(text):
+        return bytes([int(match.group(1), 16)])
+    return text.replace("▁", " ").encode("utf-8", "replace")
 
 
 def _byte_level_alphabet() -> list[str]:
