@@ -60,12 +60,12 @@ def make_rows(path: Path, count: int) -> None:
 
 def run_distill(path: Path, student: str) -> tuple[float, int, int]:
     """File to proved, labelled, memory-mapped examples, with an empty cache."""
-    from distill.dataset.cache import prepare_files
-    from distill.dataset.pipeline import make_work
+    from distill.dataset.cache import prepare_data
+    from distill.dataset.pipeline import make_pipeline
 
-    work = make_work(student, make_plugin_manager(), "chat-template", {}, "masked", {})
+    pipeline = make_pipeline(student, make_plugin_manager(), "chat-template", {}, "masked", {})
     began = time.perf_counter()
-    prepared = prepare_files([path], work)
+    prepared = prepare_data([path], pipeline)
     seconds = time.perf_counter() - began
     return seconds, len(prepared.examples), int(prepared.examples.trained.sum())
 

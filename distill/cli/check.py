@@ -74,14 +74,14 @@ def command(
     """
     from distill.dataset.check import check
     from distill.dataset.findings import Findings
-    from distill.dataset.pipeline import make_work
+    from distill.dataset.pipeline import make_pipeline
     from distill.models.load import max_positions
 
     Findings.check_codes(allow)
     format_options, label_options = parse_pairs(formatter_options, "-F"), parse_pairs(labeler_options, "-L")
-    work = make_work(student, manager, formatter, format_options, labeler, label_options, turns, data_format)
-    report = check(data, work, max_length=max_length or max_positions(work.ref), against=against)
-    allowed = {*allow, *work.allows}
+    pipeline = make_pipeline(student, manager, formatter, format_options, labeler, label_options, turns, data_format)
+    report = check(data, pipeline, max_length=max_length or max_positions(pipeline.ref), against=against)
+    allowed = {*allow, *pipeline.allows}
     errors = report.findings.errors(allowed)
     if as_json:
         counts = {one.name: getattr(report, one.name) for one in fields(report) if one.name != "findings"}

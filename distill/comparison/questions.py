@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from distill.encode.encoder import Encoder
 from distill.errors import DataError
 from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.sources import Data
 from distill.transcripts.trainable import untrainable, untrainable_answer
 from distill.types import Message, Transcript
 
@@ -59,21 +59,20 @@ class HeldOut:
     skipped: Sequence[Mapping[str, str]]
 
 
-def read_questions(paths: Sequence[Path], data_format: str | None = None, limit: int | None = None) -> HeldOut:
+def read_questions(data: Data, data_format: str | None = None, limit: int | None = None) -> HeldOut:
     """Read held-out conversations.
 
     Args:
-        paths: files of any dialect.
-        data_format: its name; None: found out row by row.
-        limit: read only so many conversations.
+        data: the conversations, see `distill.transcripts.sources`.
+        data_format: their format; None: detected row by row.
+        limit: read only the first N conversations.
 
     Raises:
         DataError: a file cannot be read as transcripts.
     """
     questions: list[Question] = []
     skipped: list[Mapping[str, str]] = []
-    transcripts = (transcript for path in paths for transcript in read_transcripts(path, data_format))
-    taken = list(islice(transcripts, limit))
+    taken = list(islice(read_transcripts(data, data_format), limit))
     for number, transcript in enumerate(taken):
         source = str(transcript.source or transcript.id)
         if found := untrainable(transcript):

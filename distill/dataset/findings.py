@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -184,6 +184,12 @@ class Findings:
 
     counts: dict[str, int] = field(default_factory=dict)
     rows: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> Findings:
+        """Findings from their JSON, as `dataclasses.asdict` gives it."""
+        rows = {code: [(where, detail) for where, detail in named] for code, named in saved["rows"].items()}
+        return cls(dict(saved["counts"]), rows)
 
     def add(self, code: str, where: object, detail: str = "") -> None:
         """Count one: `where` is the row's source."""

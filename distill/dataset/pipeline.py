@@ -15,11 +15,11 @@ from distill.protocols import Labeler
 from distill.transcripts.turns import Turns
 
 if TYPE_CHECKING:
-    from distill.transcripts.hold_out import Split
+    from distill.transcripts.hold_out import HoldOut
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Pipeline:
     """How to prepare transcripts.
 
     Attributes:
@@ -32,7 +32,7 @@ class Work:
         allows: errors of the label proof that are the labeler's purpose.
         new_tokens: ids of the tokens that the format brought.
         ref: the student, as `resolve_model` returns it; empty where the encoder came from elsewhere.
-        split: which conversations are held out; None: none.
+        hold_out: which conversations are held out; None: none.
     """
 
     encoder: Encoder
@@ -44,10 +44,10 @@ class Work:
     allows: tuple[str, ...] = ()
     new_tokens: tuple[int, ...] = ()
     ref: str = ""
-    split: Split | None = None
+    hold_out: HoldOut | None = None
 
 
-def make_work(
+def make_pipeline(
     student: str,
     manager: PluginManager,
     formatter: str,
@@ -56,14 +56,14 @@ def make_work(
     labeler_options: Mapping[str, Any],
     turns: Turns = "all",
     data_format: str | None = None,
-) -> Work:
+) -> Pipeline:
     """Load the student's tokenizer, and build formatter and labeler by their names.
 
     Args:
         student: as the user named it.
         manager: the plugins.
         formatter, formatter_options, labeler, labeler_options: as the user named them.
-        turns, data_format: see `Work`.
+        turns, data_format: see `Pipeline`.
 
     Raises:
         DistillError: what is named does not exist or does not fit.
@@ -74,7 +74,7 @@ def make_work(
     tokenizer = load_tokenizer(ref)
     known = len(tokenizer)
     encoder = prepare_tokenizer(tokenizer, made, formatter)
-    return Work(
+    return Pipeline(
         encoder,
         make_labeler(labeler, labeler_options, manager, encoder),
         labeler,

@@ -7,8 +7,9 @@ import operator
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from distill.dataset.conversations import describe
 from distill.dataset.findings import Findings
 from distill.dataset.table import Examples
 from distill.dataset.verify import Proof
@@ -18,6 +19,9 @@ from distill.plugins import one_line
 from distill.protocols import Labeler
 from distill.transcripts.trainable import untrainable, untrainable_answer
 from distill.types import IGNORE_INDEX, Encoded, Example, Message, Segment, Transcript
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Overlong = Literal["error", "drop", "truncate"]
 
@@ -49,17 +53,19 @@ class Chunk:
     Attributes:
         examples: what is trained; more than the trained rows where rows had to be split by turn.
         skipped: the rows that are not trained, each once.
-        rows: how many transcripts came in.
-        held_out: how many of them were kept from training, to compare with afterwards.
-        split: how many rows were split into one example an answer, since the template rewrites history.
-        findings: what the label proof found.
+        rows: the number of transcripts that came in.
+        held_out: how many of them are kept from training, to compare with afterwards.
+        expanded_rows: rows that became one example per answer, since the template rewrites history.
+        findings: what the label check found.
+        data_findings: what is unusual about the conversations themselves.
     """
 
     rows: int
     examples: list[Example] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
-    split: int = 0
+    expanded_rows: int = 0
     findings: Findings = field(default_factory=Findings)
+    data_findings: Findings = field(default_factory=Findings)
     held_out: int = 0
 
     def add(self, other: Chunk) -> None:
@@ -68,31 +74,43 @@ class Chunk:
         self.held_out += other.held_out
         self.examples += other.examples
         self.skipped += other.skipped
-        self.split += other.split
+        self.expanded_rows += other.expanded_rows
         self.findings.merge(other.findings)
+        self.data_findings.merge(other.data_findings)
 
 
 @dataclass(slots=True)
 class Prepared:
-    """What `prepare` made of the transcripts: a `Chunk`'s counts, and the examples as they are trained.
+    """What preparation made of the transcripts: a `Chunk`'s counts, and the examples as they are trained.
 
     Attributes:
-        truncated: how many examples were cut to the maximal length.
+        conversations: a table with a row per transcript, see `distill.dataset.conversations.describe`.
+        truncated: the number of examples that were cut to the maximal length.
     """
 
     examples: Examples
+    conversations: pa.Table
     skipped: list[Skipped]
     rows: int
-    split: int
+    expanded_rows: int
     findings: Findings
+    data_findings: Findings
+    held_out: int
     truncated: int = 0
-    held_out: int = 0
 
     @classmethod
-    def of(cls, chunk: Chunk) -> Prepared:
-        """All transcripts, prepared as one chunk, in memory."""
-        examples = Examples.of(chunk.examples)
-        return cls(examples, chunk.skipped, chunk.rows, chunk.split, chunk.findings, held_out=chunk.held_out)
+    def of(cls, chunk: Chunk, examples: Examples, conversations: pa.Table) -> Prepared:
+        """All transcripts as one chunk, with its examples and conversations in Arrow."""
+        return cls(
+            examples,
+            conversations,
+            chunk.skipped,
+            chunk.rows,
+            chunk.expanded_rows,
+            chunk.findings,
+            chunk.data_findings,
+            chunk.held_out,
+        )
 
     @property
     def trained_rows(self) -> int:
@@ -119,7 +137,7 @@ def prepare(
     max_length: int | None = None,
     overlong: Overlong = "error",
 ) -> Prepared:
-    """Render, encode, label and prove transcripts, in memory (`prepare_files` is for large files).
+    """Render, encode, label and verify transcripts, in memory (`distill.dataset.cache.prepare_data` is for large data).
 
     Args:
         transcripts: read lazily, in batches.
@@ -133,11 +151,16 @@ def prepare(
         DistillError: rows are too long and `overlong` is `error`.
         PluginError: the formatter or the labeler broke its contract.
     """
+    import pyarrow as pa
+
     whole = Chunk(0)
-    rows = iter(transcripts)
-    while chunk := list(islice(rows, CHUNK)):
-        whole.add(prepare_chunk(chunk, encoder, labeler, labeler_name))
-    prepared = Prepared.of(whole)
+    rows, conversations = iter(transcripts), []
+    while read := list(islice(rows, CHUNK)):
+        chunk = prepare_chunk(read, encoder, labeler, labeler_name)
+        conversations.append(describe(read, chunk.data_findings))
+        whole.add(chunk)
+    table = pa.Table.from_batches(conversations or [describe([], Findings())])
+    prepared = Prepared.of(whole, Examples.of(whole.examples), table)
     fit(prepared, max_length, overlong)
     return prepared
 
@@ -155,7 +178,7 @@ def prepare_chunk(transcripts: Sequence[Transcript], encoder: Encoder, labeler: 
         except PluginError as error:
             raise PluginError(f"{transcript.source or transcript.id}: {error.message}") from error
         if len(parts) > 1:
-            chunk.split += 1
+            chunk.expanded_rows += 1
             proof.findings.add("history-rewritten", transcript.source or transcript.id)
         rendered += parts
     for part, encoded in _encode(rendered, encoder, chunk):
@@ -312,7 +335,7 @@ def fit(prepared: Prepared, max_length: int | None, overlong: Overlong) -> None:
             reason = f"{lengths[row]} tokens, more than --max-length {max_length}"
         _skip(dropped, prepared.examples[row], reason, "overlong")
     prepared.examples = (cut if overlong == "truncate" else prepared.examples).select(kept.nonzero()[0])
-    if prepared.split and dropped:
+    if prepared.expanded_rows and dropped:
         dropped = _settle(dropped, prepared.examples, prepared.findings)
     prepared.skipped += dropped
 

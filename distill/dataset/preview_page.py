@@ -10,13 +10,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.dataset.cache import prepare_files
-from distill.dataset.pipeline import Work
+from distill.dataset.cache import prepare_data
+from distill.dataset.pipeline import Pipeline
 from distill.dataset.preview import Place, ShownRow, places
 from distill.encode.encoder import Encoder
 from distill.errors import DistillError, UsageError
 from distill.files.atomic import whole_file
 from distill.files.text import printable
+from distill.transcripts.sources import Data
 from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -74,13 +75,13 @@ class PageSummary:
         return int(statistics.median(self.lengths)) if self.lengths else 0
 
 
-def summarise(data: Path, work: Work) -> PageSummary:
+def summarise(data: Data, pipeline: Pipeline) -> PageSummary:
     """Prepare all rows of a file, as `train` and `check` do, and count.
 
     Raises:
         DataError: it is empty, or a row is no conversation.
     """
-    prepared = prepare_files([data], work)
+    prepared = prepare_data(data, pipeline)
     return PageSummary(
         rows=prepared.rows,
         lengths=prepared.examples.lengths.tolist(),

@@ -47,9 +47,7 @@ class Examples(Sequence[Example]):
     @classmethod
     def open(cls, path: Path) -> Examples:
         """Map an Arrow file (stream format) that holds batches of `to_batch`."""
-        import pyarrow as pa
-
-        return cls(pa.ipc.open_stream(pa.memory_map(str(path))).read_all(), path=path)
+        return cls(read_stream(path), path=path)
 
     def digest(self) -> str:
         """A SHA-256, in hex, of all tokens and labels in their order."""
@@ -114,6 +112,13 @@ class Examples(Sequence[Example]):
 
         whole = Dataset(InMemoryTable(self._table)) if self._path is None else Dataset.from_file(str(self._path))
         return (whole if self._rows is None else whole.select(self._rows)).select_columns(["input_ids", "labels"])
+
+
+def read_stream(path: Path) -> pa.Table:
+    """Map an Arrow file (stream format) as a table."""
+    import pyarrow as pa
+
+    return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
 
 
 def to_batch(examples: Sequence[Example]) -> pa.RecordBatch:

@@ -138,14 +138,14 @@ def _refuse_gaps(summary: Any, may_fail: float, store: Path) -> None:
 
 def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
     """Prove the labels of the transcripts; makes nothing."""
-    recipe, work = ready.recipe, ready.work
+    recipe, pipeline = ready.recipe, ready.pipeline
     allow = {*recipe.check.allow, *(["overlong"] if recipe.train.overlong != "error" else [])}  # else `train` cuts
     inputs = {
         "transcripts": f"sha256:{sha256_of(transcripts)}",
-        "student": _digest(work.ref, *_TOKENIZER),
-        **{name: list(value) for name, value in work.settings.items()},
-        "turns": work.turns,
-        "from": work.data_format,
+        "student": _digest(pipeline.ref, *_TOKENIZER),
+        **{name: list(value) for name, value in pipeline.settings.items()},
+        "turns": pipeline.turns,
+        "from": pipeline.data_format,
         "max-length": ready.max_length,
         "allow": sorted(allow),
         "against": [f"sha256:{sha256_of(path)}" for path in ready.against],
@@ -156,11 +156,11 @@ def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
     def do(_: Path) -> dict[str, Any]:
         from distill.dataset.check import check
 
-        report = check([transcripts], work, max_length=ready.max_length, against=ready.against)
+        report = check([transcripts], pipeline, max_length=ready.max_length, against=ready.against)
         for finding in report.findings:
             if finding.severity != "note":
                 watch.note(f"  {finding.severity}: {finding}")
-        _refuse_findings(report, {*allow, *work.allows})
+        _refuse_findings(report, {*allow, *pipeline.allows})
         return {
             "rows": report.rows,
             "trained_rows": report.trained_rows,
@@ -190,7 +190,7 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
 
     names = {kind: getattr(ready.recipe.train, kind) for kind in ("formatter", "labeler", "trainer")}
     inputs = {
-        **identity(ready.settings(transcripts, ready.out / "run"), ready.manager, ready.work.ref),
+        **identity(ready.settings(transcripts, ready.out / "run"), ready.manager, ready.pipeline.ref),
         **_code(ready.manager, names),
     }
 
@@ -230,7 +230,7 @@ def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
     settings, held_out = ready.compare, ready.held_out or (run / HELD_OUT,)
     if gone := next((path for path in held_out if not path.is_file()), None):
         raise DistillError(f"{gone} is gone", f"put it back, or remove {run} to train again")
-    base = ready.work.ref if settings.base is None else resolve_model(settings.base, ready.manager)
+    base = ready.pipeline.ref if settings.base is None else resolve_model(settings.base, ready.manager)
     asked = {who: getattr(settings, who) for who in ("teacher", "judge") if getattr(settings, who) is not None}
     inputs = {
         "student": _digest(str(run / "model")),

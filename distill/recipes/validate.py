@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from distill.collection import NamedTeacher
     from distill.collection.plan import Plan
     from distill.comparison import CompareSettings
-    from distill.dataset.pipeline import Work
+    from distill.dataset.pipeline import Pipeline
     from distill.training import LoraSettings, TrainSettings
 
 # Keys of `train` by the names of the settings they are.
@@ -43,7 +43,7 @@ class ReadyRecipe:
         prompts, out, store, against, held_out: its files, relative ones in the recipe's folder. No store: the one in
             `out`; none held out: those that training holds out.
         plan: what is asked of each prompt.
-        work: the student's encoder and labeler.
+        pipeline: the student's encoder and labeler.
         max_length: the most tokens of an example; None: the student sets no limit.
         values: of the training's settings, but for data and run folder.
         origins: setting → where it came from.
@@ -58,7 +58,7 @@ class ReadyRecipe:
     store: Path | None
     against: tuple[Path, ...]
     plan: Plan
-    work: Work
+    pipeline: Pipeline
     max_length: int | None
     values: Mapping[str, Any]
     origins: Mapping[str, str]
@@ -98,7 +98,7 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
     held_out = _files(loaded, folder, recipe.compare.data if recipe.compare else [], "compare", "data")
     compare = None if recipe.compare is None else _compare_settings(recipe, loaded, folder, manager)
     values = _train_values(recipe, loaded, folder)
-    work, max_length = _work(recipe, loaded, manager, values)
+    pipeline, max_length = _pipeline(recipe, loaded, manager, values)
     return ReadyRecipe(
         recipe=recipe,
         loaded=loaded,
@@ -110,7 +110,7 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
         held_out=held_out,
         compare=compare,
         plan=plan,
-        work=work,
+        pipeline=pipeline,
         max_length=max_length,
         values=values,
         origins={_SETTINGS.get(name, name): "recipe" for name in recipe.train.model_fields_set},
@@ -184,7 +184,7 @@ def _plan(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager, 
 
 
 def _train_values(recipe: Recipe, loaded: Loaded, folder: Path) -> dict[str, Any]:
-    from distill.transcripts.hold_out import make_split
+    from distill.transcripts.hold_out import make_hold_out
 
     section = recipe.train
     if section.batch_tokens is not None and "batch_size" in section.model_fields_set:
@@ -195,7 +195,7 @@ def _train_values(recipe: Recipe, loaded: Loaded, folder: Path) -> dict[str, Any
     values = {_SETTINGS.get(name, name): getattr(section, name) for name in type(section).model_fields}
     if section.hold_out is not None:
         with _at(loaded, "train", "hold-out"):
-            make_split(section.hold_out, (), None, section.seed)  # whether it can be understood
+            make_hold_out(section.hold_out, (), None, section.seed)  # whether it can be understood
     given = {name: values.pop(key) for key, name in _LORA.items()}
     lora, qlora = values.pop("lora"), values.pop("qlora")
     values["lora"] = _lora(loaded, lora or qlora, qlora, given)
@@ -217,10 +217,12 @@ def _lora(loaded: Loaded, wanted: bool, quantize: bool, given: dict[str, Any]) -
     return LoraSettings(quantize=quantize, **given)
 
 
-def _work(recipe: Recipe, loaded: Loaded, manager: PluginManager, values: Mapping[str, Any]) -> tuple[Work, int | None]:
+def _pipeline(
+    recipe: Recipe, loaded: Loaded, manager: PluginManager, values: Mapping[str, Any]
+) -> tuple[Pipeline, int | None]:
     """Build trainer, formatter and labeler with their options, and load the student's tokenizer."""
     from distill.dataset.findings import Findings
-    from distill.dataset.pipeline import make_work
+    from distill.dataset.pipeline import make_pipeline
     from distill.models.load import max_positions
     from distill.training.lora import check_quantization
 
@@ -241,8 +243,10 @@ def _work(recipe: Recipe, loaded: Loaded, manager: PluginManager, values: Mappin
     names = ("student", "formatter", "formatter_options", "labeler", "labeler_options", "turns", "data_format")
     student, formatter, format_options, labeler, label_options, turns, data_format = (values[name] for name in names)
     with _at(loaded, "train", "student"):
-        work = make_work(student, manager, formatter, format_options, labeler, label_options, turns, data_format)
-        return work, section.max_length or max_positions(work.ref)
+        pipeline = make_pipeline(
+            student, manager, formatter, format_options, labeler, label_options, turns, data_format
+        )
+        return pipeline, section.max_length or max_positions(pipeline.ref)
 
 
 @contextmanager

@@ -155,8 +155,8 @@ def _train(run: _Run, ready: Ready, resume: bool) -> TrainReport:
 
 
 def _write_held_out(run: _Run, ready: Ready) -> None:
-    settings, split = run.settings, ready.split
-    held_out = read_held_out(settings.data, settings.data_format, split) if split else ()
+    settings, hold_out = run.settings, ready.hold_out
+    held_out = read_held_out(settings.data, settings.data_format, hold_out) if hold_out else ()
     run.folder.write_held_out(held_out, ready.report.held_out_rows)
 
 

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from distill.dataset.cache import prepare_files
+from distill.dataset.cache import prepare_data
 from distill.dataset.findings import Findings
-from distill.dataset.pipeline import make_work
+from distill.dataset.pipeline import make_pipeline
 from distill.dataset.prepare import Prepared
 from distill.encode.encoder import Encoder
 from distill.errors import DataError, DistillError
@@ -20,7 +20,7 @@ from distill.specs import make_options
 from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
 from distill.training.settings import Estimate, TrainReport, TrainSettings
-from distill.transcripts.hold_out import Split, make_split
+from distill.transcripts.hold_out import HoldOut, make_hold_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Ready:
         labeler: decides which tokens count.
         prepared: the examples, and the rows that are none.
         report: counts, and the steps to do.
-        split: which conversations are held out; None: none.
+        hold_out: which conversations are held out; None: none.
     """
 
     trainer: Trainer
@@ -45,7 +45,7 @@ class Ready:
     labeler: Labeler
     prepared: Prepared
     report: TrainReport
-    split: Split | None = None
+    hold_out: HoldOut | None = None
 
 
 def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) -> Ready:
@@ -63,7 +63,7 @@ def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) 
     manager.formatters.get(settings.formatter), manager.labelers.get(settings.labeler)  # a wrong name fails first
     trainer_spec = manager.trainers.get(settings.trainer)
     trainer = trainer_spec.build(make_options(trainer_spec, settings.trainer_options, "trainer"))
-    work = make_work(
+    pipeline = make_pipeline(
         settings.student,
         manager,
         settings.formatter,
@@ -73,18 +73,31 @@ def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) 
         settings.turns,
         settings.data_format,
     )
-    split = settings.hold_out and make_split(settings.hold_out, settings.data, settings.data_format, settings.seed)
-    work = replace(work, split=split or None)
-    prepared = prepare_files(
-        settings.data, work, max_length=settings.max_length or max_positions(work.ref), overlong=settings.overlong
+    if settings.hold_out is not None:
+        hold_out = make_hold_out(settings.hold_out, settings.data, settings.data_format, settings.seed)
+        pipeline = replace(pipeline, hold_out=hold_out)
+    prepared = prepare_data(
+        settings.data,
+        pipeline,
+        max_length=settings.max_length or max_positions(pipeline.ref),
+        overlong=settings.overlong,
     )
-    if work.split is not None:
-        work.split.check(prepared.rows, prepared.held_out)
+    if pipeline.hold_out is not None:
+        pipeline.hold_out.check(prepared.rows, prepared.held_out)
     if not len(prepared.examples):
         raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill check`")
-    prepared.findings.raise_errors({*settings.allow, *work.allows})
+    prepared.findings.raise_errors({*settings.allow, *pipeline.allows})
     report = _report(settings, prepared, processes)
-    return Ready(trainer, work.ref, work.encoder, work.new_tokens, work.labeler, prepared, report, work.split)
+    return Ready(
+        trainer,
+        pipeline.ref,
+        pipeline.encoder,
+        pipeline.new_tokens,
+        pipeline.labeler,
+        prepared,
+        report,
+        pipeline.hold_out,
+    )
 
 
 def estimate_of(ready: Ready, settings: TrainSettings, note: Callable[[str], None]) -> Estimate | None:
@@ -126,7 +139,7 @@ def _report(settings: TrainSettings, prepared: Prepared, processes: int) -> Trai
         trained_rows=prepared.trained_rows,
         skipped_rows=len(prepared.skipped),
         held_out_rows=prepared.held_out,
-        split_rows=prepared.split,
+        split_rows=prepared.expanded_rows,
         truncated=prepared.truncated,
         examples=len(prepared.examples),
         tokens=int(prepared.examples.lengths.sum()),

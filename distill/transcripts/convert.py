@@ -12,14 +12,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from distill.errors import DataError, DistillError, UsageError
 from distill.files.atomic import whole_file
 from distill.files.jsonl import dumps
-from distill.transcripts.dialects import Dialect, find_dialect, open_rows, parse_row, rows_of
+from distill.transcripts.dialects import Dialect, find_dialect, parse_row
 from distill.transcripts.rows import parse_transcript
+from distill.transcripts.sources import Data, as_sources
 from distill.types import Message, Source, Transcript
 
 Rows = Iterable[tuple[Source, dict[str, Any]]]
@@ -29,7 +31,7 @@ _WRITTEN = Source("the written row", 1)
 
 
 @dataclass(slots=True)
-class Finding:
+class ConversionLoss:
     """Something that happened to rows.
 
     Attributes:
@@ -62,8 +64,8 @@ class ConvertReport:
     left_out: int = 0
     written: int = 0
     split: int = 0
-    lost: dict[str, Finding] = field(default_factory=dict)
-    reasons: dict[str, Finding] = field(default_factory=dict)
+    lost: dict[str, ConversionLoss] = field(default_factory=dict)
+    reasons: dict[str, ConversionLoss] = field(default_factory=dict)
 
 
 def convert(rows: Rows, to: str, write: Callable[[str], Any], data_format: str | None = None) -> ConvertReport:
@@ -105,7 +107,7 @@ def convert(rows: Rows, to: str, write: Callable[[str], Any], data_format: str |
 
 def _convert(transcript: Transcript, target: Dialect) -> tuple[list[str], set[str]]:
     """The lines that a transcript becomes, and what is lost by it."""
-    parts = target.split(transcript)
+    parts = target.parts(transcript)
     lines, lost = [], set()
     for part in parts:
         line = dumps(target.write(part))
@@ -151,12 +153,12 @@ def _value(message: Message, name: str) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _count(findings: dict[str, Finding], kind: str, source: Source) -> None:
-    findings.setdefault(kind, Finding(0, str(source))).rows += 1
+def _count(findings: dict[str, ConversionLoss], kind: str, source: Source) -> None:
+    findings.setdefault(kind, ConversionLoss(0, str(source))).rows += 1
 
 
 def convert_file(
-    source: str | Path,
+    source: Data,
     target: str | Path,
     to: str,
     data_format: str | None = None,
@@ -167,7 +169,7 @@ def convert_file(
     """Convert a file; the new one appears whole, or not at all.
 
     Args:
-        source: JSON lines, or one JSON array; `-` is standard input.
+        source: a file or other data, see `distill.transcripts.sources`; `-` is standard input.
         target: the file of JSON lines to make; `-` is standard output, which gets the rows as they come.
         to: the dialect to write.
         data_format: the dialect to read; None: found out row by row.
@@ -178,10 +180,10 @@ def convert_file(
         DataError: a row is no conversation, or there is none that `to` can hold.
         UsageError: `target` exists, or no such dialect.
     """
-    name = "<stdin>" if str(source) == "-" else str(source)
+    sources = as_sources(source)
+    name = ", ".join(map(str, sources))
     with _stdout() if str(target) == "-" else _new_file(Path(target), overwrite) as write:
-        rows = rows_of(sys.stdin.buffer, name) if str(source) == "-" else open_rows(source)
-        report = convert(watch(rows), to, write, data_format)
+        report = convert(watch(chain.from_iterable(one.rows() for one in sources)), to, write, data_format)
         if not report.rows:
             raise DataError(f"{name} is empty", "give a file of conversations")
         if not report.converted:

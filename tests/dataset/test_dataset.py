@@ -10,9 +10,9 @@ import pytest
 
 from distill import DataError, DistillError, PluginError, make_formatter
 from distill.dataset import cache as room
-from distill.dataset.cache import prepare_files
+from distill.dataset.cache import prepare_data
 from distill.dataset.formats import make_labeler
-from distill.dataset.pipeline import Work
+from distill.dataset.pipeline import Pipeline
 from distill.dataset.prepare import prepare
 from distill.dataset.table import Examples
 from distill.encode.tokenizer import prepare_tokenizer
@@ -30,14 +30,16 @@ def small(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def work(manager):
-    return make_work(manager)
+def pipeline(manager):
+    return make_pipeline(manager)
 
 
-def make_work(manager, labeler: str = "masked", tokenizer=None, formatter: str = "special-tokens", **options) -> Work:
+def make_pipeline(
+    manager, labeler: str = "masked", tokenizer=None, formatter: str = "special-tokens", **options
+) -> Pipeline:
     encoder = prepare_tokenizer(tokenizer or bloom_tokenizer(), make_formatter(formatter), formatter)
     settings = {"labeler": [labeler, options], "formatter": formatter}
-    return Work(encoder, make_labeler(labeler, options, manager, encoder), labeler, settings)
+    return Pipeline(encoder, make_labeler(labeler, options, manager, encoder), labeler, settings)
 
 
 @pytest.fixture
@@ -60,32 +62,32 @@ def entries(tmp_path) -> set[str]:
 
 @pytest.mark.parametrize("labeler", ["copy", "masked", "trl"])
 def test_a_large_file_gives_what_a_small_one_does(manager, data, labeler):
-    work, paths = make_work(manager, labeler), [data(), data(25, "more.jsonl", "gato")]
+    pipeline, paths = make_pipeline(manager, labeler), [data(), data(25, "more.jsonl", "gato")]
     rows = [row for path in paths for row in read_transcripts(path)]
-    wanted = prepare(rows, work.encoder, work.labeler, labeler_name=labeler)
+    wanted = prepare(rows, pipeline.encoder, pipeline.labeler, labeler_name=labeler)
     for _ in ("written", "read"):
-        made = prepare_files(paths, work)
+        made = prepare_data(paths, pipeline)
         assert list(made.examples) == list(wanted.examples)
         assert made.examples.lengths.tolist() == [len(example.input_ids) for example in wanted.examples]
         assert made.examples.trained.tolist() == [example.trained_tokens for example in wanted.examples]
         assert made.skipped == wanted.skipped and len(made.skipped) == 9
-        assert (made.rows, made.split, made.findings) == (wanted.rows, wanted.split, wanted.findings)
+        assert (made.rows, made.expanded_rows, made.findings) == (wanted.rows, wanted.expanded_rows, wanted.findings)
 
 
-def test_it_is_done_once(data, work, tmp_path, monkeypatch):
+def test_it_is_done_once(data, pipeline, tmp_path, monkeypatch):
     path = data()
-    first = list(prepare_files([path], work).examples)
+    first = list(prepare_data([path], pipeline).examples)
     monkeypatch.setattr(room, "_write", lambda *words: pytest.fail("prepared again"))
-    assert list(prepare_files([path], work).examples) == first
+    assert list(prepare_data([path], pipeline).examples) == first
 
 
-def test_another_length_needs_no_new_preparation(data, work, monkeypatch):
+def test_another_length_needs_no_new_preparation(data, pipeline, monkeypatch):
     path = data()
-    whole = prepare_files([path], work).examples
+    whole = prepare_data([path], pipeline).examples
     monkeypatch.setattr(room, "_write", lambda *words: pytest.fail("prepared again"))
     longest = int(whole.lengths.max())
-    cut = prepare_files([path], work, max_length=longest - 2, overlong="truncate")
-    dropped = prepare_files([path], work, max_length=longest - 2, overlong="drop")
+    cut = prepare_data([path], pipeline, max_length=longest - 2, overlong="truncate")
+    dropped = prepare_data([path], pipeline, max_length=longest - 2, overlong="drop")
     assert cut.truncated == len(whole) - len(dropped.examples) > 0
     assert cut.trained_rows == len(cut.examples) == len(whole)
     assert max(len(example.input_ids) for example in cut.examples) == longest - 2
@@ -94,30 +96,30 @@ def test_another_length_needs_no_new_preparation(data, work, monkeypatch):
     assert dropped.rows == dropped.trained_rows + len(dropped.skipped)
     assert {row.code for row in dropped.skipped} == {"empty-answer", "overlong"}
     with pytest.raises(DistillError, match=r"the longest: .*data.jsonl:"):
-        prepare_files([path], work, max_length=longest - 1)
+        prepare_data([path], pipeline, max_length=longest - 1)
 
 
 def test_whatever_decides_makes_another_entry(manager, data, tmp_path, monkeypatch):
     path = data()
 
-    def changed(why: str, work: Work, paths=(path,)) -> None:
+    def changed(why: str, pipeline: Pipeline, paths=(path,)) -> None:
         known = entries(tmp_path) if (tmp_path / "cache/prepared").exists() else set()
-        prepare_files(paths, work)
+        prepare_data(paths, pipeline)
         assert len(entries(tmp_path) - known) == 1, why
 
-    changed("first", make_work(manager))
-    changed("labeler", make_work(manager, "copy"))
-    changed("option", make_work(manager, "trl", end_of_turn="false"))
-    changed("format", make_work(manager, formatter="chat-template"))
-    changed("tokenizer", make_work(manager, tokenizer=TOKENIZERS["bare"]()))
+    changed("first", make_pipeline(manager))
+    changed("labeler", make_pipeline(manager, "copy"))
+    changed("option", make_pipeline(manager, "trl", end_of_turn="false"))
+    changed("format", make_pipeline(manager, formatter="chat-template"))
+    changed("tokenizer", make_pipeline(manager, tokenizer=TOKENIZERS["bare"]()))
     template = bloom_tokenizer()
     template.chat_template = "{% for m in messages %}{{ m['role'] + m['content'] + eos_token }}{% endfor %}"
-    changed("template", make_work(manager, tokenizer=template, formatter="chat-template"))
-    changed("order of files", make_work(manager), [data(9, "b.jsonl"), path])
+    changed("template", make_pipeline(manager, tokenizer=template, formatter="chat-template"))
+    changed("order of files", make_pipeline(manager), [data(9, "b.jsonl"), path])
     path.write_text(path.read_text().replace("dog 1?", "dog 0?"))
-    changed("data", make_work(manager))
+    changed("data", make_pipeline(manager))
     monkeypatch.setattr(room, "_code_of", lambda thing: "edited")
-    changed("code", make_work(manager))
+    changed("code", make_pipeline(manager))
 
 
 def test_an_edited_plugin_is_prepared_anew(manager, data, tmp_path):
@@ -130,51 +132,51 @@ def test_an_edited_plugin_is_prepared_anew(manager, data, tmp_path):
         spec = importlib.util.spec_from_file_location("my_labels", source)
         sys.modules["my_labels"] = module = importlib.util.module_from_spec(spec)
         exec(compile(source.read_text(), str(source), "exec"), module.__dict__)
-        work = Work(make_work(manager).encoder, module.Mine(), "mine")
-        names.append(prepare_files([data()], work).examples[0].labels[0])
+        pipeline = Pipeline(make_pipeline(manager).encoder, module.Mine(), "mine")
+        names.append(prepare_data([data()], pipeline).examples[0].labels[0])
     assert names[0] != -100 and names[1] == -100
     del sys.modules["my_labels"]
 
 
-def test_the_cache_does_not_grow_for_ever(manager, data, tmp_path, work, monkeypatch):
+def test_the_cache_does_not_grow_for_ever(manager, data, tmp_path, pipeline, monkeypatch):
     monkeypatch.setattr(room, "_KEPT", 2)
     for n in range(4):
-        prepare_files([data(5 + n)], work)
+        prepare_data([data(5 + n)], pipeline)
     assert len(entries(tmp_path)) == 2
 
 
-def test_an_interrupted_preparation_leaves_nothing(data, work, tmp_path, monkeypatch):
+def test_an_interrupted_preparation_leaves_nothing(data, pipeline, tmp_path, monkeypatch):
     def stop(*words):
         yield from ()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(room, "_on_all_cores", stop)
+    monkeypatch.setattr(room, "map_chunks", stop)
     with pytest.raises(KeyboardInterrupt):
-        prepare_files([data()], work)
+        prepare_data([data()], pipeline)
     assert list((tmp_path / "cache/prepared").iterdir()) == []
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-def test_a_bad_row_is_named_from_wherever_it_is_read(data, work, monkeypatch, cores):
+def test_a_bad_row_is_named_from_wherever_it_is_read(data, pipeline, monkeypatch, cores):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
     path = data()
     with open(path, "a") as file:
         file.write('{"messages": [{"role": "wizard", "content": "x"}]}\n')
     with pytest.raises(DataError, match=r"data.jsonl:61: message 0 has the unknown role 'wizard'") as caught:
-        prepare_files([path], work)
+        prepare_data([path], pipeline)
     assert "the roles are" in caught.value.hint
 
 
-def test_a_failing_labeler_is_blamed_across_processes(data, work):
+def test_a_failing_labeler_is_blamed_across_processes(data, pipeline):
     class Broken:
         def label(self, encoded):
             raise RuntimeError("lost")
 
     with pytest.raises(PluginError, match=r"labeler 'broken' failed on .*data.jsonl:1: RuntimeError: lost"):
-        prepare_files([data()], Work(work.encoder, Broken(), "broken"))
+        prepare_data([data()], Pipeline(pipeline.encoder, Broken(), "broken"))
 
 
-def test_a_killed_process_is_one_clear_error(data, work):
+def test_a_killed_process_is_one_clear_error(data, pipeline):
     main = os.getpid()
 
     class Deadly:
@@ -186,28 +188,28 @@ def test_a_killed_process_is_one_clear_error(data, work):
     if len(os.sched_getaffinity(0)) == 1:
         pytest.skip("one core: no other process")
     with pytest.raises(DistillError, match="a process that prepared rows died"):
-        prepare_files([data()], Work(work.encoder, Deadly(), "deadly"))
+        prepare_data([data()], Pipeline(pipeline.encoder, Deadly(), "deadly"))
 
 
-def test_a_pipe_is_read_once_and_not_found_again(data, work, tmp_path):
+def test_a_pipe_is_read_once_and_not_found_again(data, pipeline, tmp_path):
     pipe, text = tmp_path / "pipe", data().read_text()
     os.mkfifo(pipe)
     writer = threading.Thread(target=lambda: pipe.write_text(text))
     writer.start()
-    made = prepare_files([pipe], work)
+    made = prepare_data([pipe], pipeline)
     writer.join()
     assert made.rows == 60
 
 
-def test_an_empty_file_is_an_error(data, work, tmp_path):
+def test_an_empty_file_is_an_error(data, pipeline, tmp_path):
     empty = tmp_path / "empty.jsonl"
     empty.write_text("\n")
     with pytest.raises(DataError, match=r"empty\.jsonl is empty"):
-        prepare_files([data(), empty], work)
+        prepare_data([data(), empty], pipeline)
 
 
-def test_examples_are_a_sequence_and_a_data_set(data, work):
-    examples = prepare_files([data()], work).examples
+def test_examples_are_a_sequence_and_a_data_set(data, pipeline):
+    examples = prepare_data([data()], pipeline).examples
     assert examples[-1] == examples[len(examples) - 1] and examples[1:3] == [examples[1], examples[2]]
     with pytest.raises(IndexError):
         examples[len(examples)]

@@ -95,7 +95,7 @@ def test_overlong_rows_are_an_error_that_names_the_longest_and_the_way_out(encod
 def test_history_that_the_template_rewrites_splits_the_row(manager):
     encoder = prepare_tokenizer(TOKENIZERS["qwen3"](), make_formatter("chat-template"), "chat-template")
     prepared = prepare([transcript("q", "first", "r", "second")], encoder, make_labeler("masked", {}, manager, encoder))
-    assert (prepared.rows, prepared.split, len(prepared.examples)) == (1, 1, 2)
+    assert (prepared.rows, prepared.expanded_rows, len(prepared.examples)) == (1, 1, 2)
     texts = [
         encoder.tokenizer.decode([label for label in example.labels if label != IGNORE_INDEX])
         for example in prepared.examples

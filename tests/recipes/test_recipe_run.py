@@ -120,7 +120,7 @@ def test_findings_of_the_label_proof_stop_the_recipe_unless_they_are_allowed(fol
         ({"collect": {"out": "out/transcripts.jsonl"}}, "lies in the recipe's own folder"),
         ({"prompts": "nowhere.jsonl"}, "no file"),
         ({"train": {"hold-out": "100%"}}, "would leave nothing on one side"),
-        ({"train": {"hold-out": "all"}}, "no share and no number"),
+        ({"train": {"hold-out": "all"}}, "must be a percentage or a count"),
         ({"compare": {}}, "needs conversations that are not trained on"),
         ({"compare": {"data": "held-out.jsonl", "judge-options": {"x": 1}}}, "there is no `judge`"),
         ({"compare": {"data": "held-out.jsonl", "teacher": "nobody"}}, "unknown teacher 'nobody'"),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import pytest
 
 from distill.errors import DataError
 from distill.transcripts.convert import convert
-from distill.transcripts.dialects import DIALECTS, parse_row, read_transcripts, rows_of
+from distill.transcripts.dialects import DIALECTS, parse_row, read_transcripts
 from distill.types import Source
 
 HERE = Source("f.jsonl", 3)
@@ -192,44 +191,6 @@ def test_a_named_dialect_settles_a_row_that_could_be_two():
     for name in ("canonical", "sharegpt"):
         with pytest.raises(DataError, match="no list of"):
             parse_row(row, HERE, DIALECTS[name])
-
-
-def read(text: bytes | str):
-    data = text.encode() if isinstance(text, str) else text
-    return [(str(source), row) for source, row in rows_of(io.BytesIO(data), "f.json")]
-
-
-def test_one_array_is_read_as_its_rows_and_each_has_a_place_of_its_own():
-    rows = [{"a": "],{\n"}, {"b": [1]}, {"c": 1}]
-    assert [row for _, row in read(json.dumps(rows))] == rows
-    assert [place for place, _ in read(json.dumps(rows))] == ["f.json:1", "f.json[2]:1", "f.json[3]:1"]
-    assert [place for place, _ in read("\ufeff \n" + json.dumps(rows, indent=1))] == [
-        "f.json:3",
-        "f.json:6",
-        "f.json:11",
-    ]
-    assert read("[]") == read(" [ \n ] \n") == read("") == []
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ('[{"a": 1}', "f.json:1: no comma"),
-        ('[{"a": 1},\n', "f.json:2: Expecting"),
-        ('[{"a": 1}\n{"b": 1}]', "f.json:1: no comma after element 1"),
-        ('[\n{"a": 1},\n 5]', "f.json:3: element 2 of the array is not an object"),
-        ('[{"a": NaN}]', "f.json:1: NaN"),
-        ("[" * 100_000, "nested too deeply"),
-        ('[{"a": 1}] {"b": 1}', "more text after the array"),
-        (b'[\n{"a": "\xff"}]', "f.json:2: "),
-        (b"PAR1\x15", "a Parquet file"),
-        (b"\x1f\x8b\x08", "a gzip archive"),
-    ],
-)
-def test_a_broken_array_is_named(text, words):
-    with pytest.raises(DataError) as caught:
-        read(text)
-    assert words in caught.value.message
 
 
 def test_a_file_may_hold_several_dialects(tmp_path):

@@ -17,7 +17,7 @@ from distill.dataset import cache as room
 from distill.training import TrainSettings, train
 from distill.transcripts.dialects import read_transcripts
 from distill.transcripts.digest import prompt_digest
-from distill.transcripts.hold_out import make_split, read_held_out
+from distill.transcripts.hold_out import make_hold_out, read_held_out
 from distill.types import Message, Transcript
 
 
@@ -48,7 +48,7 @@ def write(tmp_path):
 
 
 def held(path, text="20%", seed=0) -> set[str]:
-    return {one.id for one in read_held_out([path], None, make_split(text, [path], None, seed))}
+    return {one.id for one in read_held_out([path], None, make_hold_out(text, [path], None, seed))}
 
 
 def test_the_prompt_decides_and_nothing_else(write):
@@ -75,11 +75,11 @@ def test_a_number_is_met_as_near_as_whole_prompts_allow(asked, count, seed):
         patch.setattr(hold_out, "read_transcripts", lambda path, data_format: iter(transcripts))
         if count >= len(asked):
             with pytest.raises(DataError, match="leaves none"):
-                make_split(str(count), [Path("x")], None, seed)
+                make_hold_out(str(count), [Path("x")], None, seed)
             return
-        split = make_split(str(count), [Path("x")], None, seed)
-    out = [one for one in transcripts if split.holds_out(one)]
-    kept = [one for one in transcripts if not split.holds_out(one)]
+        chosen = make_hold_out(str(count), [Path("x")], None, seed)
+    out = [one for one in transcripts if chosen.holds_out(one)]
+    kept = [one for one in transcripts if not chosen.holds_out(one)]
     assert len(out) <= count and kept
     assert not {prompt_digest(one) for one in out} & {prompt_digest(one) for one in kept}
     assert all(
@@ -93,9 +93,9 @@ def test_a_number_is_met_as_near_as_whole_prompts_allow(asked, count, seed):
         ("100%", rows(9), "nothing on one side"),
         ("0%", rows(9), "nothing on one side"),
         ("nan%", rows(9), "nothing on one side"),
-        ("ten", rows(9), "no share and no number"),
-        ("0", rows(9), "no share and no number"),
-        ("0.1", rows(9), "no share and no number"),
+        ("ten", rows(9), "must be a percentage or a count"),
+        ("0", rows(9), "must be a percentage or a count"),
+        ("0.1", rows(9), "must be a percentage or a count"),
         ("9", rows(9), "leaves none of 9 conversations"),
         ("99999", rows(9), "leaves none of 9 conversations"),
         ("0.001%", rows(9), "holds out none"),
@@ -166,7 +166,7 @@ def test_any_dialect(manager, bloom, write, tmp_path):
 def test_a_pipe_is_refused(write, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="only once"):
-        make_split("10%", [tmp_path / "pipe"], None, 0)
+        make_hold_out("10%", [tmp_path / "pipe"], None, 0)
 
 
 def test_what_a_person_reads(bloom, write, tmp_path, capsys):

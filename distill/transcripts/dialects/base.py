@@ -44,7 +44,7 @@ class Dialect:
         read: (row, its `file:line`) → the canonical row; raises DataError.
         unread: the parts of a row that `read` passes over.
         write: transcript → row, leaving out what the shape cannot hold; raises DataError where it holds nothing of it.
-        split: cuts a transcript into those that become a row each.
+        parts: the transcripts that a transcript is written as, one row each.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Dialect:
     read: Callable[[Row, str], dict[str, Any]]
     unread: Callable[[Row], set[str]]
     write: Callable[[Transcript], dict[str, Any]]
-    split: Callable[[Transcript], list[Transcript]] = whole
+    parts: Callable[[Transcript], list[Transcript]] = whole
 
 
 def has_speakers(messages: Any) -> bool:

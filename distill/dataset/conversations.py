@@ -1,0 +1,85 @@
+"""Conversations as they were read, whatever the student: the order of roles, duplicates, leaks of held-out prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from distill.dataset.findings import Findings
+from distill.transcripts.digest import messages_digest, prompt_digest
+from distill.types import Source, Transcript
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_DIGEST_SIZE = 16
+
+
+def describe(transcripts: Sequence[Transcript], findings: Findings) -> pa.RecordBatch:
+    """Look at conversations one by one, and keep what is needed to compare them with others.
+
+    Args:
+        transcripts: as they were read.
+        findings: unusual orders of roles are added to it.
+
+    Returns:
+        A row per conversation: `file` and `line`, the digests `conversation` and `prompt`.
+    """
+    import pyarrow as pa
+
+    for transcript in transcripts:
+        if strange := _strange_order([message.role for message in transcript.messages]):
+            findings.add("role-order", transcript.source, strange)
+        if transcript.messages and transcript.messages[-1].role == "user":
+            findings.add("ends-on-user", transcript.source)
+    sources = [transcript.source or Source("?", 0) for transcript in transcripts]
+    digest = pa.binary(_DIGEST_SIZE)
+    columns = {
+        "file": pa.array([source.file for source in sources], pa.string()),
+        "line": pa.array([source.line for source in sources], pa.int32()),
+        "conversation": pa.array([messages_digest(one.messages) for one in transcripts], digest),
+        "prompt": pa.array([prompt_digest(one) for one in transcripts], digest),
+    }
+    return pa.record_batch(columns)
+
+
+def compare(conversations: pa.Table, held_out: Mapping[bytes, str], findings: Findings) -> None:
+    """Find conversations that appear twice, and prompts that are held out.
+
+    Args:
+        conversations: the rows of `describe`.
+        held_out: digests of the held-out prompts, and where each appears.
+        findings: filled.
+    """
+    seen: dict[bytes, str] = {}
+    for batch in conversations.to_batches():
+        columns = (batch.column(name).to_pylist() for name in ("file", "line", "conversation", "prompt"))
+        for file, line, conversation, prompt in zip(*columns, strict=True):
+            where = f"{file}:{line}"
+            first = seen.setdefault(conversation, where)
+            if first != where:
+                findings.add("duplicate", where, f"as {first}")
+            if prompt in held_out:
+                findings.add("leakage", where, f"as {held_out[prompt]}")
+
+
+def prompts_of(transcripts: Iterable[Transcript]) -> dict[bytes, str]:
+    """The prompts of held-out conversations: their digests, and where each appears first."""
+    found: dict[bytes, str] = {}
+    for transcript in transcripts:
+        found.setdefault(prompt_digest(transcript), str(transcript.source))
+    return found
+
+
+def _strange_order(roles: Sequence[str]) -> str:
+    """What is unusual about the order of the roles; empty for a conversation that takes turns."""
+    if "system" in roles[1:]:
+        return f"message {roles.index('system', 1)}: a system message that is not the first"
+    talk = [role for role in roles if role != "system"]
+    if talk and talk[0] != "user":
+        return f"it starts with the {talk[0]}"
+    for number, (one, other) in enumerate(pairwise(roles)):
+        if one == other and one != "tool":
+            return f"messages {number} and {number + 1} are both by the {one}"
+    return ""
