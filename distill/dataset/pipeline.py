@@ -12,6 +12,7 @@ from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.load import load_tokenizer, resolve_model
 from distill.plugins import PluginManager
 from distill.protocols import Labeler
+from distill.soft_labels.targets import SoftLabeler
 from distill.transcripts.turns import Turns
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Pipeline:
         new_tokens: ids of the tokens that the format brought.
         ref: the student, as `resolve_model` returns it; empty where the encoder came from elsewhere.
         hold_out: which conversations are held out; None: none.
+        soft: makes soft targets of the teacher's log probabilities; None: the loss does not ask for them.
     """
 
     encoder: Encoder
@@ -45,6 +47,7 @@ class Pipeline:
     new_tokens: tuple[int, ...] = ()
     ref: str = ""
     hold_out: HoldOut | None = None
+    soft: SoftLabeler | None = None
 
 
 def make_pipeline(
@@ -56,6 +59,7 @@ def make_pipeline(
     labeler_options: Mapping[str, Any],
     turns: Turns = "all",
     data_format: str | None = None,
+    soft_labels: bool = False,
 ) -> Pipeline:
     """Load the student's tokenizer, and build formatter and labeler by their names.
 
@@ -64,6 +68,7 @@ def make_pipeline(
         manager: the plugins.
         formatter, formatter_options, labeler, labeler_options: as the user named them.
         turns, data_format: see `Pipeline`.
+        soft_labels: whether to read the teacher's log probabilities.
 
     Raises:
         DistillError: what is named does not exist or does not fit.
@@ -84,4 +89,5 @@ def make_pipeline(
         tuple(manager.labelers.get(labeler).allows),
         tuple(range(known, len(tokenizer))),
         ref,
+        soft=SoftLabeler(encoder) if soft_labels else None,
     )

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
+from distill.dataset.soft_columns import from_batch, to_columns
 from distill.types import Example, Source
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ class Examples(Sequence[Example]):
     """Labelled rows: a sequence of `Example`, made one by one as they are asked for.
 
     Args:
-        table: columns `input_ids` and `labels` (list<int32>), `id`, `file` and `line`, `length` and `trained` (tokens).
+        table: columns `input_ids` and `labels` (list<int32>), `id`, `file` and `line`, `length` and `trained` (tokens),
+            and those of `soft_columns`.
         rows: which of the table's rows, in order; None: all.
         path: the Arrow file that the table is mapped from, if any.
 
@@ -56,7 +58,17 @@ class Examples(Sequence[Example]):
             for batch in self._batches:
                 values = batch.column(column)
                 digest.update((values.flatten() if column != "length" else values).to_numpy().tobytes())
+        if self.has_soft_targets:
+            for name in self._table.column_names:
+                if name.startswith("soft_"):
+                    digest.update(_octets(self._table.column(name)))
         return digest.hexdigest()
+
+    @property
+    def has_soft_targets(self) -> bool:
+        """Whether any row has soft targets."""
+        column = self._table.column("soft_plain")
+        return bool(column.null_count < len(column))
 
     def _numbers(self, column: str) -> np.ndarray:
         numbers = self._table.column(column).to_numpy()
@@ -83,6 +95,7 @@ class Examples(Sequence[Example]):
             labels=batch.column("labels")[at].values.to_numpy().tolist(),
             id=batch.column("id")[at].as_py(),
             source=None if file is None else Source(file, batch.column("line")[at].as_py()),
+            soft=from_batch(batch, at),
         )
 
     def select(self, rows: np.ndarray) -> Examples:
@@ -101,6 +114,10 @@ class Examples(Sequence[Example]):
                 table.schema.get_field_index(name), name, pc.list_slice(table[name], 0, max_length)
             )
         trained = np.fromiter((_trained(row) for row in _lists(table["labels"])), np.int32, len(table))
+        if self.has_soft_targets:
+            soft = [example.soft and example.soft.cut(max_length) for example in self]
+            for name, column in to_columns(soft).items():
+                table = table.set_column(table.schema.get_field_index(name), name, column)
         lengths = pc.cast(pc.list_value_length(table["input_ids"]), pa.int32())
         table = table.set_column(table.schema.get_field_index("length"), "length", lengths)
         return Examples(table.set_column(table.schema.get_field_index("trained"), "trained", pa.array(trained)))
@@ -134,8 +151,17 @@ def to_batch(examples: Sequence[Example]) -> pa.RecordBatch:
         "line": pa.array([source and source.line for source in sources], pa.int32()),
         "length": pa.array([len(example.input_ids) for example in examples], pa.int32()),
         "trained": pa.array([example.trained_tokens for example in examples], pa.int32()),
+        **to_columns([example.soft for example in examples]),
     }
     return pa.record_batch(columns)
+
+
+def _octets(column: pa.ChunkedArray) -> bytes:
+    """All values of a column of soft targets."""
+    values = column.combine_chunks()
+    values = values.fill_null(False) if values.type == "bool" else values.flatten()
+    octets: bytes = values.to_numpy(zero_copy_only=False).tobytes()
+    return octets
 
 
 def _lists(column: pa.ChunkedArray):

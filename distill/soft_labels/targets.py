@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
@@ -94,10 +95,15 @@ class SoftLabeler:
     """
 
     def __init__(self, encoder: Encoder, vocabularies: Mapping[str, Vocabulary] | None = None):
-        self._vocabulary = Vocabulary(encoder.tokenizer, encoder.control_ids)
+        self._encoder = encoder
         self._stop = encoder.stop
         self._others = dict(vocabularies or {})
         self._tables: dict[str, np.ndarray] = {}
+
+    @functools.cached_property
+    def _vocabulary(self) -> Vocabulary:
+        """The student's; made when the first row has log probabilities."""
+        return Vocabulary(self._encoder.tokenizer, self._encoder.control_ids)
 
     def targets(
         self,
