@@ -263,3 +263,41 @@ class Trainer(Protocol):
                 when a value is not finite; let it through.
         """
         ...
+
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""What a forward pass computes in."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPlan:
+    """What a trainer knows of a training before a weight is loaded: `--dry-run` estimates memory and disk by it.
+
+    The defaults describe a plain loop: float32 and AdamW.
+
+    Attributes:
+        steps: optimizer steps; 0 for a trainer that changes no weight. None: those of `--epochs`.
+        precision: of the forward pass; weights and gradients are float32 in any case.
+        checkpointing: whether activations are computed again for the backward pass instead of being kept.
+        optimizer_bytes: what the optimizer keeps per trained weight, in bytes; AdamW's two moments are 8.
+        memory_options: options of the trainer that reduce its memory, as the user writes them.
+    """
+
+    steps: int | None = None
+    precision: Precision = "float32"
+    checkpointing: bool = False
+    optimizer_bytes: float = 8
+    memory_options: Sequence[str] = ()
+
+
+@runtime_checkable
+class PlanningTrainer(Trainer, Protocol):
+    """A trainer that can describe a training beforehand. Without it, `--dry-run` assumes a plain loop."""
+
+    def plan(self, steps: int) -> TrainPlan:
+        """Describe the training that the trainer's options make.
+
+        Args:
+            steps: optimizer steps of `--epochs`.
+        """
+        ...

@@ -16,7 +16,8 @@ from distill.collection.adapters import Asker, make_askers
 from distill.collection.teachers import NamedTeacher
 from distill.errors import DistillError, UsageError, unknown_name
 from distill.files.atomic import utc_now
-from distill.files.jsonl import Appender, clean_surrogates, read_rows
+from distill.files.jsonl import Appender, read_rows
+from distill.files.text import clean_surrogates
 from distill.transcripts.rows import message_to_dict, transcript_to_dict
 from distill.types import Message, Params, Request, Transcript
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from distill.errors import DataError, DistillError, PluginError, TeacherError
-from distill.files.jsonl import clean_surrogates, dumps
+from distill.files.jsonl import dumps
+from distill.files.text import clean_surrogates
 from distill.plugins import one_line
 from distill.protocols import BatchTeacher, Teacher
 from distill.types import Answer, Message, Request

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from distill.errors import DataError
 from distill.files.jsonl import dumps, parse_rows
+from distill.files.text import check_text
 from distill.transcripts.rows import message_to_dict, parse_message
 from distill.types import Message, Prompt, Source
 
@@ -179,10 +180,7 @@ def _kind(value: Any) -> str:
 
 
 def _check_text(row: Mapping[str, Any], source: Source) -> None:
-    try:
-        dumps(row).encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{source}: half a surrogate pair, which is no text", "replace it, e.g. with U+FFFD") from None
+    check_text(dumps(row), str(source))
 
 
 def _with_system(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:

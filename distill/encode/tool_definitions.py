@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distill.errors import DataError
-from distill.files.text import has_half_surrogate
+from distill.files.text import check_text
 
 
 def refuse_control_tokens(tools: Sequence[Mapping[str, Any]], holds_control: Callable[[str], bool]) -> None:
@@ -23,8 +23,7 @@ def refuse_control_tokens(tools: Sequence[Mapping[str, Any]], holds_control: Cal
         for text in _strings(tool):
             if holds_control(text):
                 raise DataError(f"tool definition {number} spells out a control token of this student: {text[:60]!r}")
-            if has_half_surrogate(text):
-                raise DataError(f"tool definition {number} has half a surrogate pair, which is no text")
+            check_text(text, f"tool definition {number}")
 
 
 def _strings(value: Any) -> Iterator[str]:

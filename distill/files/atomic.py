@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, their hashes, and the time as it is written into them."""
+"""Atomic writes, hashes and timestamps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO
 
 
 def utc_now() -> str:
-    """The time in UTC, to the second, as rows and manifests hold it."""
+    """The time in UTC, to the second, as rows and manifests have it."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -29,7 +29,7 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[IO[str]]:
-    """Give a text file to write into, which replaces `target` when the block ends well."""
+    """A text file to write, which replaces `target` when the block ends without an error."""
     beside = target.with_name(f".{target.name}.tmp")
     try:
         with open(beside, "w", encoding="utf-8", newline="\n") as file:
@@ -43,21 +43,21 @@ def whole_file(target: Path) -> Iterator[IO[str]]:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Give a folder to write into, which becomes `target` when the block ends well, and vanishes otherwise."""
+    """A folder to fill, which becomes `target` when the block ends without an error, and is removed otherwise."""
     target.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield made
         made.chmod(0o777 & ~_umask())
         for file in made.rglob("*"):
-            if file.is_file():  # safetensors makes its files for their owner only
+            if file.is_file():  # safetensors makes its files readable for their owner only
                 file.chmod(0o666 & ~_umask())
             fsync(file)
         fsync(made)
         try:
             made.rename(target)
         except OSError:
-            if not target.is_dir():  # else another process was as quick: its folder is as good
+            if not target.is_dir():  # another process has made the same folder
                 raise
         fsync(target.parent)
     finally:
@@ -65,7 +65,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def fsync(path: Path) -> None:
-    """Have a file's content, or a folder's entries, on the disk before going on."""
+    """Wait until a file's content, or a folder's entries, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

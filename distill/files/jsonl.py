@@ -1,13 +1,13 @@
-"""JSONL on disk: strict reading with `file:line`, and appending that survives a kill at any moment."""
+"""JSON lines on disk: strict reading with `file:line`, and appending that survives a kill at any moment."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import jsonlines
 
@@ -23,31 +23,8 @@ def dumps(row: Mapping[str, Any]) -> str:
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
-def clean_surrogates(value: Any) -> Any:
-    """Replace each half of a surrogate pair in a JSON value by U+FFFD: it is valid JSON, but no text.
-
-    Args:
-        value: strings, numbers, lists and objects, nested; it is not changed.
-    """
-    if value is None or isinstance(value, (int, float)):
-        return value
-    if isinstance(value, str):
-        if value.isascii():
-            return value
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return value
-    if isinstance(value, Mapping):
-        return {clean_surrogates(key): clean_surrogates(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [clean_surrogates(item) for item in value]
-    return value
-
-
 def read_rows(path: str | Path) -> Iterator[tuple[Source, dict[str, Any]]]:
-    """Read a JSONL file, object by object; blank lines are passed over.
+    """Read a JSONL file, object by object; blank lines are skipped.
 
     Raises:
         DataError: the file is missing or unreadable, or a line is not UTF-8, not JSON or not an object.
@@ -59,26 +36,26 @@ def read_rows(path: str | Path) -> Iterator[tuple[Source, dict[str, Any]]]:
         raise DataError(f"{path}: {error.strerror or error}") from None
 
 
-def parse_rows(lines: IO[bytes], name: str) -> Iterator[tuple[Source, dict[str, Any]]]:
-    """As `read_rows`, from an open binary file that errors call `name`."""
-    at = 0
+def parse_rows(lines: Iterable[bytes], name: str) -> Iterator[tuple[Source, dict[str, Any]]]:
+    """As `read_rows`, from the lines of a file that errors call `name`."""
+    number = 0
 
-    def counted() -> Iterator[bytes]:  # jsonlines tells the line's number of a bad row only
-        nonlocal at
-        for at, line in enumerate(lines, 1):  # noqa: B007 - it is read outside
+    def counted() -> Iterator[bytes]:  # jsonlines gives the line number of bad rows only
+        nonlocal number
+        for number, line in enumerate(lines, 1):  # noqa: B007 - it is read outside
             yield line
 
-    # loads= is named: without it jsonlines reads with orjson where that is installed, which differs from json.
+    # Without loads=, jsonlines reads with orjson where that is installed, which differs from json.
     reader = jsonlines.Reader(counted(), loads=_loads)
     try:
         for row in reader.iter(type=dict, skip_empty=True):
-            yield Source(name, at), row
+            yield Source(name, number), row
     except jsonlines.InvalidLineError as error:
         cause = error.__cause__
         reason = str(cause or "the line is not a JSON object")
-        if isinstance(cause, json.JSONDecodeError):  # its own words say `line 1`: a line of the line
+        if isinstance(cause, json.JSONDecodeError):  # its own message counts lines within the line
             reason = f"{cause.msg} at character {cause.pos + 1}"
-        raise DataError(f"{name}:{at}: {reason}", "each line must be one JSON object in UTF-8") from None
+        raise DataError(f"{name}:{number}: {reason}", "each line must be one JSON object in UTF-8") from None
 
 
 def _loads(text: str) -> Any:
@@ -94,19 +71,19 @@ def refuse_constant(name: str) -> None:
 
 
 class Appender:
-    """Appends rows to a JSONL file: one row, one `write`; one writer a file.
+    """Appends rows to a JSONL file: one `write` per row, one writer per file.
 
-    On opening, a last line that a kill cut short (or that is no JSON) is moved to `FILE.quarantine`, so that new rows
-    are never glued to it. Use it as a context manager.
+    On opening, a last line that a kill cut short (or that is not JSON) is moved to `FILE.quarantine`, so that new rows
+    are never joined to it. Use it as a context manager.
 
     Args:
-        path: the file; made with its first row, where it does not exist.
+        path: the file; created if it does not exist.
 
     Raises:
         DistillError: another process has the file open for appending, or it cannot be written.
 
     Attributes:
-        quarantined: how many bytes were moved away on opening.
+        quarantined: the number of bytes moved away on opening.
     """
 
     def __init__(self, path: str | Path):
@@ -130,7 +107,7 @@ class Appender:
         self.close()
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Append one row, whole: after a failed write nothing of it remains.
+        """Append one row, all of it or nothing.
 
         Raises:
             DistillError: the disk is full, or the write failed otherwise.
@@ -138,7 +115,7 @@ class Appender:
         self.append_line(dumps(row).encode())
 
     def append_line(self, line: bytes) -> None:
-        """As `append`, from the row's JSON, which is one line without its newline."""
+        """As `append`, from the row's JSON: one line without its newline."""
         line += b"\n"
         size = os.fstat(self._fd).st_size
         try:
@@ -150,21 +127,21 @@ class Appender:
             raise DistillError(f"{self.path}: {error.strerror}", "the rows before this one are safe") from None
 
     def close(self) -> None:
-        """Flush to disk and let the file go."""
+        """Flush to disk and release the file."""
         if self._fd >= 0:
             os.fsync(self._fd)
             os.close(self._fd)
             self._fd = -1
 
     def _repair_tail(self) -> int:
-        """Cut off what follows the last whole row, and keep it in `FILE.quarantine`."""
+        """Move whatever follows the last whole row to `FILE.quarantine`; returns the number of bytes."""
         size = os.fstat(self._fd).st_size
         start, tail = self._last_line(size)
         if not tail:
             return 0
         if tail.endswith(b"\n") and _is_row(tail):
             return 0
-        if _is_row(tail):  # whole, only its newline is missing
+        if _is_row(tail):  # only its newline is missing
             os.write(self._fd, b"\n")
             return 0
         with open(f"{self.path}.quarantine", "ab") as quarantine:

@@ -79,7 +79,7 @@ def decompressed(file: IO[bytes]) -> io.BufferedReader:
 def _open_gzip(file: IO[bytes]) -> IO[bytes]:
     import gzip
 
-    return gzip.GzipFile(fileobj=file)
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
 
 
 def _open_bz2(file: IO[bytes]) -> IO[bytes]:

@@ -17,7 +17,7 @@ from distill.dataset.prepare import prepare
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.special_tokens import set_special_ids
 from distill.plugins import make_plugin_manager
-from distill.protocols import Trainer, TrainJob
+from distill.protocols import PlanningTrainer, Trainer, TrainJob, TrainPlan
 from distill.testing.checks import Check, assert_all, broken
 from distill.testing.conversations import CONVERSATIONS
 from distill.testing.students import tiny_llama
@@ -90,6 +90,7 @@ def trainer_checks(build: Callable[[], Trainer], trains: bool | None = None) -> 
         Check("each step is logged, with step, loss and learning_rate", suite.logged),
         Check("its first loss is the mean over the labels that count, and over no others", suite.loss),
         Check("the same seed gives the same losses", suite.repeats),
+        Check("its plan, where it has one, is what it does", suite.plan),
     ]
 
 
@@ -176,6 +177,15 @@ class _Suite:
     def repeats(self) -> None:
         first, again = ([row["loss"] for row in run.log] for run in (self.masked, self._run(masked=True)))
         assert first == again, f"losses {first}, and then {again}; seed with job.seed"
+
+    def plan(self) -> None:
+        trainer = self.build()
+        if not isinstance(trainer, PlanningTrainer):
+            return
+        plan = trainer.plan(EPOCHS)
+        assert isinstance(plan, TrainPlan), f"plan() returned a {type(plan).__name__}, not a TrainPlan"
+        done = self.masked.result.steps
+        assert plan.steps in (None, done), f"plan() names {plan.steps} steps, but train() did {done}"
 
 
 def _loss(job: TrainJob) -> float:

@@ -1,24 +1,23 @@
-"""Which rows go through the model together: batches of like length, so that little is padding.
+"""Which rows go through the model together: batches of similar length, so that there is little padding.
 
 The rows of an optimizer step are drawn at random. How they are divided into its forward passes (accumulation, and
 processes) cannot change the step, since a step's loss is the mean over all its tokens; so they are divided by length.
-With a token budget (`batch_tokens`) rows of like length are put together first, and these batches are drawn at random.
+With a token budget (`batch_tokens`) rows of similar length are put together first, and these batches are shuffled.
 Everything follows from lengths, seed and epoch: every process computes it alone, and a resumed run finds its place.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from distill.errors import UsageError
 from distill.types import IGNORE_INDEX, Example
 
 if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
+    from torch.utils.data import DataLoader, Dataset
 
     from distill.protocols import TrainJob
     from distill.training.settings import TrainSettings
@@ -26,26 +25,30 @@ if TYPE_CHECKING:
 Batch = list[int]
 """Row numbers; `~n`, which is negative, is row `n` without its labels (see `LengthBatchSampler`)."""
 
-_POOL = 32  # batches' worth of rows, drawn at random, that are sorted by length together
-_JITTER = 0.1  # of a row's length: the same rows do not meet in every epoch
+_POOL = 32
+"""Rows are drawn at random for this many batches, then sorted by length together."""
+
+_JITTER = 0.1
+"""Noise on a row's length when sorting, as a fraction of it: so that batches differ from epoch to epoch."""
 
 
 class LengthBatchSampler:
-    """The batches of one process, an epoch at a time: a batch sampler for torch's DataLoader.
+    """The batches of one process, one epoch at a time: a batch sampler for torch's DataLoader.
 
-    Every row comes once an epoch. Each optimizer step has `gradient_accumulation_steps` batches in each process, the
-    last one of an epoch as many as its rows need. A process for which no row is left then gets one without its labels,
-    which counts nothing. One process with accumulation 2 and two processes without take the same steps.
+    Every row comes once per epoch. Each optimizer step has `gradient_accumulation_steps` batches in each process, the
+    last one of an epoch as many as its rows need. A process for which no row is left gets a row without its labels,
+    which adds nothing to loss and gradient. One process with accumulation 2 and two processes without take the same
+    steps.
 
     Args:
-        lengths: of the rows, in tokens.
-        batch_size: rows a batch; not looked at with `batch_tokens`.
-        batch_tokens: tokens a batch at most, padding included; rows of like length are batched together.
-        gradient_accumulation_steps: batches an optimizer step and process.
-        epochs: how many there are; all of them have as many batches as the one that needs most, and a further one is
-            like the first.
-        seed: of the order.
-        process_index, num_processes: which of how many processes this is.
+        lengths: tokens per row.
+        batch_size: rows per batch; unused with `batch_tokens`.
+        batch_tokens: the most tokens per batch, padding included; rows of similar length are batched together.
+        gradient_accumulation_steps: batches per optimizer step and process.
+        epochs: how many there are. All have as many batches as the one that needs most; a later one repeats the first.
+        seed: for the order.
+        process_index: which process this is.
+        num_processes: how many there are.
 
     Raises:
         UsageError: a row alone is longer than `batch_tokens`.
@@ -81,7 +84,7 @@ class LengthBatchSampler:
         self._epoch = epoch
 
     def __len__(self) -> int:
-        """Batches an epoch of this process: the same in every epoch and process."""
+        """Batches per epoch of this process: the same in every epoch and process."""
         return self._batches // self._processes
 
     def __iter__(self) -> Iterator[Batch]:
@@ -90,63 +93,74 @@ class LengthBatchSampler:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps an epoch."""
-        return -(-self._batches // self._step)
+        """Optimizer steps per epoch."""
+        return math.ceil(self._batches / self._step)
 
     def _count(self) -> int:
-        """Batches an epoch of all processes: as many for each process and, where there are rows enough, each step."""
+        """Batches per epoch, of all processes: equally many in each process and, given enough rows, in each step."""
+        rows = len(self._lengths)
         if self._batch_tokens is None:
-            needed, unit = -(-len(self._lengths) // self._batch_size), self._processes
+            whole = _round_up(math.ceil(rows / self._batch_size), self._processes)
         else:
-            needed, unit = max(len(self._by_tokens(epoch)[0]) for epoch in range(self._epochs)), self._step
-        whole = -(-needed // unit) * unit
-        # Too few rows: each is a batch, so that the steps are the same however they are dealt out.
-        return -(-min(whole, len(self._lengths)) // self._processes) * self._processes
+            needed = max(len(self._by_tokens(epoch, self._batch_tokens)[0]) for epoch in range(self._epochs))
+            whole = _round_up(needed, self._step)
+        # With too few rows each is a batch, so that the steps are the same for any number of processes.
+        return _round_up(min(whole, rows), self._processes)
 
     def _all(self, epoch: int) -> list[Batch]:
-        """The batches of all processes, in the order in which they are dealt out."""
+        """The batches of all processes, in turn: the first is the first process's, the second the second's, …"""
         if self._batch_tokens is None:
             return self._by_rows(epoch)
         epoch %= self._epochs  # later epochs might need more batches
-        batches, order = self._by_tokens(epoch)
+        batches, order = self._by_tokens(epoch, self._batch_tokens)
         while len(batches) < min(self._batches, len(self._lengths)):
-            largest = max(range(len(batches)), key=lambda n: len(batches[n]))
-            batches[largest : largest + 1] = _cut(batches[largest], 2)
+            most_rows = max(range(len(batches)), key=lambda n: len(batches[n]))
+            batches[most_rows : most_rows + 1] = _cut(batches[most_rows], 2)
         order.shuffle(batches)
-        if epoch == 0:  # what does not fit into memory shall fail at once, not after hours
+        if epoch == 0:  # a batch that does not fit into memory fails at once, not after hours
             largest = max(range(len(batches)), key=lambda n: self._size(batches[n]))
             batches[0], batches[largest] = batches[largest], batches[0]
-        batches += [[~batches[0][-1]]] * (self._batches - len(batches))
-        steps = [batches[start : start + self._step] for start in range(0, len(batches), self._step)]
-        return [batch for step in steps for batch in sorted(step, key=self._size, reverse=True)]
+        without_labels = [~batches[0][-1]]
+        batches += [without_labels] * (self._batches - len(batches))
+        ordered: list[Batch] = []
+        for start in range(0, len(batches), self._step):
+            step = batches[start : start + self._step]
+            ordered += sorted(step, key=self._size, reverse=True)
+        return ordered
 
     def _by_rows(self, epoch: int) -> list[Batch]:
-        """Steps of as many rows as were asked for, each cut into batches by length."""
+        """Steps of the number of rows that was asked for, each cut into batches by length."""
         rows, _ = self._shuffled(epoch)
-        size = self._batch_size * self._step
+        step_rows = self._batch_size * self._step
         batches: list[Batch] = []
-        for start in range(0, len(rows), size):
-            step = sorted(rows[start : start + size], key=self._lengths.__getitem__, reverse=True)
+        for start in range(0, len(rows), step_rows):
+            step = sorted(rows[start : start + step_rows], key=self._lengths.__getitem__, reverse=True)
             batches += _cut(step, min(self._step, self._batches - len(batches)))
         return batches
 
-    def _by_tokens(self, epoch: int) -> tuple[list[Batch], random.Random]:
-        """Pools of rows, each sorted by length, more or less, and filled into batches."""
+    def _by_tokens(self, epoch: int, budget: int) -> tuple[list[Batch], random.Random]:
+        """Pools of rows drawn at random, each sorted by length, up to some noise, and cut into batches."""
         rows, order = self._shuffled(epoch)
-        pool = max(1, _POOL * self._batch_tokens * len(rows) // max(1, sum(self._lengths)))
+        pool_rows = max(1, _POOL * budget * len(rows) // max(1, sum(self._lengths)))
         batches: list[Batch] = []
-        for start in range(0, len(rows), pool):
-            noisy = {row: self._lengths[row] * order.uniform(1, 1 + _JITTER) for row in rows[start : start + pool]}
-            batch: Batch = []
-            longest = 0
-            for row in sorted(noisy, key=noisy.__getitem__, reverse=True):
-                longest = max(longest, self._lengths[row])
-                if (len(batch) + 1) * longest > self._batch_tokens:
-                    batches.append(batch)
-                    batch, longest = [], self._lengths[row]
-                batch.append(row)
-            batches.append(batch)
+        for start in range(0, len(rows), pool_rows):
+            pool = rows[start : start + pool_rows]
+            noisy = {row: self._lengths[row] * order.uniform(1, 1 + _JITTER) for row in pool}
+            batches += self._fill(sorted(pool, key=noisy.__getitem__, reverse=True), budget)
         return batches, order
+
+    def _fill(self, rows: Sequence[int], budget: int) -> list[Batch]:
+        """Put rows, in their order, into batches within the budget."""
+        batches: list[Batch] = []
+        batch: Batch = []
+        longest = 0
+        for row in rows:
+            longest = max(longest, self._lengths[row])
+            if (len(batch) + 1) * longest > budget:
+                batches.append(batch)
+                batch, longest = [], self._lengths[row]
+            batch.append(row)
+        return [*batches, batch]
 
     def _shuffled(self, epoch: int) -> tuple[list[int], random.Random]:
         order = random.Random(f"{self._seed} {epoch}")
@@ -160,10 +174,20 @@ class LengthBatchSampler:
 
 
 def _cut(rows: Sequence[int], parts: int) -> list[Batch]:
-    """Cut rows into parts of equal size, to one row; where there are too few, a part is a row without its labels."""
-    size, more = divmod(len(rows), parts)
-    ends = [n * size + min(n, more) for n in range(parts + 1)]
-    return [list(rows[start:end]) or [~rows[-1]] for start, end in itertools.pairwise(ends)]
+    """Cut rows into parts whose sizes differ by one at most; a part for which no row is left is one without labels."""
+    size, larger_parts = divmod(len(rows), parts)
+    batches: list[Batch] = []
+    start = 0
+    for part in range(parts):
+        end = start + size + (1 if part < larger_parts else 0)
+        batches.append(list(rows[start:end]) or [~rows[-1]])
+        start = end
+    return batches
+
+
+def _round_up(number: int, unit: int) -> int:
+    """The next multiple of `unit`."""
+    return math.ceil(number / unit) * unit
 
 
 class _Rows:
@@ -188,8 +212,9 @@ def batch_sampler(
 
     Args:
         settings: the batch size or token budget, accumulation, epochs and seed.
-        lengths: of the examples, in tokens.
-        process_index, num_processes: which of how many processes this is.
+        lengths: tokens per example.
+        process_index: which process this is.
+        num_processes: how many there are.
 
     Raises:
         UsageError: an example alone is longer than `batch_tokens`.
@@ -206,8 +231,10 @@ def batch_sampler(
     )
 
 
-def data_loader(job: TrainJob, *, process_index: int = 0, num_processes: int = 1, **options: Any) -> DataLoader:
-    """The job's examples as batches, for a trainer.
+def data_loader(
+    job: TrainJob, *, process_index: int = 0, num_processes: int = 1, **options: Any
+) -> DataLoader[dict[str, list[int]]]:
+    """Make batches of the job's examples, for a trainer.
 
         loader = data_loader(job)
         for epoch in range(job.epochs):
@@ -217,7 +244,8 @@ def data_loader(job: TrainJob, *, process_index: int = 0, num_processes: int = 1
 
     Args:
         job: the examples, the collator and the settings.
-        process_index, num_processes: which of how many processes this is; each gets its own part of a step.
+        process_index: which process this is; each gets its own part of a step.
+        num_processes: how many there are.
         options: more arguments for torch's DataLoader, such as `num_workers`.
 
     Returns:
@@ -226,4 +254,5 @@ def data_loader(job: TrainJob, *, process_index: int = 0, num_processes: int = 1
     from torch.utils.data import DataLoader
 
     sampler = batch_sampler(job, job.lengths, process_index=process_index, num_processes=num_processes)
-    return DataLoader(_Rows(job.examples), batch_sampler=sampler, collate_fn=job.collate, **options)
+    rows = cast("Dataset[dict[str, list[int]]]", _Rows(job.examples))
+    return DataLoader(rows, batch_sampler=sampler, collate_fn=job.collate, **options)

@@ -1,19 +1,20 @@
-"""How much memory and disk a training will take, found without loading a weight.
+"""How much memory and disk a training will take, estimated without loading a weight.
 
-The student is built from its config out of fake tensors, which have shapes but no content; one forward pass over the
-largest batch shows what the backward pass will need. The rest is arithmetic.
+The student is built from its config with fake tensors, which have shapes but no content; one forward pass over the
+largest batch shows what the backward pass will need. The rest is arithmetic with what the trainer's plan says.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.dataset.table import Examples
 from distill.models.device import best_device
 from distill.models.load import model_config, quiet
+from distill.protocols import TrainPlan
 from distill.training.batching import batch_sampler
 from distill.training.kernels.gelu import fused_gelu
 from distill.training.kernels.supervised_head import CHUNK_LOGITS
@@ -24,17 +25,14 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-# Bytes that optimizers keep for each trained weight; all others keep Adam's two moments in float32.
-_OPTIMIZER_BYTES = {"sgd": 0, "adafactor": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2, "adagrad": 4}
-
 _LOGIT_COPIES = 3
-"""The logits, their logarithms, and a gradient: each as large as the logits."""
+"""The logits, their log probabilities, and a gradient: each as large as the logits."""
 
-_HOLES = 1.5
-"""With adapters on a CPU: glibc's heap keeps holes among activations and what is freed between them (measured)."""
+_FRAGMENTATION = 1.5
+"""With adapters on a CPU, activations take this much more: glibc's heap fragments between them (measured)."""
 
 _TRAINING_LIBRARIES = 50e6
-"""Bytes that a training takes whatever the model: threads, kernels' buffers, Arrow tables."""
+"""Bytes that a training takes with any model: threads, kernels' buffers, Arrow tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +40,10 @@ class Batch:
     """The largest batch of a training.
 
     Attributes:
-        rows, longest: its shape, padding included; packed, it is one row of all its tokens.
-        trained: trained tokens, for each of which the head makes logits.
-        packed: whether its rows lie end to end.
+        rows: sequences; packed, it is one.
+        longest: tokens of the longest sequence, padding included; packed, all its tokens.
+        trained: trained tokens: the LM head makes logits for each.
+        packed: whether its rows are packed.
     """
 
     rows: int
@@ -54,7 +53,10 @@ class Batch:
 
 
 def largest_batch(settings: TrainSettings, examples: Examples) -> Batch:
-    """The batch that takes most memory: by rows it may hold the longest of them, by tokens it is in the first epoch."""
+    """The batch that takes most memory.
+
+    With a number of rows per batch, the longest rows may meet in one; with a token budget it is in the first epoch.
+    """
     lengths, trained = examples.lengths.tolist(), examples.trained.tolist()
     if settings.batch_tokens is None:
         rows = min(settings.per_device_train_batch_size, len(examples))
@@ -73,6 +75,7 @@ def largest_batch(settings: TrainSettings, examples: Examples) -> Batch:
 def estimate(
     ref: str,
     settings: TrainSettings,
+    plan: TrainPlan,
     batch: Batch,
     *,
     vocabulary: int,
@@ -83,18 +86,17 @@ def estimate(
 
     Args:
         ref: the student, as `resolve_model` gives it.
-        settings: adapters and trainer options count.
+        settings: for its adapters.
+        plan: what the trainer says of the training.
         batch: the largest one.
-        vocabulary: tokens that the embedding table must have rows for.
-        new_tokens: those that the student has not seen.
+        vocabulary: how many tokens the embedding table must have rows for.
+        new_tokens: tokens that the student has not seen.
         checkpoints: how many are on the disk at a time.
     """
     process = _resident() + int(_TRAINING_LIBRARIES)  # before what only this function needs is imported
 
     import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
 
-    options = settings.trainer_options
     device = best_device()
     config = model_config(ref)
     with quiet():
@@ -104,39 +106,33 @@ def estimate(
             if settings.lora is not None:
                 model = add_adapter(model, settings.lora, new_tokens, prepare=False)
         counts = [(weight.numel(), weight.nbytes, weight.requires_grad) for weight in model.parameters()]
-        fake = FakeTensorMode()
-        with fake, torch.device(device):
-            # Without adapters: they keep the inputs that the layers' own gradients would need.
-            student = _empty_student(config, vocabulary)
-        with fused_gelu(student), fake, torch.device(device), torch.autocast(device, **_autocast(options)):
-            activations = _activations(
-                student,
-                batch,
-                _is_on(options.get("gradient_checkpointing", options.get("activation_checkpointing"))),
-            )
+        activations = _activations(config, vocabulary, batch, plan, device)
     parameters = sum(number for number, _, _ in counts)
     trained = sum(number for number, _, grad in counts if grad)
     weights = sum(size for _, size, _ in counts)
     if settings.lora is not None and settings.lora.quantize:
         weights = parameters // 2 + 4 * trained
-    optimizer = trained * _OPTIMIZER_BYTES.get(str(options.get("optim")), 8)
+    gradients = 4 * trained
+    optimizer = int(trained * plan.optimizer_bytes)
     logits = _LOGIT_COPIES * 4 * min(batch.trained * rows, CHUNK_LOGITS)
+    if plan.steps == 0:  # it trains nothing
+        gradients = optimizer = activations = logits = 0
     process = process if device == "cpu" else 0
     if device == "cpu" and settings.lora is not None:
-        activations = int(activations * _HOLES)
-    checkpoint = 4 * trained + optimizer
+        activations = int(activations * _FRAGMENTATION)
+    checkpoint = 4 * trained + optimizer if plan.steps != 0 else 0
     saved = 4 * parameters
     return Estimate(
         parameters=parameters,
         trained_parameters=trained,
         weights=weights,
-        gradients=4 * trained,
+        gradients=gradients,
         optimizer=optimizer,
         activations=activations,
         logits=logits,
         process=process,
-        # Gradients are gone when a student is saved, which copies it; until then activations are in the way.
-        peak_memory=process + weights + optimizer + max(4 * trained + activations + logits, saved),
+        # A student is copied when it is saved; gradients and activations are freed by then.
+        peak_memory=process + weights + optimizer + max(gradients + activations + logits, saved),
         checkpoint=checkpoint,
         peak_disk=saved + checkpoints * checkpoint,
     )
@@ -152,16 +148,25 @@ def _empty_student(config: Any, vocabulary: int) -> PreTrainedModel:
     return model
 
 
-def _autocast(options: Mapping[str, Any]) -> dict[str, Any]:
+def _activations(config: Any, vocabulary: int, batch: Batch, plan: TrainPlan, device: str) -> int:
+    """Bytes that the student keeps for its backward pass.
+
+    Without adapters: they keep the inputs that the layers' own gradients would need.
+    """
     import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
 
-    if _is_on(options.get("fp16")):
-        return {"dtype": torch.float16}
-    return {"dtype": torch.bfloat16, "enabled": _is_on(options.get("bf16", torch.cuda.is_available()))}
+    fake = FakeTensorMode()
+    with fake, torch.device(device):
+        student = _empty_student(config, vocabulary)
+    half = plan.precision != "float32"
+    autocast = torch.autocast(device, dtype=getattr(torch, plan.precision) if half else None, enabled=half)
+    with fused_gelu(student), fake, torch.device(device), autocast:
+        return _kept_by_forward(student, batch, plan.checkpointing)
 
 
-def _activations(model: PreTrainedModel, batch: Batch, checkpointing: bool) -> int:
-    """Bytes that a forward pass keeps for the backward pass, the head's left out.
+def _kept_by_forward(model: PreTrainedModel, batch: Batch, checkpointing: bool) -> int:
+    """Bytes that a forward pass keeps for the backward pass, without those of the LM head.
 
     With checkpointing only each layer's input is kept, and one layer's activations at a time.
     """
@@ -184,16 +189,14 @@ def _activations(model: PreTrainedModel, batch: Batch, checkpointing: bool) -> i
     total = sum(storage.nbytes() for storage in kept.values())
     if not checkpointing:
         return total
-    layers = model.config.get_text_config().num_hidden_layers
-    return layers * hidden.nbytes + total // layers
-
-
-def _is_on(value: Any) -> bool:
-    return str(value).lower() in ("true", "1", "yes")
+    layers: int = model.config.get_text_config().num_hidden_layers
+    inputs: int = layers * hidden.nbytes
+    return inputs + total // layers
 
 
 def _resident() -> int:
-    """Bytes of this process in memory: the libraries that training needs are loaded by now, and so is the data."""
+    """Bytes of this process in memory: the libraries that training needs are loaded by now, and so are the data."""
     import psutil
 
-    return psutil.Process().memory_info().rss
+    resident: int = psutil.Process().memory_info().rss
+    return resident

@@ -25,7 +25,7 @@ from distill.training.folder import RunFolder
 from distill.training.lora import add_adapter, check_quantization, load_quantized, merge_adapter, merge_saved_adapter
 from distill.training.manifest import check_same, describe
 from distill.training.packing import PackingCollator, verify_packing, without_cache
-from distill.training.prepare_job import Ready, estimate_of, make_ready, memory_hint
+from distill.training.prepare_job import JobPlan, estimate_of, memory_hint, plan_job
 from distill.training.report import model_card
 from distill.training.settings import TrainReport, TrainSettings
 from distill.transcripts.hold_out import read_held_out
@@ -93,18 +93,18 @@ def train(
             if settings.lora is not None and settings.lora.quantize and not dry_run:
                 check_quantization()
             if world.is_main:  # it tokenizes; the others find the tokens in the cache
-                ready = make_ready(settings, manager, world.size)
+                plan = plan_job(settings, manager, world.size)
         with world.together():
             if not world.is_main:
-                ready = make_ready(settings, manager, world.size)
-        for finding in ready.prepared.findings:
+                plan = plan_job(settings, manager, world.size)
+        for finding in plan.prepared.findings:
             if finding.severity != "note":
                 note(f"{finding.severity}: {finding}")
         if dry_run:
             if settings.packing:
                 note("whether the student can be packed shows when it is loaded; memory is estimated as if it could")
-            return replace(ready.report, estimate=estimate_of(ready, settings, note))
-        return _train(run, ready, resume)
+            return replace(plan.report, estimate=estimate_of(plan, settings, note))
+        return _train(run, plan, resume)
 
 
 def _finished(run: _Run) -> TrainReport:
@@ -122,49 +122,49 @@ def _finished(run: _Run) -> TrainReport:
     return report
 
 
-def _train(run: _Run, ready: Ready, resume: bool) -> TrainReport:
-    report, folder, world = ready.report, run.folder, run.world
+def _train(run: _Run, plan: JobPlan, resume: bool) -> TrainReport:
+    report, folder, world = plan.report, run.folder, run.world
     run.note(
         f"{report.trained_rows} of {report.rows} rows, {report.trained_tokens} trained tokens, {report.steps} steps"
     )
-    failures = clear_failures(memory_hint(ready, run.settings), folder.path)
+    failures = clear_failures(memory_hint(plan, run.settings), folder.path)
     with world.together():
-        manifest, newest = _look(run, ready, resume)
+        manifest, newest = _look(run, plan, resume)
     (step,) = world.highest(-1 if newest is None else step_of(newest))
     with world.together(), failures("loading the student"):
         if step >= 0 and (newest is None or step_of(newest) != step):
             raise DistillError(f"{folder.path} is not the same in all processes", "it must be on a disk they all share")
         if world.is_main:
-            folder.start(manifest, ready.prepared, newest and step)
-            _write_held_out(run, ready)
+            folder.start(manifest, plan.prepared, newest and step)
+            _write_held_out(run, plan)
             clean(folder.checkpoints, newest)
-        checkpoints, job = _job(run, ready, newest)
+        checkpoints, job = _job(run, plan, newest)
         packed = isinstance(job.collate, PackingCollator) if run.settings.packing else None
         report = replace(report, resumed_from=newest and newest.name, packed=packed)
     began = time.monotonic()
     with failures("training"), without_cache(job.model):
-        result = _fit(run, ready.trainer, job, checkpoints)
+        result = _fit(run, plan.trainer, job, checkpoints)
     if checkpoints.stopped_at is not None:
         raise _stopped(run, checkpoints)
     with world.together(), failures("saving the student"):
         if world.is_main:
             report = replace(report, steps=result.steps, loss=result.loss, seconds=time.monotonic() - began)
-            report = _save(run, ready, job.model, result, report)
+            report = _save(run, plan, job.model, result, report)
             run.manager.notify("training_finished", run=run.settings.out, result=result)
     return report
 
 
-def _write_held_out(run: _Run, ready: Ready) -> None:
-    settings, hold_out = run.settings, ready.hold_out
+def _write_held_out(run: _Run, plan: JobPlan) -> None:
+    settings, hold_out = run.settings, plan.hold_out
     held_out = read_held_out(settings.data, settings.data_format, hold_out) if hold_out else ()
-    run.folder.write_held_out(held_out, ready.report.held_out_rows)
+    run.folder.write_held_out(held_out, plan.report.held_out_rows)
 
 
-def _look(run: _Run, ready: Ready, resume: bool) -> tuple[dict[str, Any], Path | None]:
+def _look(run: _Run, plan: JobPlan, resume: bool) -> tuple[dict[str, Any], Path | None]:
     """Describe the training, and find the checkpoint to go on from; nothing is changed."""
     folder, newest = run.folder, None
     manifest = describe(
-        run.settings, run.manager, ready.ref, ready.prepared.examples, ready.report, run.origins, run.world.size
+        run.settings, run.manager, plan.ref, plan.prepared.examples, plan.report, run.origins, run.world.size
     )
     before = folder.manifest() if resume else None
     if before is not None:
@@ -179,22 +179,22 @@ def _look(run: _Run, ready: Ready, resume: bool) -> tuple[dict[str, Any], Path |
     return manifest, newest
 
 
-def _student(run: _Run, ready: Ready, quantize: bool) -> PreTrainedModel:
+def _student(run: _Run, plan: JobPlan, quantize: bool) -> PreTrainedModel:
     """Load the student and make it ready for its format."""
     from transformers import set_seed
 
     set_seed(run.settings.seed)  # new embedding rows are random
-    model = load_quantized(ready.ref) if quantize else load_model(ready.ref)
-    grow_embeddings(model, ready.encoder.tokenizer)
-    set_special_ids(model, ready.encoder.tokenizer, ready.encoder.stop_token_id())
+    model = load_quantized(plan.ref) if quantize else load_model(plan.ref)
+    grow_embeddings(model, plan.encoder.tokenizer)
+    set_special_ids(model, plan.encoder.tokenizer, plan.encoder.stop_token_id())
     return model
 
 
-def _job(run: _Run, ready: Ready, newest: Path | None) -> tuple[RunCheckpoints, TrainJob]:
-    settings, tokenizer, lora = run.settings, ready.encoder.tokenizer, run.settings.lora
-    model = _student(run, ready, quantize=lora is not None and lora.quantize)
+def _job(run: _Run, plan: JobPlan, newest: Path | None) -> tuple[RunCheckpoints, TrainJob]:
+    settings, tokenizer, lora = run.settings, plan.encoder.tokenizer, run.settings.lora
+    model = _student(run, plan, quantize=lora is not None and lora.quantize)
     if lora is not None:
-        model = add_adapter(model, lora, ready.new_tokens)
+        model = add_adapter(model, lora, plan.new_tokens)
     checkpoints = RunCheckpoints(
         run.folder.checkpoints,
         run.world,
@@ -207,8 +207,8 @@ def _job(run: _Run, ready: Ready, newest: Path | None) -> tuple[RunCheckpoints, 
     return checkpoints, TrainJob(
         model=model,
         tokenizer=tokenizer,
-        examples=ready.prepared.examples,
-        collate=_collator(run, ready, model),
+        examples=plan.prepared.examples,
+        collate=_collator(run, plan, model),
         output_dir=run.folder.checkpoints,
         checkpoints=checkpoints,
         epochs=settings.epochs,
@@ -220,12 +220,12 @@ def _job(run: _Run, ready: Ready, newest: Path | None) -> tuple[RunCheckpoints, 
     )
 
 
-def _collator(run: _Run, ready: Ready, model: PreTrainedModel) -> Collator:
+def _collator(run: _Run, plan: JobPlan, model: PreTrainedModel) -> Collator:
     """The labeler's; with `packing` around it where the student is proved to keep packed rows apart."""
-    collate = collator_for(ready.labeler, ready.encoder.tokenizer.pad_token_id)
+    collate = collator_for(plan.labeler, plan.encoder.tokenizer.pad_token_id)
     if not run.settings.packing:
         return collate
-    reason = verify_packing(model, largest_batch(run.settings, ready.prepared.examples).longest)
+    reason = verify_packing(model, largest_batch(run.settings, plan.prepared.examples).longest)
     if reason is None:
         return PackingCollator(collate)
     run.note(f"warning: rows are padded, not packed: {type(model).__name__} {reason}")
@@ -265,19 +265,19 @@ def _stopped(run: _Run, checkpoints: RunCheckpoints) -> DistillError:
     return DistillError(f"training was stopped after step {step}", "--resume goes on from there")
 
 
-def _save(run: _Run, ready: Ready, model: PreTrainedModel, result: TrainResult, report: TrainReport) -> TrainReport:
+def _save(run: _Run, plan: JobPlan, model: PreTrainedModel, result: TrainResult, report: TrainReport) -> TrainReport:
     run.note("saving the student")
     if rows := run.folder.metric_rows():
         report = replace(report, loss=_mean_loss(rows))  # of the whole training, however often it was stopped
     check_finite_weights(result.state_dict or dict(model.named_parameters()))
-    tokenizer, lora = ready.encoder.tokenizer, run.settings.lora
+    tokenizer, lora = plan.encoder.tokenizer, run.settings.lora
     if lora is not None:
         adapter = run.folder.save_adapter(model)
         if lora.quantize:
-            model = merge_saved_adapter(_student(run, ready, quantize=False), adapter)
+            model = merge_saved_adapter(_student(run, plan, quantize=False), adapter)
         else:
             model = merge_adapter(model)
-    set_special_ids(model, tokenizer, ready.encoder.stop_token_id())
+    set_special_ids(model, tokenizer, plan.encoder.stop_token_id())
     run.folder.save_student(model, result.state_dict, tokenizer, model_card(run.settings, report))
     run.folder.finish(run.settings, report)
     return report

@@ -1,4 +1,4 @@
-"""All that is known of a training before a weight is loaded."""
+"""Planning a job: everything that is known of a training before a weight is loaded."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from distill.dataset.findings import Findings
 from distill.dataset.pipeline import make_pipeline
 from distill.dataset.prepare import Prepared
 from distill.encode.encoder import Encoder
-from distill.errors import DataError, DistillError
+from distill.errors import DataError, DistillError, PluginError
 from distill.models.load import max_positions
 from distill.plugins import PluginManager
-from distill.protocols import Labeler, Trainer
+from distill.protocols import Labeler, PlanningTrainer, Trainer, TrainPlan
 from distill.specs import make_options
 from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
@@ -24,21 +24,23 @@ from distill.transcripts.hold_out import HoldOut, make_hold_out
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """All that is known before a weight is loaded.
+class JobPlan:
+    """Everything that is known of a training before a weight is loaded.
 
     Attributes:
         trainer: built with its options, which it has checked.
+        train_plan: what the trainer says of the training; a plain loop where it says nothing.
         ref: the student, as `load_model` takes it.
         encoder: for the student and its format.
-        new_tokens: ids of the tokens that the format brought.
+        new_tokens: ids of the tokens that the chat format adds.
         labeler: decides which tokens count.
-        prepared: the examples, and the rows that are none.
+        prepared: the examples, and the skipped rows.
         report: counts, and the steps to do.
         hold_out: which conversations are held out; None: none.
     """
 
     trainer: Trainer
+    train_plan: TrainPlan
     ref: str
     encoder: Encoder
     new_tokens: tuple[int, ...]
@@ -48,16 +50,16 @@ class Ready:
     hold_out: HoldOut | None = None
 
 
-def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) -> Ready:
+def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) -> JobPlan:
     """Check the settings, read the data, make and count the examples.
 
     Args:
         settings: what to train, on what, and how.
         manager: the plugins.
-        processes: how many train together: it takes as many times fewer steps.
+        processes: how many train together; the steps are divided by their number.
 
     Raises:
-        DistillError: what is named does not exist or does not fit; a row is bad; nothing can be trained.
+        DistillError: a name is unknown, an option does not fit, a row is bad, or nothing can be trained.
     """
     Findings.check_codes(settings.allow)
     manager.formatters.get(settings.formatter), manager.labelers.get(settings.labeler)  # a wrong name fails first
@@ -87,28 +89,53 @@ def make_ready(settings: TrainSettings, manager: PluginManager, processes: int) 
     if not len(prepared.examples):
         raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill check`")
     prepared.findings.raise_errors({*settings.allow, *pipeline.allows})
-    report = _report(settings, prepared, processes)
-    return Ready(
-        trainer,
-        pipeline.ref,
-        pipeline.encoder,
-        pipeline.new_tokens,
-        pipeline.labeler,
-        prepared,
-        report,
-        pipeline.hold_out,
+    lengths = prepared.examples.lengths.tolist()
+    steps = math.ceil(batch_sampler(settings, lengths, num_processes=processes).steps * settings.epochs)
+    plan = _ask_for_plan(trainer, settings.trainer, steps)
+    return JobPlan(
+        trainer=trainer,
+        train_plan=plan,
+        ref=pipeline.ref,
+        encoder=pipeline.encoder,
+        new_tokens=pipeline.new_tokens,
+        labeler=pipeline.labeler,
+        prepared=prepared,
+        report=_report(settings, prepared, steps if plan.steps is None else plan.steps),
+        hold_out=pipeline.hold_out,
     )
 
 
-def estimate_of(ready: Ready, settings: TrainSettings, note: Callable[[str], None]) -> Estimate | None:
-    """Estimate the training's memory and disk; None, with a note why, where this student cannot be seen through."""
+def _ask_for_plan(trainer: Trainer, name: str, steps: int) -> TrainPlan:
+    """The trainer's own plan; a plain loop's where it has none.
+
+    Raises:
+        PluginError: its `plan` fails, or returns something else.
+    """
+    if not isinstance(trainer, PlanningTrainer):
+        return TrainPlan()
+    try:
+        plan = trainer.plan(steps)
+    except DistillError:
+        raise
+    except Exception as error:
+        raise PluginError(f"trainer {name!r} failed in plan(): {type(error).__name__}: {error}") from error
+    if not isinstance(plan, TrainPlan):
+        raise PluginError(f"trainer {name!r}: plan() returned {type(plan).__name__}, not a TrainPlan")
+    return plan
+
+
+def estimate_of(plan: JobPlan, settings: TrainSettings, note: Callable[[str], None]) -> Estimate | None:
+    """Estimate the training's memory and disk; None, with a note why, where that fails for this student."""
+    if not isinstance(plan.trainer, PlanningTrainer):
+        note(f"trainer {settings.trainer!r} does not plan its memory: estimated for float32 and AdamW")
     try:
         return estimate(
-            ready.ref,
+            plan.ref,
             settings,
-            largest_batch(settings, ready.prepared.examples),
-            vocabulary=len(ready.encoder.tokenizer),
-            new_tokens=ready.new_tokens,
+            plan.train_plan,
+            largest_batch(settings, plan.prepared.examples),
+            vocabulary=len(plan.encoder.tokenizer),
+            new_tokens=plan.new_tokens,
             checkpoints=1 + settings.checkpoints_kept,
         )
     except DistillError:
@@ -118,21 +145,21 @@ def estimate_of(ready: Ready, settings: TrainSettings, note: Callable[[str], Non
         return None
 
 
-def memory_hint(ready: Ready, settings: TrainSettings) -> str:
+def memory_hint(plan: JobPlan, settings: TrainSettings) -> str:
     """What to lower when memory is not enough."""
-    batch, longest = settings.per_device_train_batch_size, int(ready.prepared.examples.lengths.max())
-    ways = [f"--max-length (the longest example has {longest} tokens)"]
-    if batch > 1:
-        ways.insert(0, f"--batch-size (it is {batch}; more --accumulation makes up for it)")
-    return f"lower {' or '.join(ways)}; -T gradient_checkpointing=true" + (
-        "" if settings.lora else " and --lora help too"
-    )
+    batch, longest = settings.per_device_train_batch_size, int(plan.prepared.examples.lengths.max())
+    lower = [f"--max-length (the longest example has {longest} tokens)"]
+    if settings.batch_tokens is not None:
+        lower.insert(0, f"--batch-tokens (it is {settings.batch_tokens})")
+    elif batch > 1:
+        lower.insert(0, f"--batch-size (it is {batch}; more --accumulation makes up for it)")
+    options = [*plan.train_plan.memory_options, *([] if settings.lora else ["--lora"])]
+    also = f"; or add {' or '.join(options)}" if options else ""
+    return f"lower {' or '.join(lower)}{also}"
 
 
-def _report(settings: TrainSettings, prepared: Prepared, processes: int) -> TrainReport:
-    """What will be trained, with the steps it takes."""
-    lengths = prepared.examples.lengths.tolist()
-    steps = math.ceil(batch_sampler(settings, lengths, num_processes=processes).steps * settings.epochs)
+def _report(settings: TrainSettings, prepared: Prepared, steps: int) -> TrainReport:
+    """What will be trained."""
     return TrainReport(
         out=str(settings.out),
         rows=prepared.rows,
@@ -144,17 +171,9 @@ def _report(settings: TrainSettings, prepared: Prepared, processes: int) -> Trai
         examples=len(prepared.examples),
         tokens=int(prepared.examples.lengths.sum()),
         trained_tokens=int(prepared.examples.trained.sum()),
-        steps=_max_steps(settings) or steps,
+        steps=steps,
         reasons=dict(Counter(skipped.reason for skipped in prepared.skipped)),
     )
-
-
-def _max_steps(settings: TrainSettings) -> int:
-    """`-T max_steps=…` goes before --epochs; 0 where it is not given."""
-    try:
-        return max(0, int(settings.trainer_options.get("max_steps", 0)))
-    except (TypeError, ValueError):
-        return 0  # the trainer says what is wrong with it
 
 
 def _reasons(prepared: Prepared) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from distill.errors import DataError, DistillError, UsageError
 from distill.files.atomic import whole_file
 from distill.files.jsonl import dumps
+from distill.files.text import check_text
 from distill.transcripts.dialects import Dialect, find_dialect, parse_row
 from distill.transcripts.rows import parse_transcript
 from distill.transcripts.sources import Data, as_sources
@@ -111,10 +112,7 @@ def _convert(transcript: Transcript, target: Dialect) -> tuple[list[str], set[st
     lines, lost = [], set()
     for part in parts:
         line = dumps(target.write(part))
-        try:
-            line.encode()
-        except UnicodeEncodeError:
-            raise DataError("half a surrogate pair, which is no text") from None
+        check_text(line, "the row")
         again = parse_transcript(target.read(json.loads(line), str(_WRITTEN)), _WRITTEN)
         lost |= set(losses(part, again))
         lines.append(line)

@@ -1,21 +1,21 @@
-"""Transcripts as JSON rows: the canonical shape, which OpenAI, TRL and axolotl readers take as it is.
+"""Transcripts as JSON rows: the canonical shape, which the readers of OpenAI, TRL and axolotl accept as it is.
 
-`distill.transcripts.dialects` reads files, of this and other shapes.
+`distill.transcripts.dialects` reads this and other data formats.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from distill.errors import DataError
-from distill.files.text import has_half_surrogate
-from distill.types import ROLES, Message, Source, Transcript
+from distill.files.text import check_text
+from distill.types import ROLES, Message, Role, Source, Transcript
 
 
 def parse_transcript(row: Mapping[str, Any], source: Source) -> Transcript:
-    """Check one row and make a Transcript of it.
+    """Check a row and make a Transcript of it.
 
     Raises:
         DataError: it has no list of `messages`, or one of them is malformed.
@@ -29,8 +29,10 @@ def parse_transcript(row: Mapping[str, Any], source: Source) -> Transcript:
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise DataError(f"{source}: `tools` is not a list of objects")
     _check_json(tools, f"{source}: `tools`")
+    name = str(row.get("id") or source)
+    check_text(name, f"{source}: `id`")
     return Transcript(
-        id=_text(str(row.get("id") or source), f"{source}: `id`"),
+        id=name,
         messages=tuple(parse_message(message, f"{source}: message {n}") for n, message in enumerate(messages)),
         tools=tuple(tools),
         metadata=metadata,
@@ -39,10 +41,14 @@ def parse_transcript(row: Mapping[str, Any], source: Source) -> Transcript:
 
 
 def parse_message(row: Any, where: str) -> Message:
-    """Check one message and make a Message of it. `where` starts the errors.
+    """Check a message and make a Message of it.
+
+    Args:
+        row: as JSON gives it.
+        where: starts the errors.
 
     Raises:
-        DataError: not an object, an unknown role, or content that is not text.
+        DataError: it is not an object, its role is unknown, or its content is not text.
     """
     if not isinstance(row, dict):
         raise DataError(f"{where} is not an object")
@@ -58,19 +64,19 @@ def parse_message(row: Any, where: str) -> Message:
     if content is None and not calls and refusal is None:
         raise DataError(f"{where} has no `content`")
     return Message(
-        role=role,
+        role=cast("Role", role),
         content=content,
         reasoning_content=_text(row.get("reasoning_content"), f"{where}: `reasoning_content`"),
         tool_calls=tuple(calls),
         tool_call_id=_text(row.get("tool_call_id"), f"{where}: `tool_call_id`"),
         name=_text(row.get("name"), f"{where}: `name`"),
         refusal=refusal,
-        train=_counts(row, where),
+        train=_is_trained(row, where),
     )
 
 
-def _counts(row: Mapping[str, Any], where: str) -> bool:
-    """OpenAI's `weight` and axolotl's `train`: a message counts in the loss, or it does not."""
+def _is_trained(row: Mapping[str, Any], where: str) -> bool:
+    """Whether a message counts in the loss, by OpenAI's `weight` and axolotl's `train`."""
     for key in ("weight", "train"):
         mark = row.get(key)
         if mark is not None and (not isinstance(mark, (bool, int, float)) or mark not in (0, 1)):
@@ -88,23 +94,18 @@ def _text(value: Any, where: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise DataError(f"{where} is {type(value).__name__}, not text")
-    _check_encodable(value, where)
+    check_text(value, where)
     return value
 
 
 def _check_json(value: Any, where: str) -> None:
     """Tools and calls become text in a template."""
     if value:
-        _check_encodable(json.dumps(value, ensure_ascii=False), where)
-
-
-def _check_encodable(text: str, where: str) -> None:
-    if has_half_surrogate(text):
-        raise DataError(f"{where} has half a surrogate pair, which is no text", "replace it, e.g. with U+FFFD")
+        check_text(json.dumps(value, ensure_ascii=False), where)
 
 
 def message_to_dict(message: Message) -> dict[str, Any]:
-    """Write a message as JSON: role and content always, the rest where it is set."""
+    """Write a message as JSON: always `role` and `content`, the other fields where they are set."""
     row: dict[str, Any] = {"role": message.role, "content": message.content}
     for key in ("reasoning_content", "tool_call_id", "name", "refusal"):
         value = getattr(message, key)
@@ -118,7 +119,7 @@ def message_to_dict(message: Message) -> dict[str, Any]:
 
 
 def transcript_to_dict(transcript: Transcript) -> dict[str, Any]:
-    """Write a transcript as its JSONL row; `source` stays out: it says where the row was, not what it is."""
+    """Write a transcript as its JSONL row, without `source`: the place of a row is not part of it."""
     return {
         "id": transcript.id,
         "messages": [message_to_dict(message) for message in transcript.messages],

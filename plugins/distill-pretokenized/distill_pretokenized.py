@@ -29,6 +29,10 @@ class Pretokenized:
     def __init__(self, options: PretokenizedOptions):
         self.write = {"jsonl": _write_jsonl, "arrow": _write_arrow}[options.format]
 
+    def plan(self, steps: int) -> distill.TrainPlan:
+        """No step, so that `train --dry-run` estimates neither gradients nor activations."""
+        return distill.TrainPlan(steps=0, optimizer_bytes=0)
+
     def train(self, job: distill.TrainJob, on_log: Callable[[Mapping[str, float]], None]) -> distill.TrainResult:
         """Write the job's examples; the model is left as it is. See `distill.Trainer`."""
         job.output_dir.mkdir(parents=True, exist_ok=True)

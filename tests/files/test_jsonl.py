@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.errors import DataError, DistillError
-from distill.files.jsonl import Appender, clean_surrogates, dumps, read_rows
+from distill.files.jsonl import Appender, dumps, read_rows
+from distill.files.text import clean_surrogates
 
 ROWS = [{"id": "a", "text": "plain"}, {"id": "b", "text": "é\u2028\u2029\x85 😀 \\n\n"}]
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from docs_pages import PAGES, ROOT, Block, Session, answer, blocks, distill_lines, fences, read
+from docs_pages import PAGES, ROOT, Block, Session, answer, blocks, distill_lines, fences, read, unexplained
 
 README = read("README.md")
 SMOLLM2 = (
@@ -48,6 +48,11 @@ def test_the_commands_of_a_page_do_what_it_says(page, smollm2, server, tmp_path,
     session = Session(tmp_path, smollm2, server.url)
     for block in blocks(page):
         session.run(block)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_of_a_page_is_run_or_says_why_not(page):
+    assert not unexplained(page)
 
 
 def all_options(command) -> set[str]:

@@ -78,6 +78,14 @@ def fences(page: str, language: str) -> list[str]:
     return [text for name, text in _FENCE.findall(read(page)) if name == language]
 
 
+def unexplained(page: str) -> list[str]:
+    """The blocks of shell and Python that are neither run nor preceded by the reason why not; generated ones apart."""
+    text = re.sub(r"<!-- \[\[\[cog.*?<!-- \[\[\[end\]\]\] -->", "", read(page), flags=re.S)
+    found = re.finditer(r"(?P<before>[^\n]*)\n```(?:sh|console|python)\n(?P<first>[^\n]*)", text)
+    marks = ("<!-- tested", "<!-- fails", "<!-- not run: ")
+    return [one["first"] for one in found if not one["before"].startswith(marks)]
+
+
 def distill_lines(script: str) -> Iterator[list[str]]:
     """The words of every `distill` command in a script, whatever launches it."""
     for line in _HERE.sub("", script).replace("\\\n", " ").splitlines():

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from distill import Example, TrainResult
+from distill import Example, TrainPlan, TrainResult
 from distill.testing import check_trainer, run_checks, trainer_checks
 
 
@@ -81,6 +81,11 @@ class Unseeded(Plain):
         return super().train(replace(job, learning_rate=job.learning_rate * Unseeded.runs), on_log)
 
 
+class PlansOtherSteps(Plain):
+    def plan(self, steps):
+        return TrainPlan(steps=steps + 1)
+
+
 BAD = {
     IgnoresLabels: "take the labels as they are",
     ShiftsLabelsItself: "make batches with job.collate",
@@ -90,6 +95,7 @@ BAD = {
     TrainsACopy: "train job.model itself",
     BreaksWeights: "the weights hold NaN",
     Unseeded: "seed with job.seed",
+    PlansOtherSteps: "plan() names 4 steps, but train() did 3",
 }
 
 

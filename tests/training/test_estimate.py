@@ -7,21 +7,24 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from distill import PluginError, TrainerSpec, TrainPlan, hookimpl
 from distill.cli.main import main
 from distill.dataset.table import Examples
-from distill.testing import bloom_tokenizer, byte_bpe, save_student
+from distill.testing import bloom_tokenizer, byte_bpe, load_plugin, save_student
 from distill.training import LoraSettings, TrainSettings, train
 from distill.training.estimate import Batch, estimate, largest_batch
+from distill.training.prepare_job import memory_hint, plan_job
 from distill.types import Example
 
 
-def fake(ref, batch=2, longest=40, projected=20, vocabulary=0, lora=None, **options):
-    settings = TrainSettings(str(ref), (), Path("unused"), trainer_options=options, lora=lora)
+def fake(ref, batch=2, longest=40, projected=20, vocabulary=0, lora=None, **plan):
+    settings = TrainSettings(str(ref), (), Path("unused"), lora=lora)
     largest = Batch(batch, longest, projected)
-    return estimate(str(ref), settings, largest, vocabulary=vocabulary, new_tokens=(), checkpoints=3)
+    return estimate(str(ref), settings, TrainPlan(**plan), largest, vocabulary=vocabulary, new_tokens=(), checkpoints=3)
 
 
 def test_the_largest_batch_is_the_one_that_takes_most():
@@ -70,12 +73,68 @@ def test_activations_are_those_of_a_real_pass(bloom):
 def test_what_makes_it_more_and_less(bloom):
     plain = fake(bloom)
     assert fake(bloom, batch=4).activations == pytest.approx(2 * plain.activations, rel=0.1)
-    assert fake(bloom, gradient_checkpointing="true").activations < plain.activations
-    assert fake(bloom, optim="sgd").optimizer == 0 and fake(bloom, optim="adamw_bnb_8bit").optimizer < plain.optimizer
+    assert fake(bloom, checkpointing=True).activations < plain.activations
+    assert fake(bloom, precision="bfloat16").activations < plain.activations
+    assert fake(bloom, optimizer_bytes=0).optimizer == 0
     assert fake(bloom, projected=40).logits == 2 * plain.logits
     lora = fake(bloom, lora=LoraSettings(r=4))
     assert 0 < lora.trained_parameters < plain.trained_parameters / 5 and lora.optimizer == 8 * lora.trained_parameters
     assert lora.parameters == plain.parameters + lora.trained_parameters
+
+
+def test_the_built_in_trainers_plan_by_their_options(manager):
+    for name in ("hf", "trl"):
+        spec = manager.trainers.get(name)
+        assert spec.build({}).plan(12) == TrainPlan(12, memory_options=("-T gradient_checkpointing=true",))
+        options = {"max_steps": 3, "bf16": True, "optim": "sgd", "gradient_checkpointing": True, "use_cpu": True}
+        plan = spec.build(options).plan(12)
+        assert plan == TrainPlan(3, "bfloat16", checkpointing=True, optimizer_bytes=0)
+
+
+class WithoutPlan:
+    """A trainer of somebody who has not heard of plans."""
+
+    def train(self, job, on_log):
+        raise NotImplementedError
+
+
+class WritesData(WithoutPlan):
+    def plan(self, steps):
+        return TrainPlan(steps=0, optimizer_bytes=0)
+
+
+class PlansBadly(WithoutPlan):
+    def plan(self, steps):
+        return {"steps": steps}
+
+
+def dry_run(trainer, bloom, article, tmp_path):
+    manager = load_plugin(SimpleNamespace(register_trainers=hookimpl(lambda: [TrainerSpec("mine", "", trainer)])))
+    settings = TrainSettings(str(bloom), (article,), tmp_path / "run", trainer="mine")
+    notes = []
+    return train(settings, manager, dry_run=True, note=notes.append), notes
+
+
+def test_a_plugin_trainer_is_asked_or_taken_for_a_plain_loop(bloom, article, tmp_path):
+    report, notes = dry_run(lambda options: WithoutPlan(), bloom, article, tmp_path)
+    assert notes == ["trainer 'mine' does not plan its memory: estimated for float32 and AdamW"]
+    assert report.steps == 3 and report.estimate.optimizer == 8 * report.estimate.trained_parameters
+    report, notes = dry_run(lambda options: WritesData(), bloom, article, tmp_path)
+    assert report.steps == report.estimate.gradients == report.estimate.activations == 0 and notes == []
+    with pytest.raises(PluginError, match=r"trainer 'mine': plan\(\) returned dict, not a TrainPlan"):
+        dry_run(lambda options: PlansBadly(), bloom, article, tmp_path)
+
+
+def test_the_hint_on_memory_names_what_the_trainer_offers(manager, bloom, article, tmp_path):
+    settings = TrainSettings(str(bloom), (article,), tmp_path / "run")
+    hint = memory_hint(plan_job(settings, manager, 1), settings)
+    assert hint.startswith("lower --batch-size (it is 8;")
+    assert hint.endswith("; or add -T gradient_checkpointing=true or --lora")
+    by_tokens = replace(
+        settings, batch_tokens=500, lora=LoraSettings(), trainer_options={"gradient_checkpointing": True}
+    )
+    hint = memory_hint(plan_job(by_tokens, manager, 1), by_tokens)
+    assert hint.startswith("lower --batch-tokens (it is 500) or --max-length") and "add" not in hint
 
 
 def test_a_dry_run_shows_settings_with_their_origin(bloom, article, tmp_path, capsys):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from distill import Trainer, TrainerSpec, hookimpl
 
 
-def _hf(options: dict) -> Trainer:
+def _hf(options: dict[str, Any]) -> Trainer:
     from distill.builtin.trainers.hugging_face import HuggingFaceTrainer
 
     return HuggingFaceTrainer(options)
 
 
-def _trl(options: dict) -> Trainer:
+def _trl(options: dict[str, Any]) -> Trainer:
     from distill.builtin.trainers.trl_sft import TRLTrainer
 
     return TRLTrainer(options)

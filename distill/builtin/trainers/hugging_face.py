@@ -17,6 +17,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from distill import (
     Checkpoints,
     TrainJob,
+    TrainPlan,
     TrainResult,
     UsageError,
     data_loader,
@@ -27,7 +28,7 @@ from distill import (
 
 OnLog = Callable[[Mapping[str, float]], None]
 
-# Settings that are distill's own, and where to say them.
+# Settings that have an option of distill's own.
 _OWNED = {
     "output_dir": "--out",
     "num_train_epochs": "--epochs",
@@ -45,14 +46,14 @@ _OWNED = {
     **dict.fromkeys(("chat_template_path", "eos_token", "pad_token"), "--formatter"),
 }
 
-# Settings that would break what distill promises, and which promise.
+# Settings that would break a promise of distill, each with that promise.
 _FIXED = {
     **dict.fromkeys(("label_names", "remove_unused_columns", "dataset_kwargs"), "the examples are labelled already"),
     "logging_nan_inf_filter": "a loss that is not finite must be seen",
     "auto_find_batch_size": "a smaller batch is another training; lower --batch-size, and raise --accumulation",
     **dict.fromkeys(
         ("ignore_data_skip", "save_only_model", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
-        "a stopped training must go on exactly",
+        "a stopped training must resume exactly",
     ),
     **dict.fromkeys(
         ("eval_strategy", "eval_on_start", "do_eval", "do_predict", "load_best_model_at_end", "metric_for_best_model"),
@@ -74,40 +75,45 @@ class HuggingFaceTrainer:
     def __init__(self, options: Mapping[str, Any]):
         self.options = check_options(options, TrainingArguments, "hf")
 
+    def plan(self, steps: int) -> TrainPlan:
+        """Describe the training; see `distill.PlanningTrainer`."""
+        return plan_of(TrainingArguments, self.options, steps)
+
     def train(self, job: TrainJob, on_log: OnLog) -> TrainResult:
         """Train `job.model`; see `distill.Trainer`."""
         return fit(_Trainer, make_arguments(TrainingArguments, job, self.options), job, on_log)
 
 
-class OwnBatches:
-    """Makes a Trainer take its batches from `distill.data_loader`, unless its options ask for another sampling."""
+class _Trainer(Trainer):  # type: ignore[misc]  # transformers has no types
+    """transformers' Trainer, with distill's batches."""
 
     job: TrainJob
 
     def get_train_dataloader(self) -> Any:
-        """The batches of this process, on the CPU; the Trainer moves them."""
-        args = self.args
-        if args.train_sampling_strategy != "random" or args.dataloader_drop_last:
-            return super().get_train_dataloader()
-        loader = data_loader(
-            self.job,
-            process_index=args.process_index,
-            num_processes=args.world_size,
-            num_workers=args.dataloader_num_workers,
-            pin_memory=args.dataloader_pin_memory,
-            persistent_workers=args.dataloader_persistent_workers,
-            prefetch_factor=args.dataloader_prefetch_factor,
-        )
-        self.add_callback(_Epochs(loader.batch_sampler))
-        return loader
+        """Called by the Trainer before the first step; it moves the batches to the device."""
+        return own_batches(self) or super().get_train_dataloader()
 
 
-class _Trainer(OwnBatches, Trainer):
-    pass
+def own_batches(trainer: Any) -> Any:
+    """The batches of `distill.data_loader` for this process; None where the user's options ask for another sampling."""
+    args = trainer.args
+    if args.train_sampling_strategy != "random" or args.dataloader_drop_last:
+        return None
+    loader = data_loader(
+        trainer.job,
+        process_index=args.process_index,
+        num_processes=args.world_size,
+        num_workers=args.dataloader_num_workers,
+        pin_memory=args.dataloader_pin_memory,
+        persistent_workers=args.dataloader_persistent_workers,
+        prefetch_factor=args.dataloader_prefetch_factor,
+    )
+    trainer.add_callback(_Epochs(loader.batch_sampler))
+    return loader
 
 
-class _Epochs(TrainerCallback):
-    """Tells the sampler which epoch it is; a resumed run starts in the middle of one."""
+class _Epochs(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+    """Tells the sampler the current epoch; a resumed run starts in the middle of one."""
 
     def __init__(self, sampler: Any):
         self._sampler = sampler
@@ -117,11 +123,14 @@ class _Epochs(TrainerCallback):
         self._sampler.set_epoch(int(state.epoch or 0))
 
 
-def check_options(options: Mapping[str, Any], arguments: type, trainer: str) -> dict[str, Any]:
+def check_options(options: Mapping[str, Any], arguments: Any, trainer: str) -> dict[str, Any]:
     """Refuse options that the arguments class does not have, that are distill's own, or that it refuses itself.
 
     Returns:
-        The options, by the names that this version of transformers goes by.
+        The options, by their names in this version of transformers.
+
+    Raises:
+        UsageError: see above.
     """
     known = {field.name for field in dataclasses.fields(arguments) if field.init}
     for key in options:
@@ -140,15 +149,33 @@ def check_options(options: Mapping[str, Any], arguments: type, trainer: str) -> 
     return options
 
 
-# In transformers 5.2x; the old name is not heard any more where the new one has a value.
+# In transformers 5.2x; the old name is ignored where the new one has a value.
 _RENAMED = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
 
 
-def make_arguments(arguments: type, job: TrainJob, options: Mapping[str, Any], **fixed: Any) -> Any:
-    """Build TrainingArguments, or a subclass: the job's settings, defaults for this tool, then the user's options."""
+def plan_of(arguments: Any, options: Mapping[str, Any], steps: int) -> TrainPlan:
+    """Describe the training that some options of a TrainingArguments class make, before there is a job."""
+    made = _construct(arguments, {"output_dir": "", **_defaults(arguments), **options})
+    checkpointing = bool(getattr(made, "activation_checkpointing", None) or made.gradient_checkpointing)
+    optimizer = getattr(made.optim, "value", made.optim)
+    return TrainPlan(
+        steps=made.max_steps if made.max_steps > 0 else steps,
+        precision="float16" if made.fp16 else "bfloat16" if made.bf16 else "float32",
+        checkpointing=checkpointing,
+        optimizer_bytes=_OPTIMIZER_BYTES.get(optimizer, 8),
+        memory_options=() if checkpointing else ("-T gradient_checkpointing=true",),
+    )
+
+
+# Bytes that optimizers keep per trained weight; all others keep Adam's two moments in float32.
+_OPTIMIZER_BYTES = {"sgd": 0, "adafactor": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2, "adagrad": 4}
+
+
+def make_arguments(arguments: Any, job: TrainJob, options: Mapping[str, Any], **fixed: Any) -> Any:
+    """Build TrainingArguments, or a subclass: the job's settings, distill's defaults, then the user's options."""
     settings = {
         "output_dir": str(job.output_dir),
         "num_train_epochs": job.epochs,
@@ -160,8 +187,8 @@ def make_arguments(arguments: type, job: TrainJob, options: Mapping[str, Any], *
     return _construct(arguments, {**settings, **_defaults(arguments), **fixed, **options})
 
 
-def _defaults(arguments: type) -> dict[str, Any]:
-    """What distill has otherwise than transformers and TRL."""
+def _defaults(arguments: Any) -> dict[str, Any]:
+    """Where distill's defaults differ from those of transformers and TRL."""
     import torch
 
     names = {field.name for field in dataclasses.fields(arguments)}
@@ -173,20 +200,20 @@ def _defaults(arguments: type) -> dict[str, Any]:
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # else a NaN loss is shown as 0.0
         "report_to": "none",
-        "save_strategy": "no",  # `Checkpoints` says when
+        "save_strategy": "no",  # `Checkpoints` decides when
         "remove_unused_columns": False,
         checkpointing: False,  # TRL turns it on by default, which costs a third more time
     }
 
 
-def _construct(arguments: type, settings: Mapping[str, Any]) -> Any:
+def _construct(arguments: Any, settings: Mapping[str, Any]) -> Any:
     try:
         return arguments(**settings)
     except (ValueError, TypeError, ImportError) as error:
         raise UsageError(f"the trainer refuses its settings: {error}") from error
 
 
-def fit(trainer_class: type[Trainer], arguments: TrainingArguments, job: TrainJob, on_log: OnLog) -> TrainResult:
+def fit(trainer_class: Any, arguments: Any, job: TrainJob, on_log: OnLog) -> TrainResult:
     """Train with a Trainer class; each log line goes to `on_log`, and nothing to standard output."""
     trainer = trainer_class(
         model=job.model,
@@ -197,7 +224,7 @@ def fit(trainer_class: type[Trainer], arguments: TrainingArguments, job: TrainJo
     )
     if trainer.is_fsdp_enabled and hasattr(job.model, "peft_config"):
         raise UsageError(
-            "--lora cannot be trained with FSDP yet", "leave one of them out; several processes go without"
+            "--lora cannot be trained with FSDP yet", "leave one of them out; several processes do without FSDP"
         )
     trainer.job = job
     trainer.remove_callback(PrinterCallback)
@@ -224,7 +251,7 @@ def _dataset(job: TrainJob) -> Any:
     """The rows as the Dataset that Trainers ask for; tokens are read when a batch needs them."""
     from datasets import Dataset
 
-    def rows(wanted: Mapping[str, list[int]]) -> dict[str, list]:
+    def rows(wanted: Mapping[str, list[int]]) -> dict[str, list[Any]]:
         examples = [job.examples[row] for row in wanted["row"]]
         tokens = {"input_ids": [one.input_ids for one in examples], "labels": [one.labels for one in examples]}
         return {**tokens, "length": wanted["length"]}
@@ -233,8 +260,8 @@ def _dataset(job: TrainJob) -> Any:
     return Dataset.from_dict({"row": range(len(lengths)), "length": lengths}).with_transform(rows)
 
 
-class _Log(TrainerCallback):
-    """Passes on what the Trainer logs after a step."""
+class _Log(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+    """Hands on what the Trainer logs after a step."""
 
     def __init__(self, sink: OnLog):
         self._sink = sink
@@ -245,12 +272,12 @@ class _Log(TrainerCallback):
             return
         row = {key: float(value) for key, value in logs.items() if isinstance(value, (int, float, str))}
         if args.fp16 and not math.isfinite(row.get("grad_norm", 0)):
-            del row["grad_norm"]  # the loss scaler has found its limit, and leaves this step out
+            del row["grad_norm"]  # the loss scaler has found its limit, and skips this step
         self._sink({"step": state.global_step, "max_steps": state.max_steps, **row})
 
 
-class _Save(TrainerCallback):
-    """Writes a checkpoint, or stops, when it is told to."""
+class _Save(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+    """Writes a checkpoint, or stops, when `Checkpoints` asks for it."""
 
     def __init__(self, checkpoints: Checkpoints):
         self._checkpoints = checkpoints
@@ -261,7 +288,7 @@ class _Save(TrainerCallback):
             state.global_step, max_steps=state.max_steps, epoch_end=float(state.epoch).is_integer()
         )
         if verdict != "go on":
-            control.should_log = True  # the loss is looked at before anything is saved
+            control.should_log = True  # the loss is checked before anything is saved
             control.should_save = True
             control.should_training_stop |= verdict == "stop"
 

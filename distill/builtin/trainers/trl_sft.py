@@ -9,8 +9,8 @@ from typing import Any
 from transformers import Trainer, TrainerState
 from trl import SFTConfig, SFTTrainer
 
-from distill import TrainJob, TrainResult
-from distill.builtin.trainers.hugging_face import OnLog, OwnBatches, check_options, fit, make_arguments
+from distill import TrainJob, TrainPlan, TrainResult
+from distill.builtin.trainers.hugging_face import OnLog, check_options, fit, make_arguments, own_batches, plan_of
 
 
 class TRLTrainer:
@@ -26,6 +26,10 @@ class TRLTrainer:
     def __init__(self, options: Mapping[str, Any]):
         self.options = check_options(options, SFTConfig, "trl")
 
+    def plan(self, steps: int) -> TrainPlan:
+        """Describe the training; see `distill.PlanningTrainer`."""
+        return plan_of(SFTConfig, self.options, steps)
+
     def train(self, job: TrainJob, on_log: OnLog) -> TrainResult:
         """Train `job.model`; see `distill.Trainer`."""
         arguments = make_arguments(
@@ -38,15 +42,21 @@ class TRLTrainer:
         return fit(_SFTTrainer, arguments, job, on_log)
 
 
-class _SFTTrainer(OwnBatches, SFTTrainer):
-    """Takes the loss of the model itself, which projects supervised positions only (see `distill.fast_training`).
+class _SFTTrainer(SFTTrainer):  # type: ignore[misc]  # TRL has no types
+    """Takes the loss of the model itself, which projects trained positions only (see `distill.fast_training`).
 
-    TRL's own head measures entropy and accuracy of all positions; elsewhere than on a GPU it projects them all, twice.
-    Overriding `compute_loss` is how TRL wants another loss to be put in.
+    TRL's own head measures entropy and accuracy of all positions; without a GPU it projects them all, twice.
+    Overriding `compute_loss` is TRL's documented way to use another loss.
     """
 
+    job: TrainJob
+
+    def get_train_dataloader(self) -> Any:
+        """See transformers' Trainer."""
+        return own_batches(self) or super().get_train_dataloader()
+
     def compute_loss(
-        self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The negative log-likelihood as transformers' Trainer takes it; for any other loss, TRL's way."""
         if self.args.loss_type != "nll" or self.label_smoother is not None:

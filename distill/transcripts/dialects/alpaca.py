@@ -48,9 +48,10 @@ def _text(row: Row, keys: tuple[str, ...], where: str) -> str:
         if keys == _INPUTS:
             return ""
         raise DataError(f"{where}: no `{keys[0]}`", 'Alpaca is {"instruction", "input", "output"}')
-    if not isinstance(row[key], str):
+    text = row[key]
+    if not isinstance(text, str):
         raise DataError(f"{where}: `{key}` is not a text")
-    return row[key]
+    return text
 
 
 def _history(row: Row, where: str) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""Photographs the top of the quickstart's report for docs/compare.md, in a browser without a window:
+"""Takes the picture of the quickstart's report for docs/compare.md, in a headless browser:
 
 distill compare quickstart/run --data quickstart/held-out.jsonl --max-tokens 16 --html report.html
-python docs/pictures/photograph.py report.html
+python tools/photograph_report.py report.html
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-PICTURE = Path(__file__).with_name("compare.png")
+PICTURE = Path(__file__).parents[1] / "docs/pictures/compare.png"
 
 
 def photograph(page: Path, browser: str = "chromium", size: str = "900,820") -> None:

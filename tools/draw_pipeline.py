@@ -1,8 +1,8 @@
-"""Draws README's picture, pipeline.svg: the way of a conversation, and which of its tokens are trained.
+"""Draws README's picture: the way of a conversation, and which of its tokens are trained.
 
 The tokens and labels are what `distill show` prints for this conversation and SmolLM2, not drawn by hand:
 
-    python docs/pictures/draw.py
+    python tools/draw_pipeline.py
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from html import escape
 from pathlib import Path
 
-PICTURE = Path(__file__).with_name("pipeline.svg")
+PICTURE = Path(__file__).parents[1] / "docs/pictures/pipeline.svg"
 CHAT = [
     ("system", "You translate."),
     ("user", 'How do you say "bird" in Spanish?'),
