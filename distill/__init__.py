@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from distill.encode.text_format import TextFormat
 from distill.errors import DataError, DistillError, PluginError, TeacherError, UsageError, unknown_name
 from distill.hookspecs import hookimpl
 from distill.plugins import PluginManager, make_plugin_manager
@@ -19,7 +20,6 @@ from distill.protocols import (
     Formatter,
     Labeler,
     PlanningTrainer,
-    ShapedFormatter,
     Teacher,
     Trainer,
     TrainJob,
@@ -37,6 +37,7 @@ from distill.types import (
     Params,
     Prompt,
     Request,
+    Role,
     Segment,
     Source,
     TrainResult,
@@ -71,10 +72,13 @@ _LAZY = {
 }
 
 _DEPRECATED = {
+    "ShapedFormatter": "use distill.Formatter",
     "fused_gelu": "use distill.fast_training(model)",
     "supervised_only": "use distill.fast_training(model)",
 }
 """Names that work for one more release, with a DeprecationWarning: name → what to do instead."""
+
+_RENAMED = {"ShapedFormatter": "Formatter"}
 
 __all__ = [
     "IGNORE_INDEX",
@@ -104,12 +108,13 @@ __all__ = [
     "PluginManager",
     "Prompt",
     "Request",
+    "Role",
     "Segment",
-    "ShapedFormatter",
     "Source",
     "Teacher",
     "TeacherError",
     "TeacherSpec",
+    "TextFormat",
     "TrainJob",
     "TrainPlan",
     "TrainResult",
@@ -136,11 +141,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        import importlib
+    if name in _DEPRECATED:
         import warnings
 
-        if name in _DEPRECATED:
-            warnings.warn(f"distill.{name} is deprecated: {_DEPRECATED[name]}", DeprecationWarning, stacklevel=2)
+        warnings.warn(f"distill.{name} is deprecated: {_DEPRECATED[name]}", DeprecationWarning, stacklevel=2)
+    if name in _LAZY:
+        import importlib
+
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _RENAMED:
+        return globals()[_RENAMED[name]]
     raise AttributeError(f"module 'distill' has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -95,29 +95,6 @@ class Formatter(Protocol):
 
 
 @runtime_checkable
-class ShapedFormatter(Formatter, Protocol):
-    """A formatter whose rendering depends on a conversation's shape alone, but for the texts in it.
-
-    Offer it where you can: what the engine proves of one conversation (that the text before an answer is its prompt)
-    then holds for all of its shape, and preparing a data set takes a fraction of the time.
-    """
-
-    def shape(
-        self,
-        messages: Sequence[Message],
-        tokenizer: PreTrainedTokenizerFast,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-    ) -> Hashable | None:
-        """Say what `segments` looks at, texts apart: two conversations of one shape differ in their contents only.
-
-        Returns:
-            The shape, or None where this conversation's texts decide how it is rendered.
-        """
-        ...
-
-
-@runtime_checkable
 class Labeler(Protocol):
     """Decides which tokens count in the loss."""
 
@@ -201,6 +178,7 @@ class TrainJob:
         seed: for shuffling and dropout.
         batch_tokens: instead of a number of sequences, the most tokens of a device and forward pass, padding included.
         checkpoints: when to write one, when to stop, and what to go on from.
+        loss: what the student is pulled towards, for `distill.fast_training(model, loss)`; None: the cross-entropy.
     """
 
     model: PreTrainedModel
@@ -222,6 +200,7 @@ class TrainJob:
         return [len(example.input_ids) for example in self.examples] if known is None else known.tolist()
 
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
+    loss: Loss | None = None
 
 
 @runtime_checkable

@@ -6,7 +6,6 @@ plugin `smollm2`). 40 prompts are held out: student and base are compared on the
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from distill.comparison.page import comparison_page
 from distill.errors import UsageError
 from distill.files.atomic import sha256_of, whole_file
 from distill.plugins import PluginManager
+from distill.runs.run import is_run, open_run
 from distill.training import TrainSettings, train
 
 HELD_OUT = 40
@@ -127,12 +127,9 @@ def _write_prompts(out: Path) -> tuple[Path, Path]:
 
 def _train(settings: TrainSettings, manager: PluginManager, note: Note, on_log: Callable) -> None:
     """Train, unless the run is there: of the same transcripts with the same settings."""
-    manifest = settings.out / "run.json"
-    if (settings.out / "model").is_dir():
-        done = json.loads(manifest.read_text(encoding="utf-8"))
-        same = done["data"][0]["sha256"] == sha256_of(settings.data[0]) and all(
-            done["settings"][name]["value"] == getattr(settings, name)
-            for name in ("student", "epochs", "learning_rate")
+    if is_run(settings.out) and (done := open_run(settings.out)).is_finished:
+        same = done.data[0].sha256 == sha256_of(settings.data[0]) and all(
+            done.manifest.value(name) == getattr(settings, name) for name in ("student", "epochs", "learning_rate")
         )
         if not same:
             raise UsageError(

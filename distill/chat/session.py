@@ -16,7 +16,7 @@ from distill.collection.adapters import Asker, make_askers
 from distill.collection.teachers import NamedTeacher
 from distill.errors import DistillError, UsageError, unknown_name
 from distill.files.atomic import utc_now
-from distill.files.jsonl import Appender, read_rows
+from distill.files.jsonl import Appender
 from distill.files.text import clean_surrogates
 from distill.transcripts.rows import message_to_dict, transcript_to_dict
 from distill.types import Message, Params, Request, Transcript
@@ -297,14 +297,3 @@ class Session:
     def _quit(self) -> str:
         self.left = True
         return ""
-
-
-def teacher_of(run: str) -> str | None:
-    """The teacher whose answers a run was trained on, as its transcripts tell; None where nothing does."""
-    manifest = Path(run) / "run.json"
-    with suppress(OSError, ValueError, KeyError, TypeError, DistillError):
-        files = json.loads(manifest.read_text(encoding="utf-8"))["settings"]["data"]["value"]
-        for _, row in read_rows(files[0]):
-            teacher = (row.get("metadata") or {}).get("teacher")
-            return teacher if isinstance(teacher, str) else None
-    return None

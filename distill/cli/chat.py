@@ -77,11 +77,12 @@ def command(
         distill chat run --teacher openai:gpt-5-mini --save more.jsonl
         printf 'How do you say "dog" in Spanish?\\n/save\\n' | distill chat run
     """
-    from distill.chat.session import ChatSettings, Session, TeacherLine, teacher_of
+    from distill.chat.session import ChatSettings, Session, TeacherLine
     from distill.collection.teachers import make_teacher
-    from distill.dataset.formats import make_formatter, saved_format
+    from distill.dataset.formats import make_formatter
     from distill.models.generate import ChatModel
     from distill.models.load import resolve_model
+    from distill.runs.run import ChatFormat, is_run, open_run, saved_format
 
     if teacher is None and (base_url or pairs):
         raise click.UsageError("--base-url and -T go with --teacher")
@@ -90,11 +91,12 @@ def command(
     if teacher is not None:
         named = make_teacher(manager, teacher, parse_pairs(pairs, "-T"), base_url=base_url)
         line = TeacherLine(named, Params(temperature=temperature or None))
-    known = teacher_of(model)
-    suggestion = f"start with --teacher {known}, whose answers it was trained on" if known else ""
-    name, options = (formatter, {}) if formatter else saved_format(model)
-    made = make_formatter(name, {**options, **parse_pairs(formatter_options, "-F")}, manager)
-    chat = ChatModel.load(resolve_model(model, manager), made, name)
+    teachers = open_run(model).teachers if is_run(model) else []
+    suggestion = f"start with --teacher {teachers[0]}, whose answers it was trained on" if teachers else ""
+    chat_format = ChatFormat(formatter) if formatter else saved_format(model)
+    options = {**chat_format.options, **parse_pairs(formatter_options, "-F")}
+    made = make_formatter(chat_format.name, options, manager)
+    chat = ChatModel.load(resolve_model(model, manager), made, chat_format.name)
     with ExitStack() as stack:
         if line is not None:
             stack.enter_context(closing(line))

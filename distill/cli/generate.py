@@ -63,13 +63,15 @@ def command(
         raise UsageError("--answer goes with --trace", "add --trace")
     if not all(prompt.strip() for prompt in prompts):
         raise UsageError("a prompt is empty")
-    from distill.dataset.formats import make_formatter, saved_format
+    from distill.dataset.formats import make_formatter
     from distill.models.generate import ChatModel
     from distill.models.load import resolve_model
+    from distill.runs.run import ChatFormat, saved_format
 
-    name, options = (formatter, {}) if formatter else saved_format(model)
-    made = make_formatter(name, {**options, **parse_pairs(formatter_options, "-F")}, manager)
-    chat = ChatModel.load(resolve_model(model, manager), made, name)
+    chat_format = ChatFormat(formatter) if formatter else saved_format(model)
+    options = {**chat_format.options, **parse_pairs(formatter_options, "-F")}
+    made = make_formatter(chat_format.name, options, manager)
+    chat = ChatModel.load(resolve_model(model, manager), made, chat_format.name)
     before = (Message("system", system),) if system else ()
     for prompt in prompts:
         messages = (*before, Message("user", prompt))

@@ -23,10 +23,13 @@ from distill.cli.options import (
 from distill.cli.terminal import note, print_json, printable
 from distill.errors import UsageError
 from distill.plugins import PluginManager
+from distill.runs.layout import RunPaths
 from distill.specs import parse_pairs
 
 if TYPE_CHECKING:
-    from distill.training import LoraSettings, TrainReport
+    from distill.runs.manifest import Setting
+    from distill.runs.report import TrainReport
+    from distill.training import LoraSettings
 
 
 _ORIGINS = {ParameterSource.COMMANDLINE: "command line", ParameterSource.ENVIRONMENT: "environment"}
@@ -182,9 +185,9 @@ def command(
         distill train answers.jsonl --student smollm2 --out run
         distill train answers.jsonl --formatter special-tokens --labeler trl --out run
     """
+    from distill.runs.manifest import resolved_settings
     from distill.training import TrainSettings, train
     from distill.training.distributed import is_main_process
-    from distill.training.manifest import resolved
 
     manager: PluginManager = context.obj
     for kind, flag in (("formatter", "-F"), ("labeler", "-L"), ("trainer", "-T")):
@@ -203,10 +206,11 @@ def command(
     if not is_main_process():
         return
     if as_json:
-        print_json({**asdict(report), "settings": resolved(settings, origins)} if dry_run else asdict(report))
+        found = {name: asdict(one) for name, one in resolved_settings(settings, origins).items()}
+        print_json({**asdict(report), "settings": found} if dry_run else asdict(report))
         return
     if dry_run:
-        _show_plan(report, resolved(settings, origins))
+        _show_plan(report, resolved_settings(settings, origins))
     _show(report, dry_run)
 
 
@@ -225,12 +229,12 @@ def _lora_settings(words: dict[str, Any]) -> LoraSettings | None:
     return LoraSettings(quantize=qlora, **given)
 
 
-def _show_plan(report: TrainReport, settings: Mapping[str, Mapping[str, Any]]) -> None:
+def _show_plan(report: TrainReport, settings: Mapping[str, Setting]) -> None:
     """Print what a training would be, for people: settings with their origin, memory, disk."""
     for name, setting in settings.items():
-        value = setting["value"]
+        value = setting.value
         shown = value if isinstance(value, str) else ", ".join(value) if name == "data" else json.dumps(value)
-        click.echo(f"{name:<28} {printable(shown):<40} {setting['origin']}")
+        click.echo(f"{name:<28} {printable(shown):<40} {setting.origin}")
     need = report.estimate
     if need is None:
         return
@@ -252,7 +256,7 @@ def _show(report: TrainReport, dry_run: bool) -> None:
         f"{report.steps} steps" + ("" if report.loss is None else f", mean loss {report.loss:.4f}")
     )
     if report.held_out_rows:
-        where = "" if dry_run else f", in {report.out}/held_out.jsonl"
+        where = "" if dry_run else f", in {RunPaths(Path(report.out)).held_out}"
         note(f"held out {report.held_out_rows} rows{where}")
     for reason, count in sorted(report.reasons.items(), key=lambda item: -item[1])[:5]:
         note(f"skipped {count}: {reason}")

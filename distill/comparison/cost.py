@@ -10,6 +10,7 @@ from typing import Any
 
 from distill.collection.budget import Price, find_price
 from distill.errors import DistillError
+from distill.runs.run import Run
 from distill.transcripts.dialects import read_transcripts
 
 _SERVERS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
@@ -37,24 +38,23 @@ class Cost:
     server: str = ""
 
 
-def collection_cost(manifest: Mapping[str, Any]) -> tuple[list[Cost], list[str]]:
+def collection_cost(run: Run) -> tuple[list[Cost], list[str]]:
     """Add up the tokens of a run's training data.
 
     Args:
-        manifest: the run's `run.json`, which names the files.
+        run: names the files.
 
     Returns:
         A cost a teacher, the most transcripts first; and why some of it, or all, is not known.
     """
     costs: dict[str, Cost] = {}
     unknown = []
-    data_format = manifest["settings"].get("data_format", {}).get("value")
-    for entry in manifest["data"]:
-        if not Path(entry["file"]).is_file():
-            unknown.append(f"{entry['file']} is gone.")
+    for entry in run.data:
+        if not Path(entry.file).is_file():
+            unknown.append(f"{entry.file} is gone.")
             continue
         try:
-            for transcript in read_transcripts(entry["file"], data_format):
+            for transcript in read_transcripts(entry.file, run.data_format):
                 _add(costs, transcript.metadata)
         except DistillError as error:
             unknown.append(error.message)

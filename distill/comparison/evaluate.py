@@ -21,7 +21,6 @@ from distill.comparison.models import (
     ask_both,
     make_sides,
     measure,
-    read_manifest,
 )
 from distill.comparison.questions import Question, encode_answer, read_questions
 from distill.comparison.result import Comparison, Given, Interval, Judged, Sample, Standing, Who
@@ -31,11 +30,8 @@ from distill.comparison.verdict import decide, faults_of
 from distill.errors import DataError, DistillError, UsageError
 from distill.files.atomic import sha256_of
 from distill.plugins import PluginManager
-from distill.training.folder import HELD_OUT
+from distill.runs.run import Run, open_run
 from distill.types import Message, Prompt
-
-PAID = "comparison"
-"""In a run folder: what teachers and judges answered for comparisons."""
 
 FEW = 20  # conversations; of fewer, a percentile interval is too narrow
 
@@ -69,18 +65,18 @@ def compare(
         DataError: the data cannot be read, or hold no question.
         DistillError: a model cannot be loaded, or the teacher failed for good.
     """
-    manifest = read_manifest(run)
-    files = list(data) or [_held_out(run)]
+    opened = open_run(run)
+    files = list(data) or [_held_out(opened)]
     held = read_questions(files, settings.data_format, settings.limit)
-    sides = make_sides(run, settings.base, manifest, manager)
+    sides = make_sides(opened, settings.base, manager)
     asked = ask_both(held.questions, sides)
     skipped = [*held.skipped, *asked.skipped]
     if not asked.questions:
         reason = f": {skipped[0]['source']}: {skipped[0]['reason']}" if skipped else ""
         raise DataError(f"{', '.join(map(str, files))}: nothing to ask{reason}", "give conversations with answers")
-    bench = _Bench(run, manager, settings, sides, asked, note, on_progress)
+    bench = _Bench(opened, manager, settings, sides, asked, note, on_progress)
     given, columns = bench.measure_all()
-    return bench.comparison(given, columns, files, skipped, leaks(manifest, held.transcripts, run / HELD_OUT))
+    return bench.comparison(given, columns, files, skipped, leaks(opened, held.transcripts))
 
 
 def as_json(comparison: Comparison, *, indent: int | None = None) -> str:
@@ -88,11 +84,11 @@ def as_json(comparison: Comparison, *, indent: int | None = None) -> str:
     return json.dumps(asdict(comparison), allow_nan=False, indent=indent)
 
 
-def _held_out(run: Path) -> Path:
-    path = run / HELD_OUT
+def _held_out(run: Run) -> Path:
+    path = run.paths.held_out
     if not path.is_file():
         raise UsageError(
-            f"no held-out conversations: {run} was trained without --hold-out",
+            f"no held-out conversations: {run.path} was trained without --hold-out",
             "give a file that it was not trained on with --data FILE; or train with --hold-out 10%",
         )
     return path
@@ -103,7 +99,7 @@ class _Bench:
 
     def __init__(
         self,
-        run: Path,
+        run: Run,
         manager: PluginManager,
         settings: CompareSettings,
         sides: Sides,
@@ -136,7 +132,7 @@ class _Bench:
             columns["teacher"] = answer_columns(given["teacher"], self.references, [True] * len(self.references))
         for side in (self.sides.base, self.sides.student):
             self._tell(f"measuring the {side.who}, {side.name}, on {len(self.references)} questions")
-            measured = measure(side, self.asked, self.settings, self.run, self.on_progress)
+            measured = measure(side, self.asked, self.settings, self.run.path, self.on_progress)
             given[side.who], columns[side.who] = self._results(side, measured)
         if self.settings.judge is not None:
             self._ask_judge(given)
@@ -174,7 +170,7 @@ class _Bench:
         if len(able) < len(questions):
             self.note(f"{len(questions) - len(able)} questions do not end on a user: the teacher was not asked them")
         prompts = [Prompt(questions[n].messages, tools=questions[n].tools) for n in able]
-        out = self.run / PAID / "teacher.jsonl"
+        out = self.run.paths.teacher_answers
         answers = ask_all(self.manager, self.settings.teacher, prompts, out, note=self.note, progress=self.progress)
         there = [(n, one) for n, one in zip(able, answers, strict=True) if one is not None]
         texts = [self._text_of(questions[n], one.messages[-1]) for n, one in there]
@@ -207,7 +203,7 @@ class _Bench:
                 self.asked.questions,
                 given["student"],
                 given["base"],
-                self.run / PAID / "judge.jsonl",
+                self.run.paths.judgements,
                 seed=self.settings.seed,
                 note=self.note,
                 progress=self.progress,
@@ -239,7 +235,7 @@ class _Bench:
             by_name, standings["base"], standings["student"], figures.differences, self.faults, self.judged
         )
         return Comparison(
-            run=str(self.run),
+            run=str(self.run.path),
             data=[{"file": str(path), "sha256": sha256_of(path)} for path in files],
             conversations=len(set(conversations)),
             questions=len(questions),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from distill.errors import DataError
 from distill.files.atomic import sha256_of
+from distill.runs.manifest import DataFile
+from distill.runs.run import Run
 from distill.transcripts.dialects import read_transcripts
 from distill.transcripts.digest import prompt_digest
 from distill.types import Transcript
@@ -15,24 +16,23 @@ from distill.types import Transcript
 _SHOWN = 3
 
 
-def leaks(manifest: Mapping[str, Any], held: Sequence[Transcript], left_out: Path) -> list[str]:
+def leaks(run: Run, held: Sequence[Transcript]) -> list[str]:
     """Look for the held-out conversations' prompts in the run's training data.
 
     Args:
-        manifest: the run's `run.json`, which names the files.
+        run: names the files, and knows what training left out of them.
         held: the held-out conversations.
-        left_out: the file of conversations that training left out of its data, by their prompts, where there is one.
 
     Returns:
         Warnings: how many were found and where the first ones are; what could not be looked into.
     """
     asked = {prompt_digest(transcript): str(transcript.source) for transcript in held}
-    untrained = {prompt_digest(one) for one in read_transcripts(left_out)} if left_out.exists() else ()
+    untrained = {prompt_digest(one) for one in run.held_out()}
     found: dict[bytes, str] = {}
     warnings = []
-    for entry in manifest["data"]:
+    for entry in run.data:
         try:
-            for transcript in _trained(entry, manifest["settings"]["data_format"]["value"]):
+            for transcript in _trained(entry, run.data_format):
                 digest = prompt_digest(transcript)
                 if digest in asked and digest not in untrained:
                     found.setdefault(digest, str(transcript.source))
@@ -49,15 +49,15 @@ def leaks(manifest: Mapping[str, Any], held: Sequence[Transcript], left_out: Pat
     return warnings
 
 
-def _trained(entry: Mapping[str, str], data_format: str | None) -> Iterator[Transcript]:
+def _trained(entry: DataFile, data_format: str | None) -> Iterator[Transcript]:
     """A file the run was trained on.
 
     Raises:
         DataError: it is gone, or not what it was.
     """
-    path = Path(entry["file"])
+    path = Path(entry.file)
     if not path.is_file():
         raise DataError(f"{path} is gone")
-    if sha256_of(path) != entry["sha256"]:
+    if sha256_of(path) != entry.sha256:
         raise DataError(f"{path} has changed since the training")
     return read_transcripts(path, data_format)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distill.comparison.measure import Reading, answer_questions, read_answers
 from distill.comparison.questions import Question, Tokens, tokens_of
 from distill.comparison.result import Who
 from distill.comparison.settings import CompareSettings
-from distill.dataset.formats import make_formatter, saved_format
+from distill.dataset.formats import make_formatter
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.errors import DataError, UsageError
 from distill.models.generate import ChatModel
 from distill.models.load import load_tokenizer, max_positions, resolve_model
 from distill.plugins import PluginManager
+from distill.runs.run import Run, saved_format
 from distill.training.failures import clear_failures
 
 if TYPE_CHECKING:
@@ -74,25 +74,7 @@ class Sides:
         return len(tokens.answer) - (0 if self.marker_counts else tokens.marker)
 
 
-def read_manifest(run: Path) -> Mapping[str, Any]:
-    """What `run.json` says.
-
-    Raises:
-        UsageError: there is none.
-        DataError: it is damaged.
-    """
-    path = run / "run.json"
-    if not path.is_file():
-        raise UsageError(f"{run} is not a run folder", "give the folder that `distill train --out` made")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        _ = manifest["data"], [manifest["settings"][name]["value"] for name in ("student", "data_format", "seed")]
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path} is damaged", "restore it from a backup, or train anew") from None
-    return manifest
-
-
-def make_sides(run: Path, base: str | None, manifest: Mapping[str, Any], manager: PluginManager) -> Sides:
+def make_sides(run: Run, base: str | None, manager: PluginManager) -> Sides:
     """Find base and student, and load their tokenizers; no base named is the run's own student.
 
     The base is asked in the student's own format and tokens, so that the prompts are the same to the token; unless it
@@ -101,10 +83,10 @@ def make_sides(run: Path, base: str | None, manifest: Mapping[str, Any], manager
     Raises:
         UsageError: one of them is not there.
     """
-    base, seed = base or manifest["settings"]["student"]["value"], manifest["settings"]["seed"]["value"]
-    ref = resolve_model(str(run), manager)
-    encoder = _encoder(str(run), load_tokenizer(ref), manager)
-    student = Side("student", str(run), ref, encoder, max_positions(ref), seed)
+    base, seed = base or run.base, run.manifest.value("seed")
+    name, ref = str(run.path), str(run.model_dir)
+    encoder = _encoder(name, load_tokenizer(ref), manager)
+    student = Side("student", name, ref, encoder, max_positions(ref), seed)
     try:
         base_ref = resolve_model(base, manager)
     except UsageError as error:
@@ -119,8 +101,8 @@ def make_sides(run: Path, base: str | None, manifest: Mapping[str, Any], manager
 
 def _encoder(model: str, tokenizer: PreTrainedTokenizerFast, manager: PluginManager) -> Encoder:
     """The format that is saved with a model, over its tokenizer."""
-    name, options = saved_format(model)
-    return prepare_tokenizer(tokenizer, make_formatter(name, options, manager), name)
+    found = saved_format(model)
+    return prepare_tokenizer(tokenizer, make_formatter(found.name, found.options, manager), found.name)
 
 
 _PROBE = "Hello, world!\n\nÉté 2024: 12,345.67 €  naïve 東京 — don't; def f(x):\n    return x**2  # ok"

@@ -15,7 +15,7 @@ from distill.comparison.verdict import number
 from distill.errors import DistillError
 from distill.files.jsonl import dumps
 from distill.pages.text_diff import Stretch, difference, visible
-from distill.training.folder import RunFolder
+from distill.runs.run import open_run
 from distill.training.report import loss_curve
 from distill.types import Message
 
@@ -156,17 +156,13 @@ def _lengths(samples: Sequence[Sample]) -> dict[str, list[int]]:
 
 def _training(run: Path) -> dict[str, Any] | None:
     """What the run folder tells of the training; None where it tells nothing."""
-    folder = RunFolder(run)
     try:
-        manifest = folder.manifest()
-        if manifest is None:
-            return None
-        rows = folder.metric_rows()
-        costs, unknown = collection_cost(manifest)
-        curve = loss_curve([(row["step"], row["loss"]) for row in rows if "loss" in row])
+        opened = open_run(run)
+        costs, unknown = collection_cost(opened)
+        curve = loss_curve([(row["step"], row["loss"]) for row in opened.metrics() if "loss" in row])
         return {
-            "manifest": manifest,
-            "report": {"held_out_rows": 0, **manifest["report"]},
+            "manifest": opened.manifest,
+            "report": opened.report,
             "curve": curve,
             "costs": costs,
             "unknown": unknown,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
@@ -131,7 +131,6 @@ class _Rendered:
     transcript: Transcript
     segments: list[Segment]
     turns: frozenset[int]  # the assistant turns that count
-    shape: Hashable | None = None
 
 
 def prepare(
@@ -221,9 +220,9 @@ def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
     for turn in turns:
         if found := untrainable_answer(messages[turn]):
             raise _Unfit(found.code, f"message {turn}: {found.reason}")
-    segments, shape = encoder.segments(messages, tools), encoder.shape(messages, tools)
-    if _all_as_at_inference(segments, shape, turns, transcript, encoder):
-        return [_Rendered(transcript, segments, frozenset(turns), shape)]
+    segments = encoder.segments(messages, tools)
+    if all(_as_at_inference(segments, messages, turn, transcript, encoder) for turn in turns):
+        return [_Rendered(transcript, segments, frozenset(turns))]
     parts = []
     for turn in turns:
         segments = encoder.segments(messages[: turn + 1], tools)
@@ -235,57 +234,54 @@ def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
     return parts
 
 
-def _all_as_at_inference(
+def _as_at_inference(
     segments: Sequence[Segment],
-    shape: Hashable | None,
-    turns: Sequence[int],
+    messages: Sequence[Message],
+    index: int,
     transcript: Transcript,
     encoder: Encoder,
 ) -> bool:
-    """Whether all answers stand in the rendering as they do at inference: proved once a shape, where there is one."""
+    """Whether an answer is rendered as at inference: after its own prompt, and in the same words as when it was new.
 
-    def proof() -> bool:
-        return all(_as_at_inference(segments, transcript.messages, turn, transcript, encoder) for turn in turns)
-
-    return proof() if shape is None else encoder.proved.get_or((shape, tuple(turns)), proof)
-
-
-def _as_at_inference(
-    segments: Sequence[Segment], messages: Sequence[Message], turn: int, transcript: Transcript, encoder: Encoder
-) -> bool:
-    """Whether an answer stands in the rendering as it does at inference: after its prompt, and in the same words.
-
-    Templates that strip the reasoning of earlier turns show an answer otherwise once another turn follows.
+    Templates that drop the reasoning of earlier answers render an answer differently once another message follows.
     """
-    start = next((n for n, segment in enumerate(segments) if segment.turn == turn), None)
+    start = next((n for n, segment in enumerate(segments) if segment.turn == index), None)
     if start is None:
         return False
-    prompt = encoder.prompt_segments(messages[:turn], transcript.tools)
-    if text_of(prompt) != text_of(segments[:start]):
+    prompt = encoder.prompt_segments(messages[:index], transcript.tools)
+    before = list(segments[:start])
+    if prompt != before and not _same_tokens(prompt, before, encoder):
         return False
-    if _owners(prompt) != _owners(segments[:start]):  # the same text may become other tokens
-        one, other = encoder.encode_segments([prompt, segments[:start]])
-        if one.input_ids != other.input_ids:
-            return False
-    alone = segments if turn == len(messages) - 1 else encoder.segments(messages[: turn + 1], transcript.tools)
-    return text_of(_of_turn(segments, turn)) == text_of(_of_turn(alone, turn))
+    if index == len(messages) - 1:
+        return True
+    alone = encoder.segments(messages[: index + 1], transcript.tools)
+    return text_of(_of_message(segments, index)) == text_of(_of_message(alone, index))
 
 
-def _owners(segments: Sequence[Segment]) -> list[tuple]:
-    """Who wrote what: each stretch of segments with one owner, and its length."""
+def _same_tokens(one: Sequence[Segment], other: Sequence[Segment], encoder: Encoder) -> bool:
+    """Whether two renderings give the same tokens: the same text cut into other segments may give others."""
+    if text_of(one) != text_of(other):
+        return False
+    if _owners(one) == _owners(other):
+        return True
+    encoded, compared = encoder.encode_segments([one, other])
+    return encoded.input_ids == compared.input_ids
+
+
+def _owners(segments: Sequence[Segment]) -> list[tuple[object, int]]:
+    """The stretches of segments with one owner, each with its length."""
     owners = itertools.groupby(segments, lambda part: (part.content, part.role, part.turn, part.end_of_turn))
     return [(owner, sum(len(part.text) for part in parts)) for owner, parts in owners]
 
 
-def _of_turn(segments: Sequence[Segment], turn: int) -> list[Segment]:
-    return [segment for segment in segments if segment.turn == turn]
+def _of_message(segments: Sequence[Segment], index: int) -> list[Segment]:
+    return [segment for segment in segments if segment.turn == index]
 
 
 def _encode(rendered: Sequence[_Rendered], encoder: Encoder, chunk: Chunk) -> Iterator[tuple[_Rendered, Encoded]]:
     """Encode in one batch; one by one where the batch fails, to find the row."""
     try:
-        shapes = [part.shape for part in rendered]
-        yield from zip(rendered, encoder.encode_segments([part.segments for part in rendered], shapes), strict=True)
+        yield from zip(rendered, encoder.encode_segments([part.segments for part in rendered]), strict=True)
     except DataError:
         for part in rendered:
             try:

@@ -4,23 +4,22 @@ Three rules hold for every formatter and tokenizer:
 
 1. Template text may become control tokens; a message's content never does, whatever strings it holds.
 2. Other text is encoded jointly across the border of template and content, as `apply_chat_template` does, except that
-   what the assistant wrote always starts and ends a run of its own: there inference starts, and stops, to generate.
-3. Therefore the tokens before an answer are the very tokens of the prompt at inference.
+   what the assistant wrote always starts and ends a run of its own: generation starts and stops there at inference.
+3. Therefore the tokens before an answer are exactly the tokens of the prompt at inference.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from distill.encode.pieces import Frame, Piece, assemble, cut
+from distill.encode.pieces import Frame, Piece, assemble, cut, structure_of
 from distill.encode.plain_text import SENTINEL, PlainText
 from distill.encode.tool_definitions import refuse_control_tokens
 from distill.errors import DataError, DistillError, PluginError
 from distill.plugins import one_line
-from distill.protocols import ShapedFormatter
 from distill.types import Encoded, Message, Segment
 
 if TYPE_CHECKING:
@@ -28,22 +27,7 @@ if TYPE_CHECKING:
 
     from distill.protocols import Formatter
 
-T = TypeVar("T")
-
-
-class ByShape(Generic[T]):
-    """What was found for conversations' shapes; there are few of them, or else it forgets."""
-
-    def __init__(self) -> None:
-        self._known: dict[Hashable, T] = {}
-
-    def get_or(self, shape: Hashable, find: Callable[[], T]) -> T:
-        """What is known for a shape, or else is found now."""
-        if shape not in self._known:
-            if len(self._known) >= 2000:
-                self._known.clear()
-            self._known[shape] = find()
-        return self._known[shape]
+_FRAMES = 2000  # structures remembered; beyond that, all are forgotten
 
 
 class Encoder:
@@ -56,7 +40,6 @@ class Encoder:
 
     Attributes:
         control_ids: the token ids that steer the model, which content never becomes.
-        proved: of a conversation's shape, whether its answers stand there as at inference (see `dataset.prepare`).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, formatter: Formatter, name: str = "formatter"):
@@ -64,28 +47,17 @@ class Encoder:
         self.formatter = formatter
         self.name = name
         self._text = PlainText(tokenizer)
-        self._shaped = isinstance(formatter, ShapedFormatter)
         self.control_ids = frozenset(self._text.control_ids)
-        self.proved: ByShape[bool] = ByShape()
-        self._frames: ByShape[Frame] = ByShape()
+        self._frames: dict[Hashable, Frame | None] = {}
 
     def segments(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[Segment]:
-        """Render a finished conversation, and check what the formatter says of it.
+        """Render a finished conversation, and check the formatter's answer.
 
         Raises:
             DataError: the formatter cannot render it.
             PluginError: the formatter's answer breaks its contract.
         """
         return self._checked(messages, tools, add_generation_prompt=False)
-
-    def shape(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Hashable | None:
-        """What decides the rendering, texts apart; None where the formatter cannot say (see `ShapedFormatter`)."""
-        if not self._shaped:
-            return None
-        try:
-            return self.formatter.shape(messages, self.tokenizer, tools=tools or None)
-        except Exception as error:
-            raise PluginError(f"formatter {self.name!r} failed: {one_line(error)}") from error
 
     def prompt_segments(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[Segment]:
         """Render a conversation up to where the assistant starts to write."""
@@ -112,35 +84,41 @@ class Encoder:
         return self._text.controls.sub(" ", text)
 
     def round_trip(self, text: str) -> str:
-        """What becomes of an ordinary text that is encoded and decoded: a lossy tokenizer changes it."""
+        """An ordinary text, encoded and decoded: a lossy tokenizer changes it."""
         ids = self._text.encode_batch({(text, False): False})[text, False].ids
-        return self.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False)
+        decoded: str = self.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False)
+        return decoded
 
-    def encode_segments(
-        self, rendered: Sequence[Sequence[Segment]], shapes: Sequence[Hashable | None] | None = None
-    ) -> list[Encoded]:
-        """Encode rendered conversations, in one batch.
-
-        Args:
-            rendered: their segments.
-            shapes: as `shape` gives them; the tokens between the texts are then found once a shape.
-        """
-        if shapes is None:
-            plans = [list(cut(segments, self._text)) for segments in rendered]
-        else:
-            plans = [self._plan(segments, shape) for segments, shape in zip(rendered, shapes, strict=True)]
-        texts: dict[tuple[str, bool], bool] = {}  # each once, and whether the characters of its tokens are needed
+    def encode_segments(self, rendered: Sequence[Sequence[Segment]]) -> list[Encoded]:
+        """Encode rendered conversations, in one batch."""
+        plans = [self._pieces(segments) for segments in rendered]
+        texts: dict[tuple[str, bool], bool] = {}  # each once, and whether its tokens are traced to characters
         for piece in itertools.chain.from_iterable(plans):
-            if type(piece) is Piece and piece.id is None:
+            if piece.known is None:
                 key = piece.text, piece.first
-                texts[key] = texts.get(key, False) or not piece.of_one
+                texts[key] = texts.get(key, False) or not piece.has_one_owner
         encodings = self._text.encode_batch(texts)
         return [assemble(plan, encodings) for plan in plans]
 
-    def _plan(self, segments: Sequence[Segment], shape: Hashable | None) -> Sequence[Piece | Encoded]:
-        if shape is None or not self._text.position_free:
+    def _pieces(self, segments: Sequence[Segment]) -> list[Piece]:
+        """Cut a conversation; from its structure's second one on, with the tokens that all of them share.
+
+        Raises:
+            DataError: it holds a character that distill uses itself.
+        """
+        if SENTINEL in text_of(segments):
+            raise DataError("the text holds the character U+F6D1B, which distill reserves for itself")
+        if not self._text.position_free:
             return list(cut(segments, self._text))
-        frame = self._frames.get_or(shape, lambda: Frame(segments, self._text))
+        structure = structure_of(segments)
+        if structure not in self._frames:
+            if len(self._frames) >= _FRAMES:
+                self._frames.clear()
+            self._frames[structure] = None
+            return list(cut(segments, self._text))
+        frame = self._frames[structure]
+        if frame is None:
+            frame = self._frames[structure] = Frame(segments, self._text)
         return frame.filled(segments) or list(cut(segments, self._text))
 
     @functools.cached_property
@@ -165,7 +143,9 @@ class Encoder:
             )
         return controls[-1]
 
-    def _checked(self, messages: Sequence[Message], tools: Sequence, add_generation_prompt: bool) -> list[Segment]:
+    def _checked(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], add_generation_prompt: bool
+    ) -> list[Segment]:
         refuse_control_tokens(tools, self.holds_control)
         try:
             segments = self.formatter.segments(
@@ -175,22 +155,25 @@ class Encoder:
             raise
         except Exception as error:
             raise PluginError(f"formatter {self.name!r} failed: {one_line(error)}") from error
-        if not isinstance(segments, (list, tuple)) or not all(isinstance(segment, Segment) for segment in segments):
+        if not isinstance(segments, (list, tuple)):
             raise PluginError(f"formatter {self.name!r} returned something that is not a list of Segments")
         for segment in segments:
-            if SENTINEL in segment.text:
-                raise DataError("the text holds the character U+F6D1B, which distill uses itself")
-            owned = segment.content or segment.end_of_turn or segment.role is not None
-            if owned and not 0 <= segment.turn < len(messages):
-                raise PluginError(f"formatter {self.name!r} gave a segment of turn {segment.turn}, which is not there")
-            if owned and segment.role != messages[segment.turn].role:
+            if not isinstance(segment, Segment):
+                raise PluginError(f"formatter {self.name!r} returned something that is not a list of Segments")
+            if not (segment.content or segment.end_of_turn or segment.role is not None):
+                continue
+            if not 0 <= segment.turn < len(messages):
                 raise PluginError(
-                    f"formatter {self.name!r} says that {segment.role} wrote turn {segment.turn}, "
-                    f"which is by {messages[segment.turn].role}"
+                    f"formatter {self.name!r} returned a segment of message {segment.turn}, which does not exist"
+                )
+            if segment.role != messages[segment.turn].role:
+                raise PluginError(
+                    f"formatter {self.name!r} attributes message {segment.turn} to {segment.role}, "
+                    f"but its role is {messages[segment.turn].role}"
                 )
         return list(segments)
 
 
 def text_of(segments: Sequence[Segment]) -> str:
-    """The text that segments make together."""
+    """The joined text of segments."""
     return "".join([segment.text for segment in segments])

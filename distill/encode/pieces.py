@@ -1,34 +1,50 @@
-"""Segments to the pieces that are encoded in one go, and these pieces' tokens to an encoded conversation."""
+"""Segments to pieces that become tokens in one go, and the tokens of the pieces to an encoded conversation."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from distill.encode.plain_text import PlainText, Tokens
 from distill.types import Encoded, Segment
 
-_HOLE = "\U000f6d1c"  # private use; stands for a text of which a shape knows the place only
-
-_Span = tuple[int, int, int, bool]
-"""A stretch of text with an owner: start, end, turn, whether it is reasoning."""
+_HOLE = "\U000f6d1c"  # private use; takes the place of a text in a frame
 
 
-class Piece(NamedTuple):  # a plain tuple: there are fifty of them in a chat of four turns
-    """What becomes tokens in one go: a control token (`id`), or ordinary `text` with the messages' text inside it."""
+class Span(NamedTuple):
+    """A stretch of text with an owner: where it starts and ends, whose message it is, whether it is reasoning."""
+
+    start: int
+    end: int
+    message_index: int
+    reasoning: bool
+
+
+class Piece(NamedTuple):  # not a dataclass: there are fifty of them in a chat of four turns
+    """A part of a conversation that becomes tokens in one go.
+
+    Attributes:
+        text: ordinary text, to be encoded; empty where the tokens are known.
+        known: the tokens, where they are known: a control token's, or what a frame always has there.
+        assistant: whether the assistant wrote it.
+        end_of_turn: whether it belongs to an end-of-turn marker.
+        first: whether the text starts the input.
+        spans: the messages' text inside it.
+    """
 
     text: str
-    id: int | None
-    assistant: bool
-    end_of_turn: bool
-    first: bool
-    spans: Sequence[_Span]
+    known: Encoded | None
+    assistant: bool = False
+    end_of_turn: bool = False
+    first: bool = False
+    spans: Sequence[Span] = ()
 
     @property
-    def of_one(self) -> bool:
-        """Whether all of it has one owner, or none: then nobody needs to know which characters a token stands for."""
-        return not self.spans or (self.spans[0][0] <= 0 and self.spans[0][1] >= len(self.text))
+    def has_one_owner(self) -> bool:
+        """Whether all of it has the same owner, or none: no token has to be traced to its characters then."""
+        return not self.spans or (self.spans[0].start <= 0 and self.spans[0].end >= len(self.text))
 
 
 def cut(segments: Iterable[Segment], plain: PlainText) -> Iterator[Piece]:
@@ -36,13 +52,8 @@ def cut(segments: Iterable[Segment], plain: PlainText) -> Iterator[Piece]:
     first, swallow = True, False
     for (assistant, end_of_turn, _), stretch in itertools.groupby(segments, _stretch):
         parts = list(stretch)
-        text, spans = "".join([part.text for part in parts]), []
-        start = 0
-        for part in parts:
-            end = start + len(part.text)
-            if part.content or part.turn >= 0:
-                spans.append((start, end, part.turn, part.reasoning))
-            start = end
+        text = "".join([part.text for part in parts])
+        spans = _spans_of(parts)
         at = len(text) - len(text.lstrip()) if swallow and not assistant else 0
         for start, end, token in plain.controls_of(parts, text):
             if start < at:  # white space that the control token before it swallowed
@@ -51,61 +62,12 @@ def cut(segments: Iterable[Segment], plain: PlainText) -> Iterator[Piece]:
             start_strip = max(at, len(text[:start].rstrip())) if token.lstrip else start
             if start_strip > at:
                 yield _run(text, at, start_strip, spans, assistant, end_of_turn, first)
-            inside = [span for span in spans if span[0] < end and start < span[1]]
-            yield Piece("", plain.ids[token.content], assistant, end_of_turn, False, inside)
+            owner = next((span for span in spans if span.start < end and start < span.end), None)
+            yield Piece("", _control(plain.ids[token.content], assistant, end_of_turn, owner))
             first, at, swallow = False, end_strip, token.rstrip and end_strip == len(text)
         if at < len(text):
             yield _run(text, at, len(text), spans, assistant, end_of_turn, first)
             first, swallow = False, False
-
-
-class Frame:
-    """What conversations of one shape have in common: tokens that are always the same, and the places of the texts.
-
-    Args:
-        segments: of one of them.
-        plain: encodes their texts; it must be `position_free`.
-    """
-
-    def __init__(self, segments: Sequence[Segment], plain: PlainText):
-        self._template = [part for part in segments if not part.content]
-        self._owners = [(part.role, part.turn, part.reasoning) for part in segments if part.content]
-        hollow = [
-            Segment(_HOLE, True, part.role, part.turn, part.end_of_turn, part.reasoning) if part.content else part
-            for part in segments
-        ]
-        self._steps: list[Encoded | Piece] = []
-        for full, pieces in itertools.groupby(cut(hollow, plain), lambda piece: _HOLE not in piece.text):
-            if full:
-                same = list(pieces)
-                texts = {(piece.text, piece.first): True for piece in same if piece.id is None}
-                self._steps.append(assemble(same, plain.encode_batch(texts)))
-            else:
-                self._steps += pieces
-        holes = [step.text.count(_HOLE) for step in self._steps if type(step) is Piece]
-        self._usable = holes == [1] * len(self._owners)
-
-    def filled(self, segments: Sequence[Segment]) -> list[Piece | Encoded] | None:
-        """Put a conversation's texts in their places; None where it does not fit."""
-        contents = [part for part in segments if part.content]
-        if (
-            not self._usable
-            or [part for part in segments if not part.content] != self._template
-            or [(part.role, part.turn, part.reasoning) for part in contents] != self._owners
-        ):
-            return None
-        texts = iter(contents)
-        return [step if type(step) is Encoded else _fill(step, next(texts).text) for step in self._steps]
-
-
-def _fill(hollow: Piece, text: str) -> Piece:
-    """Put a text into the hole of a piece."""
-    before, _, after = hollow.text.partition(_HOLE)
-    at, more = len(before), len(text) - 1
-    spans = [
-        (a + more if a > at else a, b + more if b > at else b, turn, thought) for a, b, turn, thought in hollow.spans
-    ]
-    return Piece(before + text + after, None, hollow.assistant, hollow.end_of_turn, hollow.first, spans)
 
 
 def _stretch(segment: Segment) -> tuple[bool, bool, int]:
@@ -114,55 +76,133 @@ def _stretch(segment: Segment) -> tuple[bool, bool, int]:
     return assistant, segment.end_of_turn, segment.turn if assistant else -1
 
 
+def _spans_of(parts: Iterable[Segment]) -> list[Span]:
+    """Where each message's text is in the joined segments."""
+    spans = []
+    start = 0
+    for part in parts:
+        end = start + len(part.text)
+        if part.content or part.turn >= 0:
+            spans.append(Span(start, end, part.turn, part.reasoning))
+        start = end
+    return spans
+
+
 def _run(
-    text: str, start: int, end: int, spans: Sequence[_Span], assistant: bool, end_of_turn: bool, first: bool
+    text: str, start: int, end: int, spans: Sequence[Span], assistant: bool, end_of_turn: bool, first: bool
 ) -> Piece:
-    inside = [(a - start, b - start, turn, thought) for a, b, turn, thought in spans if a < end and b > start]
+    """Ordinary text between two places of a stretch."""
+    inside = [
+        Span(span.start - start, span.end - start, span.message_index, span.reasoning)
+        for span in spans
+        if span.start < end and span.end > start
+    ]
     return Piece(text[start:end], None, assistant, end_of_turn, first, inside)
 
 
-def assemble(plan: Sequence[Piece | Encoded], encodings: Mapping[tuple[str, bool], Tokens]) -> Encoded:
-    """Put a conversation's tokens together, in turn: those of its pieces, and those that are encoded already."""
-    input_ids, assistant_mask, ends, turns, reasoning = [], [], [], [], []
-    for piece in plan:
-        if type(piece) is Encoded:
-            input_ids.extend(piece.input_ids)
-            assistant_mask.extend(piece.assistant_mask)
-            ends.extend(piece.end_of_turn)
-            turns.extend(piece.turn)
-            reasoning.extend(piece.reasoning)
+def _control(token: int, assistant: bool, end_of_turn: bool, owner: Span | None) -> Encoded:
+    index, reasoning = (owner.message_index, owner.reasoning) if owner else (-1, False)
+    return Encoded([token], [int(assistant)], [int(end_of_turn)], [index], [int(reasoning)])
+
+
+def structure_of(segments: Sequence[Segment]) -> Hashable:
+    """What conversations that differ in the messages' texts only have in common."""
+    return tuple(
+        [(part.role, part.turn, part.end_of_turn, part.reasoning) if part.content else part for part in segments]
+    )
+
+
+class Frame:
+    """The tokens that all conversations of one structure share, with the places of their texts.
+
+    Args:
+        segments: one such conversation.
+        plain: encodes its texts; must be `position_free`.
+    """
+
+    def __init__(self, segments: Sequence[Segment], plain: PlainText):
+        hollow = [
+            Segment(_HOLE, True, part.role, part.turn, part.end_of_turn, part.reasoning) if part.content else part
+            for part in segments
+        ]
+        self._pieces: list[Piece] = []
+        for is_fixed, group in itertools.groupby(cut(hollow, plain), lambda piece: _HOLE not in piece.text):
+            pieces = list(group)
+            if is_fixed:
+                texts = {(piece.text, piece.first): True for piece in pieces if piece.known is None}
+                pieces = [Piece("", assemble(pieces, plain.encode_batch(texts)))]
+            self._pieces += pieces
+        holes = [piece.text.count(_HOLE) for piece in self._pieces if piece.known is None]
+        self._usable = holes == [1] * sum(part.content for part in segments)
+
+    def filled(self, segments: Sequence[Segment]) -> list[Piece] | None:
+        """Put the texts of a conversation of this structure in their places; None where that cannot be done."""
+        texts = [part.text for part in segments if part.content]
+        if not self._usable or "" in texts:
+            return None
+        following = iter(texts)
+        return [piece if piece.known is not None else _fill(piece, next(following)) for piece in self._pieces]
+
+
+def _fill(hollow: Piece, text: str) -> Piece:
+    """Put a text into the hole of a piece."""
+    before, _, after = hollow.text.partition(_HOLE)
+    at, more = len(before), len(text) - 1
+    spans = [
+        Span(
+            span.start + more if span.start > at else span.start,
+            span.end + more if span.end > at else span.end,
+            span.message_index,
+            span.reasoning,
+        )
+        for span in hollow.spans
+    ]
+    return Piece(before + text + after, None, hollow.assistant, hollow.end_of_turn, hollow.first, spans)
+
+
+def assemble(pieces: Sequence[Piece], encodings: Mapping[tuple[str, bool], Tokens]) -> Encoded:
+    """Join the tokens of a conversation's pieces.
+
+    Args:
+        pieces: in order.
+        encodings: the tokens of those whose tokens are not known yet, by text and `first`.
+    """
+    whole = Encoded([], [], [], [], [])
+    for piece in pieces:
+        known = piece.known
+        if known is not None:
+            whole.input_ids.extend(known.input_ids)
+            whole.assistant_mask.extend(known.assistant_mask)
+            whole.end_of_turn.extend(known.end_of_turn)
+            whole.turn.extend(known.turn)
+            whole.reasoning.extend(known.reasoning)
             continue
-        spans = piece.spans
-        if piece.id is not None:
-            input_ids.append(piece.id)
-            size = 1
+        tokens = encodings[piece.text, piece.first]
+        size = len(tokens.ids)
+        whole.input_ids.extend(tokens.ids)
+        whole.assistant_mask.extend([int(piece.assistant)] * size)
+        whole.end_of_turn.extend([int(piece.end_of_turn)] * size)
+        if piece.has_one_owner:
+            owned = [(size, piece.spans[0] if piece.spans else None)]
         else:
-            tokens = encodings[piece.text, piece.first]
-            input_ids.extend(tokens.ids)
-            size = len(tokens.ids)
-        if piece.id is not None or piece.of_one:
-            turn, thought = (spans[0][2], int(spans[0][3])) if spans else (-1, 0)
-            turns.extend([turn] * size)
-            reasoning.extend([thought] * size)
-        else:
-            whose, thoughts = _owners(spans, tokens.offsets(), tokens.shift)
-            turns.extend(whose)
-            reasoning.extend(thoughts)
-        assistant_mask.extend([int(piece.assistant)] * size)
-        ends.extend([int(piece.end_of_turn)] * size)
-    return Encoded(input_ids, assistant_mask, ends, turns, reasoning)
+            owned = _owners(piece.spans, tokens.offsets(), tokens.shift)
+        for count, owner in owned:
+            whole.turn.extend([owner.message_index if owner else -1] * count)
+            whole.reasoning.extend([int(owner is not None and owner.reasoning)] * count)
+    return whole
 
 
-def _owners(spans: Sequence[_Span], offsets: Sequence[tuple[int, int]], shift: int) -> tuple[list[int], list[int]]:
-    """Whose each token is: the first span it touches. Tokens and spans both run from left to right."""
-    turns, reasoning, at = [], [], 0
-    a, b, turn, thought = spans[0]
-    for start, end in offsets:
-        start -= shift
-        while b <= start and at + 1 < len(spans):
-            at += 1
-            a, b, turn, thought = spans[at]
-        inside = start < b and (a < end - shift or a <= start)
-        turns.append(turn if inside else -1)
-        reasoning.append(int(inside and thought))
-    return turns, reasoning
+def _owners(spans: Sequence[Span], offsets: Sequence[tuple[int, int]], shift: int) -> list[tuple[int, Span | None]]:
+    """Who owns the tokens of a text: how many in a row belong to the same span, or to none.
+
+    A token belongs to the first span that it touches. Tokens and spans both run from left to right.
+    """
+    owned: list[tuple[int, Span | None]] = []
+    at = 0  # the first token without an owner yet
+    for span in spans:
+        start, end = span.start + shift, span.end + shift
+        first = bisect_left(offsets, True, lo=at, key=lambda token: start < token[1] or start <= token[0])
+        after = bisect_left(offsets, True, lo=first, key=lambda token: token[0] >= end)
+        owned += [(first - at, None), (after - first, span)]
+        at = after
+    return [*owned, (len(offsets) - at, None)]

@@ -1,4 +1,4 @@
-"""Ordinary text to tokens: as the student's tokenizer encodes it, but never a control token."""
+"""Ordinary text to tokens: as the student's tokenizer encodes it, but never to a control token."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ _BRACKETED = re.compile(r"[<\[({|⟨｜].*[>\])}|⟩｜]", re.DOTALL)
 
 
 class Tokens(NamedTuple):
-    """An encoded text: token ids, and, where somebody asks, the characters (start, end) that each token stands for.
+    """An encoded text.
 
-    The text starts at character `shift` of them.
+    Attributes:
+        ids: its token ids.
+        offsets: gives the characters (start, end) of each token; called only where they are needed.
+        shift: the character at which the text starts in these offsets.
     """
 
     ids: list[int]
@@ -44,7 +47,7 @@ class PlainText:
 
         added = tokenizer.added_tokens_decoder
         self.ids = {token.content: id for id, token in added.items() if token.content}
-        self._tokens = {token.content: token for token in added.values() if token.content}
+        self._tokens: dict[str, AddedToken] = {token.content: token for token in added.values() if token.content}
         self._vocabulary = {text for text, token in self._tokens.items() if not _steers(token)}
         self.control_ids = {id for text, id in self.ids.items() if text not in self._vocabulary}
         # Text that the vocabulary does not cover becomes unk: that is no way to steer, unless unk is eos or bos too.
@@ -55,7 +58,7 @@ class PlainText:
         steering = [re.escape(text) for text in longest_first if text not in self._vocabulary]
         self.controls = re.compile("|".join(steering) or r"(?!)")
         self._in_template = functools.lru_cache(4096)(self._controls_in_template)
-        # Whether what is around a text makes no difference to its tokens, nor to those around it.
+        # Whether a text's neighbours make no difference to its tokens, nor the text to theirs.
         strips = any(token.single_word or token.lstrip or token.rstrip for token in self._tokens.values())
         self.position_free = not self._vocabulary and not strips
         # Where content may hold added tokens, or a token's neighbours decide, a stretch is searched as a whole.
@@ -102,11 +105,14 @@ class PlainText:
         return list(self.find_controls(text, [(0, len(text))]))
 
     def _token_at(self, text: str, start: int, longest: str, template: Sequence[tuple[int, int]]) -> AddedToken | None:
-        """The longest added token at a place that may stand there."""
+        """The longest added token that may begin at a place."""
         if self._fits(text, start, longest, template):
             return self._tokens[longest]
-        shorter = (longest[:size] for size in range(len(longest) - 1, 0, -1) if longest[:size] in self._tokens)
-        return next((self._tokens[word] for word in shorter if self._fits(text, start, word, template)), None)
+        for size in range(len(longest) - 1, 0, -1):
+            word = longest[:size]
+            if word in self._tokens and self._fits(text, start, word, template):
+                return self._tokens[word]
+        return None
 
     def _fits(self, text: str, start: int, word: str, template: Sequence[tuple[int, int]]) -> bool:
         end = start + len(word)
@@ -120,7 +126,7 @@ class PlainText:
         """Encode texts.
 
         Args:
-            texts: each with whether it starts the input; and whether its tokens' characters will be asked for.
+            texts: text and whether it starts the input → whether its tokens' characters will be asked for.
         """
         result = {}
         for wanted, encode in ((False, self._plain.encode_batch_fast), (True, self._plain.encode_batch)):

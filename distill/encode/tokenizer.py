@@ -70,7 +70,8 @@ def _end_with(stop: int, encoder: Encoder) -> None:
 
 def _padding(tokenizer: PreTrainedTokenizerFast, stop: int) -> str:
     """A token to pad with that is never trained: one the tokenizer has, or a new `<|pad|>`."""
-    candidates = [tokenizer.unk_token, *(token for token in tokenizer.get_added_vocab() if "pad" in token.lower())]
+    named_pad = [token for token in tokenizer.get_added_vocab() if "pad" in token.lower()]
+    candidates: list[str | None] = [tokenizer.unk_token, *named_pad]
     for token in candidates:
         if token is not None and tokenizer.convert_tokens_to_ids(token) != stop:
             return token

@@ -1,4 +1,4 @@
-"""Tool definitions stand in a prompt as template text: what their strings may not hold."""
+"""Tool definitions are rendered as template text, so their strings may not spell control tokens."""
 
 from __future__ import annotations
 

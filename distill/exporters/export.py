@@ -14,8 +14,9 @@ from distill.exporters.llama_cpp import convert_with_llama_cpp
 from distill.exporters.ollama import modelfile
 from distill.exporters.verify import prove, read_back
 from distill.files.atomic import whole_folder
-from distill.models.load import load_tokenizer, resolve_model
+from distill.models.load import load_tokenizer
 from distill.plugins import PluginManager
+from distill.runs.run import open_run
 
 Note = Callable[[str], None]
 
@@ -102,9 +103,7 @@ def export_ollama(
 @contextmanager
 def _student(run: str, out: Path, manager: PluginManager) -> Iterator[tuple[Path, Path]]:
     """The student's folder, and a folder that becomes `out` when the block ends well."""
-    if not (Path(run) / "run.json").is_file():
-        raise UsageError(f"{run!r} is not a run folder", "give the folder that `distill train --out` made")
-    model = Path(resolve_model(run, manager))
+    model = open_run(run).model_dir
     if out.exists():
         raise UsageError(f"{out} exists; it was left as it is", "choose another --out, or remove it")
     try:

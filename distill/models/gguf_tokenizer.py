@@ -48,7 +48,8 @@ WHOLE_WORDS_FIRST = {"llama-bpe"}
 def steps_of(source: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The steps in which a `tokenizer.json` cuts text."""
     rules = source["pre_tokenizer"] or {}
-    return rules.get("pretokenizers", [rules])
+    steps: Sequence[Mapping[str, Any]] = rules.get("pretokenizers", [rules])
+    return steps
 
 
 def name_of(steps: Sequence[Mapping[str, Any]]) -> str | None:

@@ -15,6 +15,8 @@ import platformdirs
 from distill.errors import DistillError, UsageError
 from distill.files.atomic import whole_folder
 from distill.models.gguf_tokenizer import cut_as_the_file_says
+from distill.runs.layout import is_run
+from distill.runs.run import open_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,19 +45,15 @@ def resolve_model(name: str, manager: PluginManager) -> str:
     """Turn what the user named into what `load_tokenizer` and `load_model` take.
 
     Args:
-        name: a registered model's name, a run folder (its `model/` is meant), a model folder, a `.gguf` file or a
+        name: a registered model's name, a run folder (its student is meant), a model folder, a `.gguf` file or a
             hub id.
 
     Raises:
         UsageError: a path that does not exist, or a folder or file that holds no model.
     """
     path = Path(name).expanduser()
-    if (path / "run.json").is_file():
-        if not (path / "model").is_dir():
-            raise UsageError(
-                f"run {name!r} has no finished model", "train it to its end first: `distill train … --resume`"
-            )
-        return str(path / "model")
+    if is_run(path):
+        return str(open_run(path).model_dir)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise UsageError(f"{name!r} holds no model (no config.json)", "give a folder that `save_pretrained` wrote")

@@ -14,7 +14,7 @@ def grow_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) 
     Returns:
         How many rows were added.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows: int = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) <= rows:
         return 0
     model.resize_token_embeddings(len(tokenizer), mean_resizing=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,8 @@ from distill.plugins import PluginManager
 from distill.recipes.restore import gather, store_of
 from distill.recipes.state import Record
 from distill.recipes.validate import ReadyRecipe
+from distill.runs.folder import RunFolder
+from distill.runs.layout import RunPaths
 from distill.types import Params
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def _refuse_findings(report: CheckReport, allowed: set[str]) -> None:
 def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
     """Train the student; makes the run folder."""
     from distill.training import train
-    from distill.training.manifest import identity
+    from distill.training.identity import identity
 
     names = {kind: getattr(ready.recipe.train, kind) for kind in ("formatter", "labeler", "trainer")}
     inputs = {
@@ -214,8 +215,8 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
         return found
 
     def intact(record: Record) -> bool:
-        run = ready.out / str(record.made)
-        return (run / "model" / "config.json").is_file() and (run / "resolved.json").is_file()
+        run = RunPaths(ready.out / str(record.made))
+        return (run.model / "config.json").is_file() and run.resolved_recipe.is_file()
 
     return Step("train", inputs, do, lines, "run", intact)
 
@@ -224,16 +225,16 @@ def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
     """Compare the student with its base; makes the file of figures and answers, and a page of it beside."""
     from distill.collection.row_id import all_params
     from distill.models.load import resolve_model
-    from distill.training.folder import HELD_OUT
-    from distill.training.manifest import versions
+    from distill.training.identity import versions
 
-    settings, held_out = ready.compare, ready.held_out or (run / HELD_OUT,)
+    paths = RunPaths(run)
+    settings, held_out = ready.compare, ready.held_out or (paths.held_out,)
     if gone := next((path for path in held_out if not path.is_file()), None):
         raise DistillError(f"{gone} is gone", f"put it back, or remove {run} to train again")
     base = ready.pipeline.ref if settings.base is None else resolve_model(settings.base, ready.manager)
     asked = {who: getattr(settings, who) for who in ("teacher", "judge") if getattr(settings, who) is not None}
     inputs = {
-        "student": _digest(str(run / "model")),
+        "student": _digest(str(paths.model)),
         "base": _digest(base),
         "data": [f"sha256:{sha256_of(path)}" for path in held_out],
         "from": settings.data_format,
@@ -272,17 +273,12 @@ def write_recipe(ready: ReadyRecipe, run: Path, inputs: Mapping[str, Any]) -> No
         "settings": ready.recipe.model_dump(mode="json", by_alias=True),
         "inputs": dict(inputs),
     }
-    for name, text in (
-        ("recipe.yaml", ready.loaded.text),
-        ("resolved.json", json.dumps(resolved, ensure_ascii=False, indent=1) + "\n"),
-    ):
-        with whole_file(run / name) as file:
-            file.write(text)
+    RunFolder(run).write_recipe(ready.loaded.text, resolved)
 
 
 def _digest(ref: str, *files: str) -> str:
     """What stands for a model: a hash of its weights, or of these files of its folder; or its name on the hub."""
-    from distill.training.manifest import digest_of_model
+    from distill.training.identity import digest_of_model
 
     digest = digest_of_model(ref, files) if files else digest_of_model(ref)
     return ref if digest is None else f"sha256:{digest}"

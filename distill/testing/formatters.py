@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from distill.encode.encoder import Encoder, text_of
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.errors import DataError
-from distill.protocols import Formatter, ShapedFormatter
+from distill.protocols import Formatter
 from distill.testing.checks import Check, Remark, assert_all, broken
 from distill.testing.conversations import CONVERSATIONS, HOSTILE, PLAIN, TOOL, TOOL_CALLS
 from distill.testing.tokenizers import EXACT, TOKENIZERS
@@ -49,7 +48,6 @@ def formatter_checks(formatter: Formatter, rewrites_history: bool | None = None)
         Check("special strings in a message stay text", suite.hostile),
         Check("the chat template renders the same text", suite.template),
         Check("tool calls and their results are shown, or refused", suite.tools),
-        Check("conversations of one shape differ in their texts only", suite.shape),
         Check("the same conversation gives the same segments, and the tokenizer is left alone", suite.pure),
     ]
 
@@ -211,23 +209,6 @@ class _Suite:
         if unseen:
             raise Remark(f"tokenizer {unseen!r}: tool definitions are left out without a word; show or refuse them")
 
-    def shape(self) -> None:
-        if not isinstance(self.formatter, ShapedFormatter):
-            return
-        for where, encoder, messages, segments in self.rendered():
-            others = [_reworded(message, turn) for turn, message in enumerate(messages)]
-            shapes = [self.formatter.shape(chat, encoder.tokenizer) for chat in (messages, others)]
-            if shapes[0] is None or shapes[0] != shapes[1]:
-                continue
-            frames = [
-                [replace(part, text="") if part.content else part for part in rendered if part.text or not part.content]
-                for rendered in (segments, encoder.segments(others))
-            ]
-            assert frames[0] == frames[1], (
-                f"{where}: with other texts the shape is the same, but the format writes {frames[1]} instead of "
-                f"{frames[0]}; put what decides into the shape, or return None"
-            )
-
     def pure(self) -> None:
         for where, encoder, messages, segments in self.rendered():
             size = len(encoder.tokenizer)
@@ -235,12 +216,6 @@ class _Suite:
             assert len(encoder.tokenizer) == size, (
                 f"{where}: segments() adds tokens to the tokenizer; name them in special_tokens()"
             )
-
-
-def _reworded(message: Message, turn: int) -> Message:
-    """The same message in other words, where it has any."""
-    words = {"content": message.content and f"word {turn}"}
-    return replace(message, **words, reasoning_content=message.reasoning_content and f"thought {turn}")
 
 
 def _of_turn(segments: Sequence[Segment], turn: int) -> str:
@@ -255,7 +230,9 @@ def _before(segments: Sequence[Segment], turn: int) -> str:
 def _decode(encoder: Encoder, encoded: Encoded) -> str:
     """The text that the assistant's tokens stand for."""
     marks = zip(encoded.input_ids, encoded.assistant_mask, strict=True)
-    return encoder.tokenizer.decode([token for token, wrote in marks if wrote], skip_special_tokens=False)
+    written = [token for token, wrote in marks if wrote]
+    text: str = encoder.tokenizer.decode(written, skip_special_tokens=False)
+    return text
 
 
 def _controls(encoder: Encoder, messages: Sequence[Message]) -> list[int]:
@@ -267,4 +244,5 @@ def _controls(encoder: Encoder, messages: Sequence[Message]) -> list[int]:
 def _saved(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], prompt: bool) -> str:
     """What the chat template that is saved with the student renders."""
     rows = [message_to_dict(message) for message in messages]
-    return tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=prompt)
+    text: str = tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=prompt)
+    return text

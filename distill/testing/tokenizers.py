@@ -93,18 +93,18 @@ LATE_END = (
 )
 
 
-def _chatml():
+def _chatml() -> PreTrainedTokenizerFast:
     special = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
     return byte_bpe({**special, "unk_token": "<|endoftext|>"}, template=CHATML)
 
 
-def _llama3():
+def _llama3() -> PreTrainedTokenizerFast:
     tokenizer = byte_bpe({"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}, template=LLAMA3)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|start_header_id|>", "<|end_header_id|>"]})
     return tokenizer
 
 
-def _gemma():
+def _gemma() -> PreTrainedTokenizerFast:
     """Metaspace with byte fallback, white-space tokens among the added ones."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -134,7 +134,7 @@ def _gemma():
     )
 
 
-def _unigram():
+def _unigram() -> PreTrainedTokenizerFast:
     """Unigram, whose vocabulary holds the control strings as ordinary entries; Metaspace at the start only."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -161,7 +161,7 @@ def _unigram():
     )
 
 
-def _wordpiece():
+def _wordpiece() -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -177,7 +177,7 @@ def _wordpiece():
     )
 
 
-def _qwen3():
+def _qwen3() -> PreTrainedTokenizerFast:
     from tokenizers import AddedToken
 
     tokenizer = byte_bpe({"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}, template=QWEN3)
@@ -186,18 +186,18 @@ def _qwen3():
     return tokenizer
 
 
-def _late_end():
+def _late_end() -> PreTrainedTokenizerFast:
     tokenizer = byte_bpe({"eos_token": "<|im_end|>"}, template=LATE_END)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
     return tokenizer
 
 
-def _bare():
+def _bare() -> PreTrainedTokenizerFast:
     """GPT-2's way: one token for everything, no template."""
     return byte_bpe(dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"))
 
 
-def _no_special():
+def _no_special() -> PreTrainedTokenizerFast:
     """Neither bos nor eos nor anything else, no template."""
     return byte_bpe({})
 

@@ -1,6 +1,7 @@
 """Training: from transcripts to a run folder with a student in it."""
 
+from distill.runs.report import MemoryEstimate, TrainReport
 from distill.training.fine_tune import train
-from distill.training.settings import Estimate, LoraSettings, TrainReport, TrainSettings
+from distill.training.settings import LoraSettings, TrainSettings
 
-__all__ = ["Estimate", "LoraSettings", "TrainReport", "TrainSettings", "train"]
+__all__ = ["LoraSettings", "MemoryEstimate", "TrainReport", "TrainSettings", "train"]

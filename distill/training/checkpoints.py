@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import threading
 import time
@@ -21,9 +20,8 @@ from types import FrameType
 from distill.errors import DistillError
 from distill.files.atomic import fsync, sha256_of, whole_file
 from distill.protocols import Verdict
+from distill.runs.checkpoints import MARKER, checkpoints_in, complete_checkpoints, remove, step_of
 from distill.training.distributed import World
-
-MARKER = "complete.json"
 
 _EVERY = 15 * 60
 """Seconds between two checkpoints within an epoch, where the user names no number of steps."""
@@ -47,17 +45,6 @@ class Found:
 
     newest: Path | None
     notes: tuple[str, ...] = ()
-
-
-def step_of(folder: Path) -> int:
-    """`…/checkpoint-12` → 12."""
-    return int(folder.name.rpartition("-")[2])
-
-
-def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, whole or not, the newest first."""
-    found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and path.name.rpartition("-")[2].isdecimal()]
-    return sorted(found, key=step_of, reverse=True)
 
 
 def find_newest(folder: Path) -> Found:
@@ -167,8 +154,7 @@ class RunCheckpoints:
                 json.dump({"step": step_of(folder), "files": files}, file, indent=1)
             fsync(folder)
             fsync(folder.parent)
-            complete = [path for path in checkpoints_in(self.folder) if (path / MARKER).is_file()]
-            for old in complete[self._limit :]:
+            for old in complete_checkpoints(self.folder)[self._limit :]:
                 remove(old)
         self._saved = time.monotonic()
         self._cost = self._saved - self._asked
@@ -176,7 +162,7 @@ class RunCheckpoints:
 
     def newest(self) -> str | None:
         """The name of the newest complete one."""
-        return next((path.name for path in checkpoints_in(self.folder) if (path / MARKER).is_file()), None)
+        return next((path.name for path in complete_checkpoints(self.folder)), None)
 
     @contextmanager
     def signals(self) -> Iterator[None]:
@@ -216,12 +202,6 @@ def clean(folder: Path, newest: Path | None) -> None:
     for checkpoint in checkpoints_in(folder):
         if step_of(checkpoint) > step or not (checkpoint / MARKER).is_file():
             remove(checkpoint)
-
-
-def remove(checkpoint: Path) -> None:
-    """Remove a checkpoint; one that is half removed no longer counts."""
-    (checkpoint / MARKER).unlink(missing_ok=True)
-    shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -15,11 +15,12 @@ from distill.dataset.table import Examples
 from distill.models.device import best_device
 from distill.models.load import model_config, quiet
 from distill.protocols import TrainPlan
+from distill.runs.report import MemoryEstimate
 from distill.training.batching import batch_sampler
 from distill.training.kernels.gelu import fused_gelu
 from distill.training.kernels.supervised_head import CHUNK_LOGITS
 from distill.training.lora import add_adapter
-from distill.training.settings import Estimate, TrainSettings
+from distill.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +82,7 @@ def estimate(
     vocabulary: int,
     new_tokens: Sequence[int],
     checkpoints: int,
-) -> Estimate:
+) -> MemoryEstimate:
     """Estimate a training's memory and disk.
 
     Args:
@@ -122,7 +123,7 @@ def estimate(
         activations = int(activations * _FRAGMENTATION)
     checkpoint = 4 * trained + optimizer if plan.steps != 0 else 0
     saved = 4 * parameters
-    return Estimate(
+    return MemoryEstimate(
         parameters=parameters,
         trained_parameters=trained,
         weights=weights,

@@ -9,25 +9,30 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distill.dataset.collate import collator_for
 from distill.errors import DistillError, PluginError
-from distill.models.load import load_model, resolve_model
+from distill.files.atomic import utc_now
+from distill.models.load import load_model, quiet, resolve_model
 from distill.models.special_tokens import grow_embeddings, set_special_ids
 from distill.plugins import PluginManager
 from distill.protocols import Collator, Trainer, TrainJob
-from distill.training.checkpoints import RunCheckpoints, clean, find_newest, remove_unfinished, step_of
+from distill.runs.checkpoints import step_of
+from distill.runs.folder import RunFolder
+from distill.runs.manifest import RunManifest
+from distill.runs.report import TrainReport
+from distill.runs.run import SkippedRow, open_run
+from distill.training.checkpoints import RunCheckpoints, clean, find_newest, remove_unfinished
 from distill.training.distributed import World, join_world
 from distill.training.estimate import largest_batch
 from distill.training.failures import check_finite_row, check_finite_weights, clear_failures
-from distill.training.folder import RunFolder
+from distill.training.identity import check_same, describe
 from distill.training.lora import add_adapter, check_quantization, load_quantized, merge_adapter, merge_saved_adapter
-from distill.training.manifest import check_same, describe
 from distill.training.packing import PackingCollator, verify_packing, without_cache
 from distill.training.prepare_job import JobPlan, estimate_of, memory_hint, plan_job
-from distill.training.report import model_card
-from distill.training.settings import TrainReport, TrainSettings
+from distill.training.report import model_card, report_page
+from distill.training.settings import TrainSettings
 from distill.transcripts.hold_out import read_held_out
 from distill.types import TrainResult
 
@@ -109,15 +114,15 @@ def train(
 
 def _finished(run: _Run) -> TrainReport:
     """Answer `resume` of a run whose student is there: it stays as it is."""
-    manifest = run.folder.manifest() or {}
-    report = TrainReport(**manifest["report"])
+    manifest = open_run(run.folder.path).manifest
+    report = manifest.report
     ref = resolve_model(run.settings.student, run.manager)
     now = describe(run.settings, run.manager, ref, None, report, run.origins, run.world.size)
-    check_same(manifest, {**now, "examples": manifest["examples"]}, run.folder.path)
-    if manifest["state"] != "finished" and run.world.is_main:  # it was killed after the student was saved
+    check_same(manifest, replace(now, examples=manifest.examples), run.folder.path)
+    if manifest.state != "finished" and run.world.is_main:  # it was killed after the student was saved
         rows = run.folder.metric_rows()
         report = replace(report, steps=int(rows[-1]["step"]), loss=_mean_loss(rows))
-        run.folder.finish(run.settings, report)
+        _finish(run, report)
     run.note(f"{run.folder.path} is finished: nothing to do")
     return report
 
@@ -135,12 +140,13 @@ def _train(run: _Run, plan: JobPlan, resume: bool) -> TrainReport:
         if step >= 0 and (newest is None or step_of(newest) != step):
             raise DistillError(f"{folder.path} is not the same in all processes", "it must be on a disk they all share")
         if world.is_main:
-            folder.start(manifest, plan.prepared, newest and step)
+            skipped = (SkippedRow(one.id, one.source, one.reason, one.code) for one in plan.prepared.skipped)
+            folder.start(manifest, skipped, None if newest is None else step)
             _write_held_out(run, plan)
             clean(folder.checkpoints, newest)
         checkpoints, job = _job(run, plan, newest)
         packed = isinstance(job.collate, PackingCollator) if run.settings.packing else None
-        report = replace(report, resumed_from=newest and newest.name, packed=packed)
+        report = replace(report, resumed_from=None if newest is None else newest.name, packed=packed)
     began = time.monotonic()
     with failures("training"), without_cache(job.model):
         result = _fit(run, plan.trainer, job, checkpoints)
@@ -160,7 +166,7 @@ def _write_held_out(run: _Run, plan: JobPlan) -> None:
     run.folder.write_held_out(held_out, plan.report.held_out_rows)
 
 
-def _look(run: _Run, plan: JobPlan, resume: bool) -> tuple[dict[str, Any], Path | None]:
+def _look(run: _Run, plan: JobPlan, resume: bool) -> tuple[RunManifest, Path | None]:
     """Describe the training, and find the checkpoint to go on from; nothing is changed."""
     folder, newest = run.folder, None
     manifest = describe(
@@ -173,7 +179,8 @@ def _look(run: _Run, plan: JobPlan, resume: bool) -> tuple[dict[str, Any], Path 
         newest = found.newest
         for line in found.notes:
             run.note(line)
-        manifest.update(started=before["started"], resumed=[*before.get("resumed", []), newest and newest.name])
+        resumed = (*before.resumed, newest.name if newest is not None else None)
+        manifest = replace(manifest, started=before.started, resumed=resumed)
     if resume:
         run.note(f"resuming from {newest}" if newest else "there is no checkpoint yet: starting at the beginning")
     return manifest, newest
@@ -272,15 +279,26 @@ def _save(run: _Run, plan: JobPlan, model: PreTrainedModel, result: TrainResult,
     check_finite_weights(result.state_dict or dict(model.named_parameters()))
     tokenizer, lora = plan.encoder.tokenizer, run.settings.lora
     if lora is not None:
-        adapter = run.folder.save_adapter(model)
+        with quiet(), run.folder.saving_adapter() as adapter:
+            model.save_pretrained(adapter)
         if lora.quantize:
-            model = merge_saved_adapter(_student(run, plan, quantize=False), adapter)
+            model = merge_saved_adapter(_student(run, plan, quantize=False), run.folder.paths.adapter)
         else:
             model = merge_adapter(model)
     set_special_ids(model, tokenizer, plan.encoder.stop_token_id())
-    run.folder.save_student(model, result.state_dict, tokenizer, model_card(run.settings, report))
-    run.folder.finish(run.settings, report)
+    with quiet(), run.folder.saving_student() as made:
+        model.save_pretrained(made, state_dict=result.state_dict)
+        tokenizer.save_pretrained(made)
+        (made / "README.md").write_text(model_card(run.settings, report), encoding="utf-8")
+    _finish(run, report)
     return report
+
+
+def _finish(run: _Run, report: TrainReport) -> None:
+    """Write what is written when the student is there: the pages, and the final manifest."""
+    manifest = replace(open_run(run.folder.path).manifest, state="finished", finished=utc_now(), report=report)
+    run.folder.write_pages(model_card(run.settings, report), report_page(manifest, run.folder.metric_rows()))
+    run.folder.finish(manifest, keep_checkpoints=run.settings.save_total_limit is not None)
 
 
 def _mean_loss(rows: Sequence[Mapping[str, float]]) -> float:

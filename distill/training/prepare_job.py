@@ -16,10 +16,11 @@ from distill.errors import DataError, DistillError, PluginError
 from distill.models.load import max_positions
 from distill.plugins import PluginManager
 from distill.protocols import Labeler, PlanningTrainer, Trainer, TrainPlan
+from distill.runs.report import MemoryEstimate, TrainReport
 from distill.specs import make_options
 from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
-from distill.training.settings import Estimate, TrainReport, TrainSettings
+from distill.training.settings import TrainSettings
 from distill.transcripts.hold_out import HoldOut, make_hold_out
 
 
@@ -124,7 +125,7 @@ def _ask_for_plan(trainer: Trainer, name: str, steps: int) -> TrainPlan:
     return plan
 
 
-def estimate_of(plan: JobPlan, settings: TrainSettings, note: Callable[[str], None]) -> Estimate | None:
+def estimate_of(plan: JobPlan, settings: TrainSettings, note: Callable[[str], None]) -> MemoryEstimate | None:
     """Estimate the training's memory and disk; None, with a note why, where that fails for this student."""
     if not isinstance(plan.trainer, PlanningTrainer):
         note(f"trainer {settings.trainer!r} does not plan its memory: estimated for float32 and AdamW")

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.training.settings import TrainReport, TrainSettings
+from distill.runs.manifest import RunManifest
+from distill.runs.report import TrainReport
+from distill.training.settings import TrainSettings
 
 
 def model_card(settings: TrainSettings, report: TrainReport) -> str:
@@ -44,12 +46,12 @@ print(chat([{{"role": "user", "content": "…"}}])[0]["generated_text"][-1]["con
 """
 
 
-def report_page(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> str:
+def report_page(manifest: RunManifest, rows: Sequence[Mapping[str, float]]) -> str:
     """One self-contained HTML page: the loss curve, what was trained, and with which settings.
 
     Args:
         manifest: the finished run's.
-        rows: of `metrics.jsonl`.
+        rows: its logged steps.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -57,7 +59,7 @@ def report_page(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, float]]
         loader=PackageLoader("distill.pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     curve = loss_curve([(row["step"], row["loss"]) for row in rows if "loss" in row])
-    return pages.get_template("report.html.jinja").render(manifest=manifest, report=manifest["report"], curve=curve)
+    return pages.get_template("report.html.jinja").render(manifest=manifest, report=manifest.report, curve=curve)
 
 
 _WIDTH, _HEIGHT = 720, 240

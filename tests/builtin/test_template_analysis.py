@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from distill import Message, make_formatter
 from distill.builtin.formatters.chat_template import chatml
 from distill.builtin.formatters.template_analysis import only_copies
 from distill.testing import tokenizers as zoo
@@ -75,13 +74,3 @@ def test_harmless_uses_are_known(body):
 )
 def test_templates_that_look_into_texts_are_found(template):
     assert not only_copies(template)
-
-
-def test_a_shape_is_given_only_where_texts_do_not_decide():
-    formatter = make_formatter("chat-template")
-    chat = [Message("user", "a"), Message("assistant", "b")]
-    other = [Message("user", "another"), Message("assistant", "text")]
-    chatml_shape = formatter.shape(chat, zoo.TOKENIZERS["chatml"]())
-    assert chatml_shape is not None and chatml_shape == formatter.shape(other, zoo.TOKENIZERS["chatml"]())
-    assert chatml_shape != formatter.shape([Message("system", "a"), *chat], zoo.TOKENIZERS["chatml"]())
-    assert formatter.shape(chat, zoo.TOKENIZERS["qwen3"]()) is None

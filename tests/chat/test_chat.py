@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from run_folders import write_run
 
 from distill import Message, make_formatter
 from distill.chat.session import ChatSettings, Session
@@ -220,9 +221,7 @@ def test_a_run_tells_its_teacher(student, tmp_path, monkeypatch, capsys):
     data, run = tmp_path / "data.jsonl", tmp_path / "run"
     rows = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     data.write_text(json.dumps({**rows, "metadata": {"teacher": "openai:gpt-5-mini"}}) + "\n")
-    run.mkdir()
-    settings = {"data": {"value": [str(data)]}, "formatter": {"value": "chat-template"}}
-    (run / "run.json").write_text(json.dumps({"settings": {**settings, "formatter_options": {"value": {}}}}))
+    write_run(run, data=(data,))
     (run / "model").symlink_to(student)
     code, _, err = piped(monkeypatch, capsys, ["chat", str(run)], "a\n/teacher\n")
     assert code == 1 and "start with --teacher openai:gpt-5-mini, whose answers it was trained on" in err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from distill.cli.main import main
 from distill.collection import NamedTeacher
 from distill.comparison import CompareSettings, as_json, compare
 from distill.comparison.leakage import leaks
+from distill.runs.run import Run, open_run
 from distill.transcripts.dialects import read_transcripts
 
 QUICK = {"max_tokens": 12, "batch_size": 4}
@@ -150,12 +152,13 @@ def test_questions_that_were_trained_on_are_told(copycat, tmp_path):
     fresh = [("user", "What is new?"), ("assistant", "all")]
     known = [("system", "Be kind."), ("user", '  how do you say "DOG"  in Spanish? '), ("assistant", "can")]
     data = write_rows(tmp_path / "held.jsonl", [fresh, known])
-    held, manifest = list(read_transcripts(data)), json.loads((copycat / "run.json").read_text())
-    (warning,) = leaks(manifest, held, tmp_path / "none")
+    held, run = list(read_transcripts(data)), open_run(copycat)
+    (warning,) = leaks(run, held)
     assert "1 of 2 held-out conversations begin with a prompt" in warning and f"{data}:2 as " in warning
-    assert leaks(manifest, held[:1], tmp_path / "none") == []
+    assert leaks(run, held[:1]) == []
     for change, word in (({"file": str(tmp_path / "gone.jsonl")}, "is gone"), ({"sha256": "0"}, "has changed")):
-        (warning,) = leaks({**manifest, "data": [{**manifest["data"][0], **change}]}, held, tmp_path / "none")
+        other = replace(run.manifest, data=(replace(run.data[0], **change),))
+        (warning,) = leaks(Run(copycat, other), held)
         assert "could not be checked" in warning and word in warning
 
 

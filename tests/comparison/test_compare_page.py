@@ -10,6 +10,7 @@ from chromium import CHROMIUM, look
 from html_page import Page
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_folders import write_run
 
 from distill.comparison.metrics import METRICS
 from distill.comparison.page import SAMPLES, comparison_page
@@ -51,12 +52,7 @@ def run_folder(path):
     usage = {"prompt_tokens": 30, "completion_tokens": 80}
     rows = [{**row, "metadata": {"teacher": "openai:gpt-5-mini", "usage": usage}}] * 3 + [row]
     data.write_text("".join(json.dumps(one) + "\n" for one in rows))
-    counts = {"rows": 9, "trained_rows": 4, "skipped_rows": 2, "held_out_rows": 3, "split_rows": 0, "truncated": 0}
-    report = {"out": "run", **counts, "examples": 4, "tokens": 100, "trained_tokens": 25, "steps": 3, "loss": 1.5}
-    words = {"settings": {"data_format": {"value": None}}, "data": [{"file": str(data), "sha256": ""}]}
-    (path / "run.json").write_text(json.dumps({"state": "finished", "started": "", "report": report, **words}))
-    (path / "metrics.jsonl").write_text("".join(json.dumps({"step": n, "loss": 3.0 / n}) + "\n" for n in (1, 2, 3)))
-    return path
+    return write_run(path, data=(data,))
 
 
 def test_all_of_it_is_there(tmp_path):

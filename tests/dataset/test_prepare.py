@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill import IGNORE_INDEX, DataError, DistillError, Message, PluginError, Source, Transcript, make_formatter
+from distill import (
+    IGNORE_INDEX,
+    DataError,
+    DistillError,
+    Message,
+    PluginError,
+    Segment,
+    Source,
+    Transcript,
+    make_formatter,
+    make_plugin_manager,
+)
 from distill.dataset.formats import make_labeler
 from distill.dataset.prepare import prepare
 from distill.encode.encoder import Encoder
@@ -48,7 +59,7 @@ def test_every_row_is_accounted_for(encoder, manager, labeler):
     assert reasons["data.jsonl:3"] == "message 1: the answer is empty"
     assert "length limit" in reasons["data.jsonl:4"]
     assert "weight 0" in reasons["data.jsonl:5"]
-    assert "no tool messages" in reasons["?"]
+    assert "no tools" in reasons["?"]
 
 
 @pytest.mark.parametrize("labeler", LABELERS)
@@ -168,3 +179,30 @@ def test_a_formatter_that_fails_is_blamed_with_its_row(encoder, manager):
     broken = Encoder(encoder.tokenizer, Broken(), "broken")
     with pytest.raises(PluginError, match=r"data.jsonl:3: formatter 'broken' failed: KeyError"):
         prepare([transcript("q", "a", line=3)], broken, Bad(list))
+
+
+def test_every_row_is_verified_though_many_share_one_structure():
+    """A format whose generation prompt is wrong for a single row of many that look alike is caught on that row."""
+
+    class Slips:
+        def special_tokens(self, tokenizer):
+            return ["</s>"]
+
+        def chat_template(self, tokenizer):
+            return None
+
+        def segments(self, messages, tokenizer, *, tools=None, add_generation_prompt=False):
+            slip = add_generation_prompt and messages and messages[0].content == "slip"
+            segments = []
+            for index, message in enumerate(messages):
+                segments.append(Segment("A:" if message.role == "assistant" else "Q:"))
+                segments.append(Segment(message.content, True, message.role, index))
+                if message.role == "assistant":
+                    segments.append(Segment("</s>", False, "assistant", index, end_of_turn=True))
+            return [*segments, Segment("B:" if slip else "A:")] if add_generation_prompt else segments
+
+    encoder = prepare_tokenizer(bloom_tokenizer(), Slips(), "slips")
+    rows = [transcript("slip" if n == 7 else f"q{n}", f"a{n}", line=n) for n in range(20)]
+    prepared = prepare(rows, encoder, make_labeler("masked", {}, make_plugin_manager(), encoder))
+    assert [(row.source, "generation prompt" in row.reason) for row in prepared.skipped] == [("data.jsonl:7", True)]
+    assert prepared.trained_rows == 19

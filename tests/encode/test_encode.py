@@ -142,8 +142,8 @@ def test_a_template_may_refuse_a_conversation():
     ("segments", "complaint"),
     [
         ("text", "not a list of Segments"),
-        ([Segment("a", True, "user", 7)], "turn 7"),
-        ([Segment("a", True, "assistant", 0)], "assistant wrote turn 0, which is by user"),
+        ([Segment("a", True, "user", 7)], "message 7"),
+        ([Segment("a", True, "assistant", 0)], "attributes message 0 to assistant, but its role is user"),
     ],
 )
 def test_a_lying_formatter_is_blamed(segments, complaint):

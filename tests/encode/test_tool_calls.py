@@ -162,8 +162,8 @@ def test_a_call_without_the_wrapper_is_a_call():
         ("chatml", answered(call({})), (), "message 1: the chat template has no place for its tool calls"),
         ("chatml", (Message("user", "q"), Message("assistant", "a")), TOOLS, "has no place for tool definitions"),
         ("unigram", answered(call({})), (), "has no place for its tool calls"),
-        ("qwen2.5", asked({"id": "x"}), TOOLS, "message 1 has a tool call without a function's name"),
-        ("qwen2.5", asked(call({"a": "\ud800"})), TOOLS, "surrogate"),
+        ("qwen2.5", asked({"id": "x"}), TOOLS, "message 1 has a tool call without a function name"),
+        ("qwen2.5", asked(call({"a": "\ud800"})), TOOLS, "lone surrogate"),
     ],
 )
 def test_what_cannot_be_trained_says_why(kind, messages, tools, reason):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from run_folders import write_run
 from safetensors.torch import load_file
 
 from distill.cli.main import main
@@ -52,7 +53,6 @@ def test_only_runs_are_exported(bloom, tmp_path, capsys, what):
 
 
 def test_an_unfinished_run_is_named(tmp_path, capsys):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/run.json").write_text("{}")
+    write_run(tmp_path / "run")
     assert main(["export", str(tmp_path / "run"), "--to", "merged", "--out", str(tmp_path / "out")]) == 2
     assert "has no finished model" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from run_folders import write_run
 
 from distill.cli.main import main
 from distill.errors import DistillError
@@ -63,8 +64,7 @@ def make_student(kind: str, folder: Path, rows: int = 3, **config) -> Path:
     run = folder / "run"
     model.save_pretrained(run / "model")
     tokenizer.save_pretrained(run / "model")
-    (run / "run.json").write_text("{}")
-    return run
+    return write_run(run)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -127,7 +127,7 @@ def test_a_formatter_that_lies_about_roles(cli, tmp_path, chats, bloom):
     code, _, err = cli("train", chats, "--student", bloom, "--formatter", "liar", "--out", tmp_path / "run")
     assert code == 1
     (error,) = [line for line in err if line.startswith("Error: ")]
-    assert f"{chats}:2: formatter 'liar' says that assistant wrote turn 0, which is by user" in error
+    assert f"{chats}:2: formatter 'liar' attributes message 0 to assistant, but its role is user" in error
 
 
 def test_whoever_does_not_ask_for_them_is_not_stopped(cli, chats, bloom):

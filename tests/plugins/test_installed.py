@@ -138,7 +138,7 @@ def test_zephyr_refuses_tools(tmp_path, student):
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
     (tmp_path / "data.jsonl").write_text(json.dumps({"messages": messages}) + "\n")
     shown = run("show", tmp_path / "data.jsonl", "--student", student, "--formatter", "zephyr").stdout
-    assert "skipped: " in shown and "zephyr has no tool messages" in shown
+    assert "skipped: " in shown and "zephyr has no tools" in shown
 
 
 @pytest.mark.slow

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from html_page import Page
+from run_folders import REPORT
 
+from distill.runs.manifest import BaseModel, DataFile, RunManifest, Setting
 from distill.training import TrainSettings, train
 from distill.training.report import report_page
 
@@ -24,14 +27,16 @@ def manifest(**report):
         "loss": 1.5,
         "held_out_rows": 0,
     }
-    return {
-        "finished": "2026-01-01T00:00:00Z",
-        "student": {"name": EVIL},
-        "settings": {"formatter": {"value": {"template": EVIL}, "origin": "default"}},
-        "versions": {"torch": EVIL},
-        "data": [{"file": EVIL, "sha256": "0"}],
-        "report": {"out": EVIL, "reasons": {EVIL: 1}, "resumed_from": None, **counts, **report},
-    }
+    return RunManifest(
+        state="finished",
+        started="2026-01-01T00:00:00Z",
+        finished="2026-01-01T00:00:00Z",
+        student=BaseModel(EVIL, None),
+        settings={"formatter": Setting({"template": EVIL})},
+        versions={"torch": EVIL},
+        data=(DataFile(EVIL, "0"),),
+        report=replace(REPORT, **{"out": EVIL, "reasons": {EVIL: 1}, **counts, **report}),
+    )
 
 
 def test_nothing_of_a_run_becomes_markup():

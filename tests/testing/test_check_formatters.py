@@ -127,17 +127,7 @@ class Unsteady(Good):
         return [Segment(f"{self.calls % 7}\n"), *super().segments(messages, tokenizer, **kwargs)]
 
 
-class HidesItsShape(Good):
-    def shape(self, messages, tokenizer, *, tools=None):
-        return len(messages)
-
-    def segments(self, messages, tokenizer, *, tools=None, add_generation_prompt=False):
-        segments = super().segments(messages, tokenizer, tools=tools, add_generation_prompt=add_generation_prompt)
-        return [Segment(f"{len(messages[0].content) if messages else 0} characters\n"), *segments]
-
-
 BAD = {
-    HidesItsShape: "put what decides into the shape, or return None",
     NotMarkedAsContent: "give each message's own text a Segment(text, content=True",
     OtherGenerationPrompt: "end exactly where the assistant starts to write",
     NumbersAnswersFromTheEnd: "once turns follow",

@@ -206,16 +206,16 @@ def test_a_metrics_line_cut_by_a_kill_does_not_count(manager, student, stopped, 
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"learning_rate": 2e-3}, "learning_rate is 0.002, was 0.001"),
-        ({"epochs": 3}, "epochs is 3, was 2"),
-        ({"seed": 1}, "seed is 1, was 0"),
-        ({"labeler": "copy"}, 'labeler is "copy", was "masked"'),
-        ({"trainer_options": {"weight_decay": "0.1"}}, 'trainer_options is {"weight_decay": "0.1"}, was {}'),
-        ({"lora": LoraSettings()}, "lora is "),
+        ({"learning_rate": 2e-3}, "learning_rate changed (0.001 → 0.002)"),
+        ({"epochs": 3}, "epochs changed (2 → 3)"),
+        ({"seed": 1}, "seed changed (0 → 1)"),
+        ({"labeler": "copy"}, 'labeler changed ("masked" → "copy")'),
+        ({"trainer_options": {"weight_decay": "0.1"}}, 'trainer_options changed ({} → {"weight_decay": "0.1"})'),
+        ({"lora": LoraSettings()}, "lora changed (null → "),
     ],
 )
 def test_changed_settings_are_refused(manager, student, stopped, copied, changed, named):
-    with pytest.raises(DistillError, match="it would be another training") as caught:
+    with pytest.raises(DistillError, match="cannot resume") as caught:
         run(manager, student, stopped / "article.jsonl", copied, resume=True, **changed)
     assert named in caught.value.message
 
@@ -224,14 +224,14 @@ def test_changed_data_students_and_versions_are_refused(manager, bloom, student,
     data = stopped / "article.jsonl"
     other = copied.parent / "other.jsonl"
     other.write_text(data.read_text().replace("perro", "can"))
-    with pytest.raises(DistillError, match=r"other.jsonl is not the file it was"):
+    with pytest.raises(DistillError, match=r"other.jsonl changed"):
         run(manager, student, other, copied, resume=True)
-    with pytest.raises(DistillError, match="is not the one it was"):
+    with pytest.raises(DistillError, match="the student changed"):
         run(manager, bloom, data, copied, resume=True)
     manifest = json.loads((copied / "run.json").read_text())
     manifest["versions"]["torch"] = "1.0"
     (copied / "run.json").write_text(json.dumps(manifest))
-    with pytest.raises(DistillError, match=f"versions: torch is {torch.__version__}, was 1.0".replace("+", r"\+")):
+    with pytest.raises(DistillError, match=f"version of torch changed .1.0 → {torch.__version__}".replace("+", r"\+")):
         run(manager, student, data, copied, resume=True)
     (copied / "run.json").write_text("{")
     with pytest.raises(DistillError, match=r"run.json is damaged"):
@@ -241,7 +241,7 @@ def test_changed_data_students_and_versions_are_refused(manager, bloom, student,
 def test_the_work_of_a_stopped_run_is_not_thrown_away(manager, student, stopped, copied):
     with pytest.raises(UsageError, match="was stopped after checkpoint-4") as caught:
         run(manager, student, stopped / "article.jsonl", copied)
-    assert "--resume goes on" in caught.value.hint
+    assert "--resume continues" in caught.value.hint
 
 
 def test_a_finished_run_stays_as_it_is(manager, student, stopped, tmp_path):
@@ -251,18 +251,18 @@ def test_a_finished_run_stays_as_it_is(manager, student, stopped, tmp_path):
     report = run(manager, student, stopped / "article.jsonl", whole, resume=True, note=notes.append)
     assert notes == [f"{whole} is finished: nothing to do"] and report.steps == 6
     assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in whole.rglob("*")} == before
-    with pytest.raises(DistillError, match="epochs is 5, was 2"):
+    with pytest.raises(DistillError, match=r"epochs changed .2 → 5"):
         run(manager, student, stopped / "article.jsonl", whole, resume=True, epochs=5)
 
 
 def test_a_run_killed_after_its_student_was_saved_is_completed(manager, student, stopped, tmp_path, monkeypatch):
     data, out = stopped / "article.jsonl", tmp_path / "run"
 
-    def die(self, settings, report):
+    def die(self, manifest, keep_checkpoints):
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("distill.training.folder.RunFolder.finish", die)
+        patch.setattr("distill.runs.folder.RunFolder.finish", die)
         run(manager, student, data, out)
     assert json.loads((out / "run.json").read_text())["state"] == "training"
     report = run(manager, student, data, out, resume=True)

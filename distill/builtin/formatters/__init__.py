@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distill import FormatterSpec, hookimpl
 from distill.builtin.formatters.chat_template import ChatTemplate, ChatTemplateOptions
-from distill.builtin.formatters.special_tokens import SpecialTokens, SpecialTokensOptions
+from distill.builtin.formatters.special_tokens import SpecialTokensOptions, special_tokens
 
 
 @hookimpl
@@ -20,7 +20,7 @@ def register_formatters() -> list[FormatterSpec]:
         FormatterSpec(
             "special-tokens",
             "text markers, with bos before and eos after each answer",
-            SpecialTokens,
+            special_tokens,
             SpecialTokensOptions,
         ),
     ]

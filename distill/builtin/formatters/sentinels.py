@@ -1,8 +1,7 @@
-"""Conversations with their texts taken out, and those texts found again in a rendering.
+"""Conversations with placeholders in place of their texts, and those texts found again in a rendering.
 
-What a message says is taken out leaf by leaf: content, reasoning, function names, and the strings within the arguments
-of tool calls. What templates compare, sort and measure stays as it is: roles, ids, the keys of arguments; and what has
-no text in it: numbers, true, false.
+The texts that get a placeholder ("leaves"): contents, reasoning, function names, and the strings in the arguments of
+tool calls. What templates compare, sort and count stays as it is: roles, ids, the keys of arguments, numbers, booleans.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from distill import DataError, Message, Segment, has_half_surrogate, message_to_dict
+from distill import DataError, Message, Role, Segment, has_lone_surrogate, message_to_dict
 
 # Letters and digits only: survives trimming, escaping and JSON in any template.
 _PLACEHOLDER = re.compile(r"distillQ7x(\d+)x7Q")
@@ -32,33 +31,54 @@ _TRIMS: tuple[Callable[[str], str], ...] = (
 Row = dict[str, Any]
 """A message as templates get it."""
 
+Kind = Literal["content", "reasoning", "call", "name"]
+
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A text that a placeholder stands for, and where it comes from: message `turn`'s content, reasoning, or a call."""
+    """A text that a placeholder stands for, and where it comes from.
+
+    Attributes:
+        text: the message's text.
+        message_index: whose it is.
+        role: the role of that message.
+        kind: its content, its reasoning, a string of a tool call, or a name.
+    """
 
     text: str
-    turn: int
-    role: str
-    kind: Literal["content", "reasoning", "call", "name"]
+    message_index: int
+    role: Role
+    kind: Kind
 
 
-def as_row(message: Message, turn: int) -> Row:
-    """A message as templates expect it: no content is no text, and the arguments of calls are objects."""
-    row = message_to_dict(message)
+class Skeleton(NamedTuple):
+    """A rendering of placeholders: the template's own text, and which leaf follows each piece of it.
+
+    Attributes:
+        texts: the template's text before, between and after the leaves; one more than there are leaves.
+        leaves: the numbers of the leaves, in the order of the rendering.
+    """
+
+    texts: tuple[str, ...]
+    leaves: tuple[int, ...]
+
+
+def as_row(message: Message, index: int) -> Row:
+    """A message as templates expect it: no content is an empty text, and the arguments of calls are objects."""
+    row: Row = message_to_dict(message)
     row.pop("weight", None)
     row["content"] = row["content"] or ""
     if message.tool_calls:
-        row["tool_calls"] = [_with_object(call, turn) for call in message.tool_calls]
+        row["tool_calls"] = [_with_object(call, index) for call in message.tool_calls]
     return row
 
 
-def _with_object(call: Mapping[str, Any], turn: int) -> Row:
-    """OpenAI's arguments are JSON text; templates want the object it stands for. Text that is none stays text."""
+def _with_object(call: Mapping[str, Any], index: int) -> Row:
+    """OpenAI's arguments are JSON text; templates want the object. Text that is no JSON object stays text."""
     nested = isinstance(call.get("function"), Mapping)
     function = dict(call["function"] if nested else call)
     if not isinstance(function.get("name"), str) or not function["name"].strip():
-        raise DataError(f"message {turn} has a tool call without a function's name")
+        raise DataError(f"message {index} has a tool call without a function name")
     arguments = function.get("arguments")
     if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
         function["arguments"] = {}
@@ -71,40 +91,51 @@ def _with_object(call: Mapping[str, Any], turn: int) -> Row:
     return {**call, "function": function} if nested else function
 
 
-def without_reasoning(message: Message, turn: int) -> Message:
-    """The message without its thinking, be it apart or in `<think>…</think>` before the answer."""
+def without_reasoning(message: Message, index: int) -> Message:
+    """The message without its reasoning, be it apart or in `<think>…</think>` before the answer."""
     content = message.content
-    if message.role == "assistant" and content and (split := _split_thought(content, turn, message.tool_calls)):
-        content = split[1]
+    if message.role == "assistant" and content:
+        split = _split_thought(content, index, bool(message.tool_calls))
+        if split is not None:
+            content = split[1]
     return replace(message, content=content, reasoning_content=None)
 
 
 def with_thoughts_apart(rows: Sequence[Row]) -> list[Row] | None:
-    """The rows with `<think>…</think>` moved out of contents, as Qwen3's template does; None where there is none."""
-    apart = []
-    for turn, row in enumerate(rows):
-        split = None
-        if row["role"] == "assistant" and row.get("reasoning_content") is None:
-            split = _split_thought(row["content"], turn, row.get("tool_calls"))
-        apart.append({**row, "reasoning_content": split[0], "content": split[1]} if split else row)
-    return apart if any(new is not old for new, old in zip(apart, rows, strict=True)) else None
+    """The rows with `<think>…</think>` moved from content to `reasoning_content`; None where there is none to move."""
+    apart = [_with_thought_apart(row, index) for index, row in enumerate(rows)]
+    moved = any(new is not old for new, old in zip(apart, rows, strict=True))
+    return apart if moved else None
 
 
-def _split_thought(content: str, turn: int, calls: Any) -> tuple[str, str] | None:
+def _with_thought_apart(row: Row, index: int) -> Row:
+    if row["role"] != "assistant" or row.get("reasoning_content") is not None:
+        return row
+    split = _split_thought(row["content"], index, bool(row.get("tool_calls")))
+    if split is None:
+        return row
+    return {**row, "reasoning_content": split[0], "content": split[1]}
+
+
+def _split_thought(content: str, index: int, has_calls: bool) -> tuple[str, str] | None:
+    """Split `<think>…</think>answer` into reasoning and answer; None where the content has another form."""
     match = _THOUGHT.fullmatch(content) if "</think>" in content else None
     if not match:
         return None
-    if not match[2].strip() and not calls:
-        raise DataError(f"message {turn}: the answer is empty after its reasoning")
+    if not match[2].strip() and not has_calls:
+        raise DataError(f"message {index}: the answer is empty after its reasoning")
     return match[1].strip("\n"), match[2].lstrip("\n")
 
 
-def cut_thought(content: str, turn: int) -> list[Segment]:
-    """An answer's text whose template leaves its `<think>…</think>` where it stands: the thinking, then the rest."""
+def cut_thought(content: str, index: int) -> list[Segment]:
+    """Cut an answer that a template renders with its `<think>…</think>`: the reasoning, then the rest."""
     match = _THOUGHT.fullmatch(content)
-    thought = len(content) - len(match[2].lstrip()) if match else 0
-    pieces = (content[:thought], True), (content[thought:], False)
-    return [Segment(text, True, "assistant", turn, reasoning=reasoning) for text, reasoning in pieces if text]
+    end = len(content) - len(match[2].lstrip()) if match else 0
+    segments = [
+        Segment(content[:end], True, "assistant", index, reasoning=True),
+        Segment(content[end:], True, "assistant", index),
+    ]
+    return [segment for segment in segments if segment.text]
 
 
 class Blanks:
@@ -123,81 +154,96 @@ class Blanks:
     def __init__(self, rows: Sequence[Row], added: re.Pattern[str], keep_blank: bool = False):
         self.leaves: list[Leaf] = []
         self._added = added
-        self.rows = [self._row(row, turn, keep_blank) for turn, row in enumerate(rows)]
+        self.rows = [self._row(row, index, keep_blank) for index, row in enumerate(rows)]
 
-    def _row(self, row: Row, turn: int, keep_blank: bool) -> Row:
+    def _row(self, row: Row, index: int, keep_blank: bool) -> Row:
         blank = dict(row)
-        for kind, key in (("reasoning", "reasoning_content"), ("content", "content")):
-            text = row.get(key)
-            may_stay = keep_blank or kind == "reasoning" or "tool_calls" in row
-            if text is not None and not (may_stay and not text.strip()):
-                blank[key] = self._take(text, turn, row["role"], kind)
+        role: Role = row["role"]
+        reasoning = row.get("reasoning_content")
+        if reasoning is not None and reasoning.strip():
+            blank["reasoning_content"] = self._take(reasoning, index, role, "reasoning")
+        content = row.get("content")
+        may_stay = keep_blank or "tool_calls" in row
+        if content is not None and (content.strip() or not may_stay):
+            blank["content"] = self._take(content, index, role, "content")
         for key in ("name", "tool_call_id", "refusal"):
             if key in row:
-                blank[key] = self._plain(row[key], turn, row["role"])
+                blank[key] = self._plain(row[key], index, role)
         if "tool_calls" in row:
-            blank["tool_calls"] = [
-                {
-                    key: self._plain(value, turn, row["role"])
-                    if key in ("id", "type") and isinstance(value, str)
-                    else self._value(value, turn, row["role"])
-                    for key, value in call.items()
-                }
-                for call in row["tool_calls"]
-            ]
+            blank["tool_calls"] = [self._call(call, index, role) for call in row["tool_calls"]]
         return blank
 
-    def _take(self, text: str, turn: int, role: str, kind: Literal["content", "reasoning", "call", "name"]) -> str:
-        if has_half_surrogate(text):
-            raise DataError(f"message {turn} has half a surrogate pair, which is no text")
-        self.leaves.append(Leaf(text, turn, role, kind))
+    def _call(self, call: Mapping[str, Any], index: int, role: Role) -> Row:
+        blank: Row = {}
+        for key, value in call.items():
+            if key in ("id", "type") and isinstance(value, str):
+                blank[key] = self._plain(value, index, role)
+            else:
+                blank[key] = self._value(value, index, role)
+        return blank
+
+    def _take(self, text: str, index: int, role: Role, kind: Kind) -> str:
+        if has_lone_surrogate(text):
+            raise DataError(f"message {index} has a lone surrogate (invalid Unicode)")
+        self.leaves.append(Leaf(text, index, role, kind))
         return f"distillQ7x{len(self.leaves) - 1}x7Q"
 
-    def _plain(self, text: str, turn: int, role: str) -> str:
-        """A plain word stays; but nothing that could become a control token does."""
+    def _plain(self, text: str, index: int, role: Role) -> str:
+        """A plain word stays, unless it could become a control token."""
         if _PLAIN.fullmatch(text) and not self._added.search(text):
             return text
-        return self._take(text, turn, role, "name")
+        return self._take(text, index, role, "name")
 
-    def _value(self, value: Any, turn: int, role: str) -> Any:
+    def _value(self, value: Any, index: int, role: Role) -> Any:
         if isinstance(value, str):
-            return self._take(value, turn, role, "call")
+            return self._take(value, index, role, "call")
         if isinstance(value, Mapping):
-            return {self._plain(key, turn, role): self._value(item, turn, role) for key, item in value.items()}
+            return {self._plain(key, index, role): self._value(item, index, role) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self._value(item, turn, role) for item in value]
+            return [self._value(item, index, role) for item in value]
         return value
 
 
-def split_at_placeholders(text: str) -> list[str | int]:
-    """A rendering of blanks as template text and numbers of leaves, in turn; text comes first and last."""
-    return [int(part) if n % 2 else part for n, part in enumerate(_PLACEHOLDER.split(text))]
+def split_at_placeholders(text: str) -> Skeleton:
+    """Split a rendering of placeholders into the template's text and the numbers of the leaves."""
+    parts = _PLACEHOLDER.split(text)
+    return Skeleton(tuple(parts[0::2]), tuple(int(number) for number in parts[1::2]))
 
 
-def find_texts(parts: Sequence[str | int], leaves: Sequence[Leaf], rendered: str) -> list[str] | None:
-    """Find the real texts in the real rendering: the template's pieces stand as they are.
+def find_texts(skeleton: Skeleton, leaves: Sequence[Leaf], rendered: str) -> list[str] | None:
+    """Find the real texts in the real rendering, between the template's unchanged pieces.
 
     Args:
-        parts: as `split_at_placeholders` gives them.
-        leaves: what the numbers stand for.
+        skeleton: the rendering of placeholders.
+        leaves: what its numbers refer to.
         rendered: the real rendering.
 
     Returns:
-        The texts as they are rendered (trimmed or JSON-escaped, maybe), in turn; None where the whole does not give
-        `rendered`.
+        The texts in the order of the rendering, as they are rendered (trimmed or JSON-escaped, perhaps); None where
+        template and texts together do not give `rendered`.
     """
-    if not rendered.startswith(parts[0]):
+    first, *others = skeleton.texts
+    if not rendered.startswith(first):
         return None
-    texts, at = [], len(parts[0])
-    for number, rest in zip(parts[1::2], parts[2::2], strict=True):
-        whole = leaves[number].text
-        if not rendered.startswith(whole + rest, at):
-            whole = next((form for form in _forms(whole) if rendered.startswith(form + rest, at)), None)
-            if whole is None:
-                return None
-        texts.append(whole)
-        at += len(whole) + len(rest)
+    texts: list[str] = []
+    at = len(first)
+    for number, following in zip(skeleton.leaves, others, strict=True):
+        found = _written_form(leaves[number].text, following, rendered, at)
+        if found is None:
+            return None
+        texts.append(found)
+        at += len(found) + len(following)
     return texts if at == len(rendered) else None
+
+
+def _written_form(text: str, following: str, rendered: str, at: int) -> str | None:
+    """The form in which a text and the template's text after it are found at a place of the rendering."""
+    if rendered.startswith(text + following, at):
+        return text
+    for form in _forms(text):
+        if rendered.startswith(form + following, at):
+            return form
+    return None
 
 
 def _forms(text: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from jinja2 import nodes
 
-# What a conversation's shape says of a message (see `ChatTemplate.shape`); all else of a message is its text.
+# What a conversation's shape says of a message (see `_shape` in `chat_template`); all else of a message is its text.
 _SHAPE = {"role", "name", "tool_call_id", "tool_calls"}
 _TYPE_TESTS = {"defined", "undefined", "none", "string", "mapping", "sequence", "iterable"}
 _TRIMS = {"strip", "lstrip", "rstrip"}
@@ -46,7 +46,8 @@ class _Reading:
         from jinja2 import nodes
 
         self._n = nodes
-        self._messages, self._texts = {"messages"}, set()
+        self._messages: set[str] = {"messages"}
+        self._texts: set[str] = set()
         self._parents = {child: node for node in _walk(tree) for child in node.iter_child_nodes()}
         self._tree = tree
 
@@ -87,7 +88,8 @@ class _Reading:
             return parent.name in ("length", "count") or (parent.name in _ITEMS and self._message(parent))
         if isinstance(parent, n.Operand):
             compare = self._parents[parent]
-            return parent.op in ("in", "notin") and isinstance(compare.expr, n.Const)  # 'tool_calls' in message
+            constant = isinstance(compare, n.Compare) and isinstance(compare.expr, n.Const)
+            return parent.op in ("in", "notin") and constant  # 'tool_calls' in message
         return self._either(node, self._message, self._messages) or isinstance(parent, (n.If, n.And, n.Or, n.Not))
 
     def _text(self, node: nodes.Node) -> bool:

@@ -211,4 +211,5 @@ class CompletionOnlyCollator:
                 if allowed == IGNORE_INDEX or (self.as_trl and ids[n] == self.pad_token_id):
                     labels[n] = IGNORE_INDEX
             labelled.append({"input_ids": ids, "labels": labels})
-        return pad_batch(labelled, self.pad_token_id)
+        batch: dict[str, Tensor] = pad_batch(labelled, self.pad_token_id)
+        return batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import distill_alpaca
 import pytest
-from distill_alpaca import PREAMBLE, Alpaca, AlpacaOptions
+from distill_alpaca import PREAMBLE, AlpacaOptions, alpaca
 
 import distill
 from distill import DataError, Message
@@ -23,13 +23,13 @@ class Tokenizer:
 
 
 def text(messages, preamble=PREAMBLE, **kwargs):
-    made = Alpaca(AlpacaOptions(preamble))
+    made = alpaca(AlpacaOptions(preamble))
     return "".join(segment.text for segment in made.segments(messages, Tokenizer(), **kwargs))
 
 
 def test_it_keeps_the_contract_of_formatters():
-    check_formatter(Alpaca(AlpacaOptions()))
-    check_formatter(Alpaca(AlpacaOptions('A "preamble" with\nquotes, </s> and {{ braces }}.')))
+    check_formatter(alpaca(AlpacaOptions()))
+    check_formatter(alpaca(AlpacaOptions('A "preamble" with\nquotes, </s> and {{ braces }}.')))
 
 
 def test_it_registers_its_name():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import distill_vicuna
 import pytest
-from distill_vicuna import SYSTEM, Vicuna
+from distill_vicuna import SYSTEM, VICUNA
 
 import distill
 from distill import DataError, Message, Segment
@@ -23,7 +23,7 @@ class Tokenizer:
 
 
 def text(messages, **kwargs):
-    return "".join(segment.text for segment in Vicuna().segments(messages, Tokenizer(), **kwargs))
+    return "".join(segment.text for segment in VICUNA.segments(messages, Tokenizer(), **kwargs))
 
 
 def fastchat(messages, prompt):
@@ -34,7 +34,7 @@ def fastchat(messages, prompt):
 
 
 def test_it_keeps_the_contract_of_formatters():
-    check_formatter(Vicuna())
+    check_formatter(VICUNA)
 
 
 def test_it_registers_its_name():
@@ -49,7 +49,7 @@ def test_same_text_as_fastchat(length):
 
 
 def test_the_space_before_an_answer_is_the_assistants():
-    segments = Vicuna().segments(CHAT[:2], Tokenizer())
+    segments = VICUNA.segments(CHAT[:2], Tokenizer())
     assert segments[-3:] == [
         Segment(" ", role="assistant", turn=1),
         Segment("Hi.", content=True, role="assistant", turn=1),

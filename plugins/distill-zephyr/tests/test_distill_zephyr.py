@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from distill_zephyr import Zephyr, register_formatters
+from distill_zephyr import ZEPHYR, register_formatters
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
@@ -45,7 +45,7 @@ def make_tokenizer():
 
 
 def text(messages, tokenizer, **kwargs) -> str:
-    return "".join(segment.text for segment in Zephyr().segments(messages, tokenizer, **kwargs))
+    return "".join(segment.text for segment in ZEPHYR.segments(messages, tokenizer, **kwargs))
 
 
 def rendered(template, messages, tokenizer, **kwargs) -> str:
@@ -60,12 +60,12 @@ def test_same_text_as_zephyrs_template_and_our_own(make_tokenizer, eos, prompt, 
     tokenizer, messages = make_tokenizer(eos_token=eos), CONVERSATION[:length]
     got = text(messages, tokenizer, add_generation_prompt=prompt)
     assert got == rendered(REFERENCE, messages, tokenizer, add_generation_prompt=prompt)
-    template = Zephyr().chat_template(tokenizer)
+    template = ZEPHYR.chat_template(tokenizer)
     assert got == rendered(template, messages, tokenizer, add_generation_prompt=prompt)
 
 
 def test_it_keeps_the_contract_of_formatters():
-    check_formatter(Zephyr())
+    check_formatter(ZEPHYR)
 
 
 def test_a_known_text(make_tokenizer):
@@ -75,24 +75,24 @@ def test_a_known_text(make_tokenizer):
 
 def test_tokenizer_without_eos_gets_one(make_tokenizer):
     tokenizer = make_tokenizer()
-    assert Zephyr().special_tokens(tokenizer) == ["</s>"]
-    template = Zephyr().chat_template(tokenizer)
+    assert ZEPHYR.special_tokens(tokenizer) == ["</s>"]
+    template = ZEPHYR.chat_template(tokenizer)
     assert text(CONVERSATION, tokenizer) == rendered(template, CONVERSATION, tokenizer)
-    assert Zephyr().special_tokens(make_tokenizer(eos_token="<eos>")) == ["<eos>"]
+    assert ZEPHYR.special_tokens(make_tokenizer(eos_token="<eos>")) == ["<eos>"]
 
 
 def test_generation_prompt_is_a_prefix_of_the_training_text(make_tokenizer):
     tokenizer = make_tokenizer(eos_token="</s>")
-    whole = Zephyr().segments(CONVERSATION, tokenizer)
+    whole = ZEPHYR.segments(CONVERSATION, tokenizer)
     for turn, message in enumerate(CONVERSATION):
         if message.role == "assistant":
-            prompt = Zephyr().segments(CONVERSATION[:turn], tokenizer, add_generation_prompt=True)
+            prompt = ZEPHYR.segments(CONVERSATION[:turn], tokenizer, add_generation_prompt=True)
             assert whole[: len(prompt)] == prompt
             assert whole[len(prompt)] == distill.Segment(message.content, content=True, role="assistant", turn=turn)
 
 
 def test_only_the_assistants_marker_ends_a_turn(make_tokenizer):
-    segments = Zephyr().segments(CONVERSATION, make_tokenizer(eos_token="</s>"))
+    segments = ZEPHYR.segments(CONVERSATION, make_tokenizer(eos_token="</s>"))
     ends = [segment for segment in segments if segment.end_of_turn]
     assert ends == [distill.Segment("</s>", role="assistant", turn=turn, end_of_turn=True) for turn in (2, 4)]
     written = {segment.turn: segment.text for segment in segments if segment.content}
@@ -109,18 +109,18 @@ def test_only_the_assistants_marker_ends_a_turn(make_tokenizer):
 )
 def test_tool_messages_are_refused(make_tokenizer, message):
     tokenizer = make_tokenizer(eos_token="</s>")
-    with pytest.raises(DataError, match="zephyr has no tool messages"):
-        Zephyr().segments([*CONVERSATION, message], tokenizer)
-    with pytest.raises(Exception, match="zephyr has no tool messages"):
-        rendered(Zephyr().chat_template(tokenizer), [*CONVERSATION, message], tokenizer)
+    with pytest.raises(DataError, match="zephyr has no tools"):
+        ZEPHYR.segments([*CONVERSATION, message], tokenizer)
+    with pytest.raises(Exception, match="zephyr has no tools"):
+        rendered(ZEPHYR.chat_template(tokenizer), [*CONVERSATION, message], tokenizer)
 
 
 def test_tool_definitions_and_refusals_are_refused(make_tokenizer):
     tokenizer = make_tokenizer(eos_token="</s>")
-    with pytest.raises(DataError, match="zephyr has no tool messages"):
-        Zephyr().segments(CONVERSATION, tokenizer, tools=[{"type": "function"}])
-    with pytest.raises(DataError, match="message 0 has no content"):
-        Zephyr().segments([Message("assistant", None, refusal="No.")], tokenizer)
+    with pytest.raises(DataError, match="zephyr has no tools"):
+        ZEPHYR.segments(CONVERSATION, tokenizer, tools=[{"type": "function"}])
+    with pytest.raises(DataError, match="message 0: zephyr has no tools, and no message without text"):
+        ZEPHYR.segments([Message("assistant", None, refusal="No.")], tokenizer)
 
 
 def test_registered_as_zephyr():
