@@ -227,6 +227,20 @@ class Loss(Protocol):
 
 
 @runtime_checkable
+class ExplainingLoss(Loss, Protocol):
+    """A loss that tells the user what it does with the data at hand."""
+
+    def explain(self, rows: int, plain_rows: int) -> str:
+        """Tell it in a clause.
+
+        Args:
+            rows: training rows with soft targets.
+            plain_rows: those of them whose answers were sampled at temperature 1 and top-p 1.
+        """
+        ...
+
+
+@runtime_checkable
 class Trainer(Protocol):
     """Fine-tunes the student in place."""
 

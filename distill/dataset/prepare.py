@@ -328,6 +328,7 @@ def _with_soft(
 
     targets = soft.targets(part.transcript, part.turns, part.segments, encoded, example.labels, found)
     chunk.shares.count(example.labels, targets)
+    chunk.shares.missing += not part.transcript.metadata.get("logprobs")
     return example if targets is None else replace(example, soft=targets)
 
 

@@ -37,6 +37,7 @@ class SoftShares:
 
     Attributes:
         rows, plain_rows: examples with soft targets; those whose answers are plain samples (`SoftTargets.plain`).
+        missing: examples whose transcript has no log probabilities.
         trained: trained tokens of all examples, those without soft targets too.
         exact, chunk: how many of them are exact, or part of a chunk.
         candidates: exact tokens with likeliest tokens.
@@ -45,6 +46,7 @@ class SoftShares:
 
     rows: int = 0
     plain_rows: int = 0
+    missing: int = 0
     trained: int = 0
     exact: int = 0
     chunk: int = 0
@@ -80,6 +82,12 @@ class SoftShares:
     def mean_mass(self) -> float | None:
         """Mean probability of the likeliest tokens together, where there are any."""
         return self.mass / self.candidates if self.candidates else None
+
+    def __str__(self) -> str:
+        parts = [("exact", self.exact), ("chunk", self.chunk), ("none", self.none)]
+        shares = ", ".join(f"{name} {self.fraction(count):.1%}" for name, count in parts)
+        mass = "" if self.mean_mass is None else f"; the likeliest tokens have {self.mean_mass:.1%} of the probability"
+        return f"teacher's tokens: {shares} of {self.trained} trained tokens{mass}"
 
     def fraction(self, count: int) -> float:
         """A number of tokens as a fraction of the trained ones."""

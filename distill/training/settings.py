@@ -38,7 +38,7 @@ class TrainSettings:
         student: a model folder, `.gguf` file, hub id or registered name.
         data: transcript files.
         out: the run folder to make.
-        formatter, labeler, trainer: plugin names, each with its options.
+        formatter, labeler, trainer, loss: plugin names, each with its options.
         turns: which answers of a conversation are trained.
         epochs: passes over the data.
         per_device_train_batch_size: sequences a device and forward pass.
@@ -69,6 +69,8 @@ class TrainSettings:
     labeler_options: Mapping[str, Any] = field(default_factory=dict)
     trainer: str = "hf"
     trainer_options: Mapping[str, Any] = field(default_factory=dict)
+    loss: str = "cross-entropy"
+    loss_options: Mapping[str, Any] = field(default_factory=dict)
     turns: Turns = "all"
     epochs: float = 3.0
     per_device_train_batch_size: int = 8

@@ -36,6 +36,18 @@ class SoftLabels:
         self._mix = options.mix
         self._target = options.target
 
+    def explain(self, rows: int, plain_rows: int) -> str:
+        """See `distill.ExplainingLoss`."""
+        if self._target != "auto":
+            return f"target={self._target} for all {rows} rows"
+        if plain_rows == rows:
+            return f"target=unbiased: all {rows} rows were sampled at temperature 1 and top-p 1"
+        if not plain_rows:
+            return f"target=rest: none of {rows} rows is known to be sampled at temperature 1 and top-p 1"
+        return (
+            f"target=unbiased for {plain_rows} rows, sampled at temperature 1 and top-p 1, target=rest for the others"
+        )
+
     def sum(self, logits: Tensor, labels: Tensor, soft: SoftBatch | None) -> Tensor:
         """See `distill.Loss`."""
         if soft is None or not soft.ids.shape[1]:
