@@ -11,21 +11,24 @@ from typing import TYPE_CHECKING, Any
 from distill.encode.text_format import TextFormat
 from distill.errors import DataError, DistillError, PluginError, TeacherError, UsageError, unknown_name
 from distill.hookspecs import hookimpl
-from distill.plugins import PluginManager, make_plugin_manager
+from distill.options import NoOptions
+from distill.plugins import PluginManager, make_formatter, make_plugin_manager
 from distill.protocols import (
     BatchTeacher,
     Checkpoints,
     CollatingLabeler,
     Collator,
+    ExplainingLoss,
     Formatter,
     Labeler,
+    Loss,
     PlanningTrainer,
     Teacher,
     Trainer,
     TrainJob,
     TrainPlan,
 )
-from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, NoOptions, TeacherSpec, TrainerSpec
+from distill.specs import FormatterSpec, LabelerSpec, LossSpec, ModelSpec, TeacherSpec, TrainerSpec
 from distill.types import (
     IGNORE_INDEX,
     ROLES,
@@ -39,6 +42,8 @@ from distill.types import (
     Request,
     Role,
     Segment,
+    SoftBatch,
+    SoftTargets,
     Source,
     TrainResult,
     Transcript,
@@ -47,15 +52,23 @@ from distill.types import (
 if TYPE_CHECKING:
     from distill.encode.encoder import Encoder
     from distill.models.generate import ChatModel
+    from distill.soft_labels.rows import AnswerLogprobs as AnswerLogprobs
+    from distill.soft_labels.rows import LogprobsOrigin as LogprobsOrigin
+    from distill.soft_labels.rows import pack_logprobs as pack_logprobs
+    from distill.soft_labels.rows import read_logprobs as read_logprobs
+    from distill.soft_labels.vocabulary import Vocabulary as Vocabulary
+    from distill.soft_labels.vocabulary import tokenizer_fingerprint as tokenizer_fingerprint
     from distill.training.batching import data_loader as data_loader
     from distill.training.kernels import fast_training as fast_training
+    from distill.training.kernels.cross_entropy import summed_cross_entropy as summed_cross_entropy
+    from distill.training.kernels.soft_cross_entropy import label_logprobs as label_logprobs
+    from distill.training.kernels.soft_cross_entropy import summed_soft_cross_entropy as summed_soft_cross_entropy
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "ChatModel": "distill.models.generate",
     "Encoder": "distill.encode.encoder",
-    "make_formatter": "distill.dataset.formats",
     "pad_batch": "distill.dataset.collate",
     "read_transcripts": "distill.transcripts.dialects",
     "message_to_dict": "distill.transcripts.rows",
@@ -67,6 +80,15 @@ _LAZY = {
     "hushed": "distill.models.load",
     "data_loader": "distill.training.batching",
     "fast_training": "distill.training.kernels",
+    "summed_cross_entropy": "distill.training.kernels.cross_entropy",
+    "summed_soft_cross_entropy": "distill.training.kernels.soft_cross_entropy",
+    "label_logprobs": "distill.training.kernels.soft_cross_entropy",
+    "AnswerLogprobs": "distill.soft_labels.rows",
+    "LogprobsOrigin": "distill.soft_labels.rows",
+    "pack_logprobs": "distill.soft_labels.rows",
+    "read_logprobs": "distill.soft_labels.rows",
+    "Vocabulary": "distill.soft_labels.vocabulary",
+    "tokenizer_fingerprint": "distill.soft_labels.vocabulary",
     "fused_gelu": "distill.training.kernels.gelu",
     "supervised_only": "distill.training.kernels.supervised_head",
 }
@@ -84,6 +106,7 @@ __all__ = [
     "IGNORE_INDEX",
     "ROLES",
     "Answer",
+    "AnswerLogprobs",
     "BatchTeacher",
     "ChatModel",
     "Checkpoints",
@@ -95,10 +118,14 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Example",
+    "ExplainingLoss",
     "Formatter",
     "FormatterSpec",
     "Labeler",
     "LabelerSpec",
+    "LogprobsOrigin",
+    "Loss",
+    "LossSpec",
     "Message",
     "ModelSpec",
     "NoOptions",
@@ -110,6 +137,8 @@ __all__ = [
     "Request",
     "Role",
     "Segment",
+    "SoftBatch",
+    "SoftTargets",
     "Source",
     "Teacher",
     "TeacherError",
@@ -122,6 +151,7 @@ __all__ = [
     "TrainerSpec",
     "Transcript",
     "UsageError",
+    "Vocabulary",
     "cache_dir",
     "clean_surrogates",
     "convert_model",
@@ -131,11 +161,17 @@ __all__ = [
     "has_lone_surrogate",
     "hookimpl",
     "hushed",
+    "label_logprobs",
     "make_formatter",
     "make_plugin_manager",
     "message_to_dict",
+    "pack_logprobs",
     "pad_batch",
+    "read_logprobs",
     "read_transcripts",
+    "summed_cross_entropy",
+    "summed_soft_cross_entropy",
+    "tokenizer_fingerprint",
     "unknown_name",
 ]
 

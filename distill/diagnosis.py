@@ -19,8 +19,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from distill.errors import one_line
 from distill.models.load import cache_dir
-from distill.plugins import PluginManager, one_line
+from distill.plugins import PluginManager
 
 PACKAGE = "distill-chat"
 

@@ -1,4 +1,4 @@
-"""The errors a user may meet. Each says what went wrong and where; `hint` says the way out."""
+"""The errors a user may meet. The message tells what went wrong and where; `hint` tells how to fix it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class DistillError(Exception):
-    """A failure the user can mend: printed as `Error: …` and `Hint: …`, without a traceback.
+    """A failure the user can fix: printed as `Error: …` and `Hint: …`, without a traceback.
 
     Args:
         message: what is wrong and where (file:line, row, plugin), on one line.
@@ -43,11 +43,11 @@ class TeacherError(DistillError):
         message: what the teacher (or its server) said.
         hint: what to do about it.
         retryable: whether asking again may help (timeouts, 429, 5xx, broken connections).
-        retry_after: seconds the server asked to wait, if it said so.
-        fatal: whether every further request would fail alike (wrong key, unknown model): the run stops at once.
-        unreachable: whether no connection came about at all (a server that is not running).
-        throttled: whether the server said that it is asked too much at a time (429): the collector asks less.
-        maybe_paid: whether the request may have been paid for all the same (a timeout, a broken answer).
+        retry_after: seconds the server asked to wait, if it did.
+        fatal: whether every further request would fail the same way (wrong key, unknown model): the run stops at once.
+        unreachable: whether no connection could be made at all (a server that is not running).
+        throttled: whether the server is overloaded (429): the collector sends fewer requests at a time.
+        maybe_paid: whether the request may have been billed although it failed (a timeout, a broken answer).
     """
 
     def __init__(
@@ -71,6 +71,18 @@ class TeacherError(DistillError):
         self.maybe_paid = maybe_paid
 
 
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP arrived: raised by the command line's signal handler, as KeyboardInterrupt is by Python's.
+
+    Args:
+        signum: the signal.
+    """
+
+    def __init__(self, signum: int):
+        super().__init__(signum)
+        self.signum = signum
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], more: str = "") -> UsageError:
     """Build the error for a name nobody registered: it shows the nearest name and all known ones.
 
@@ -88,3 +100,16 @@ def unknown_name(kind: str, name: str, known: Iterable[str], more: str = "") -> 
     else:
         hint += f"known: {', '.join(known)}." if known else "none is known."
     return UsageError(f"unknown {kind} {name!r}", f"{hint} {more}".strip())
+
+
+def one_line(error: BaseException) -> str:
+    """Put an error into one printable line: its type and the first line of its text.
+
+    A `DistillError`'s type is left out: its text is written for the user.
+    """
+    first = next(iter(str(error).strip().splitlines()), "")
+    text = "".join(char if char.isprintable() else "?" for char in first)
+    kind = type(error).__name__
+    if not text:
+        return kind
+    return text if isinstance(error, DistillError) else f"{kind}: {text}"

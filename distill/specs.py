@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import types
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-from distill.errors import UsageError, unknown_name
-from distill.protocols import BatchTeacher, Formatter, Labeler, Teacher, Trainer
-
-if TYPE_CHECKING:
-    from distill.encode.encoder import Encoder
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """For a plugin that takes none."""
+from distill.options import NoOptions
+from distill.protocols import BatchTeacher, Formatter, Labeler, Loss, Teacher, Trainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +46,8 @@ class FormatterSpec:
 class LabelerSpec:
     """A labeler the user may name: `--labeler NAME`. `options` gives the keys of `-L key=value`.
 
-    `build` is called with (options, encoder): the encoder shows how the chosen formatter and tokenizer encode a
-    conversation, for a labeler that must know it.
+    `build` is called with (options, encoder). The encoder, a `distill.Encoder`, shows how the chosen formatter and
+    tokenizer encode a conversation, for a labeler that must know it.
 
     Attributes:
         allows: errors of the label proof that are this labeler's purpose, such as `partial-answer` for one that leaves
@@ -68,7 +56,7 @@ class LabelerSpec:
 
     name: str
     summary: str
-    build: Callable[[Any, Encoder], Labeler]
+    build: Callable[[Any, Any], Labeler]
     options: type = NoOptions
     allows: Sequence[str] = ()
 
@@ -100,97 +88,36 @@ class ModelSpec:
     path: Callable[[], Path]
 
 
-Spec = TeacherSpec | FormatterSpec | LabelerSpec | TrainerSpec | ModelSpec
+SoftNeeds = Literal["tokens", "chunks"]
+"""What a loss needs of the teacher: likeliest tokens where tokenizers agree, or likelihoods of stretches of text."""
 
 
-def parse_pairs(pairs: Sequence[str], flag: str) -> dict[str, str]:
-    """Split `key=value` words.
+@dataclass(frozen=True, slots=True)
+class LossSpec:
+    """A loss the user may name: `--loss NAME`. `options` gives the keys of `-O key=value`.
 
-    Raises:
-        UsageError: a word without `=`, or a key given twice.
+    Attributes:
+        soft_labels: what it needs of the teacher's log probabilities: `tokens`, most trained tokens must be tokens of
+            the teacher's too; `chunks`, stretches of text are enough. None: it looks at the written tokens only.
     """
-    parsed: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise UsageError(f"{flag} {pair!r} is not key=value")
-        if key in parsed:
-            raise UsageError(f"{flag} {key}=… is given twice")
-        parsed[key] = value
-    return parsed
+
+    name: str
+    summary: str
+    build: Callable[[Any], Loss]
+    options: type = NoOptions
+    soft_labels: SoftNeeds | None = None
 
 
-def make_options(spec: Spec, values: Mapping[str, Any], kind: str) -> Any:
-    """Build a spec's options object from what the user gave.
-
-    Args:
-        spec: whose options.
-        values: key → value; a string is converted to the field's type, another value is taken as it is.
-        kind: what the spec is ("teacher", …), for errors.
-
-    Raises:
-        UsageError: an unknown key (with the nearest one), a value that does not fit, or a key that is missing.
-    """
-    if spec.options is dict:
-        return {key: _json_or_text(value) for key, value in values.items()}
-    fields = {field.name: field for field in dataclasses.fields(spec.options) if field.init}
-    hints = typing.get_type_hints(spec.options)
-    what = f"option of {kind} {spec.name!r}:"
-    made = {}
-    for key, value in values.items():
-        if key not in fields:
-            raise unknown_name(what, key, fields)
-        made[key] = _convert(value, hints[key], f"{kind} {spec.name!r}: option {key}")
-    missing = [
-        name
-        for name, field in fields.items()
-        if name not in made and field.default is field.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise UsageError(f"{kind} {spec.name!r} needs the option {missing[0]}", f"add {missing[0]}=…")
-    try:
-        return spec.options(**made)
-    except (TypeError, ValueError) as error:  # the plugin's own check, in __post_init__
-        raise UsageError(f"{kind} {spec.name!r}: {error}") from None
+Spec = TeacherSpec | FormatterSpec | LabelerSpec | TrainerSpec | LossSpec | ModelSpec
 
 
-def _json_or_text(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
+def __getattr__(name: str) -> Any:
+    """`make_options` and `parse_pairs` were here until 0.1; plugin packages may import them from here still."""
+    if name in ("make_options", "parse_pairs"):
+        import warnings
 
+        from distill import options
 
-_BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-
-def _convert(value: Any, hint: Any, what: str) -> Any:
-    """Turn a string from the command line into the type of a dataclass field."""
-    if not isinstance(value, str):
-        return value
-    choices = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        if value == "none" and type(None) in choices:
-            return None
-        hint = next(choice for choice in choices if choice is not type(None))
-    if typing.get_origin(hint) is typing.Literal:
-        if value not in typing.get_args(hint):
-            raise unknown_name(f"value for {what}:", value, typing.get_args(hint))
-        return value
-    kind = typing.get_origin(hint) or hint
-    try:
-        if kind is bool:
-            return _BOOLS[value.lower()]
-        if kind in (int, float):
-            return kind(value)
-        if kind in (dict, list, tuple, Mapping):
-            parsed = json.loads(value)
-            wanted = dict if kind in (dict, Mapping) else list
-            if not isinstance(parsed, wanted):
-                raise ValueError
-            return tuple(parsed) if kind is tuple else parsed
-    except (KeyError, ValueError):
-        raise UsageError(f"{what} takes {getattr(kind, '__name__', kind)}, not {value!r}") from None
-    return value
+        warnings.warn(f"import {name} from distill.options", DeprecationWarning, stacklevel=2)
+        return getattr(options, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

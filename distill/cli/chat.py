@@ -13,8 +13,8 @@ import click
 
 from distill.cli.terminal import printable
 from distill.errors import DistillError
+from distill.options import parse_pairs
 from distill.plugins import PluginManager
-from distill.specs import parse_pairs
 from distill.types import Params
 
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ def command(
     """
     from distill.chat.session import ChatSettings, Session, TeacherLine
     from distill.collection.teachers import make_teacher
-    from distill.dataset.formats import make_formatter
     from distill.models.generate import ChatModel
     from distill.models.load import resolve_model
+    from distill.plugins import make_formatter
     from distill.runs.run import ChatFormat, is_run, open_run, saved_format
 
     if teacher is None and (base_url or pairs):

@@ -18,8 +18,8 @@ from distill.cli.options import (
     turns_option,
 )
 from distill.cli.terminal import print_json, printable
+from distill.options import parse_pairs
 from distill.plugins import PluginManager
-from distill.specs import parse_pairs
 
 if TYPE_CHECKING:
     from distill.dataset.check import CheckReport

@@ -10,8 +10,8 @@ import click
 from distill.cli.options import from_option, json_option
 from distill.cli.terminal import note, printable
 from distill.errors import UsageError
+from distill.options import parse_pairs
 from distill.plugins import PluginManager
-from distill.specs import parse_pairs
 
 if TYPE_CHECKING:
     from distill.comparison import Comparison

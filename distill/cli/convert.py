@@ -68,7 +68,8 @@ def command(source: str, target: str, to: str, data_format: str | None, force: b
 def _watch(rows: Rows) -> Rows:
     from tqdm import tqdm
 
-    return tqdm(rows, unit="row", desc="converting", disable=None)
+    bar: Rows = tqdm(rows, unit="row", desc="converting", disable=None)
+    return bar
 
 
 def _show(report: ConvertReport) -> None:

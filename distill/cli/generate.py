@@ -9,8 +9,8 @@ import click
 from distill.cli.options import json_option
 from distill.cli.terminal import print_json, printable
 from distill.errors import UsageError
+from distill.options import parse_pairs
 from distill.plugins import PluginManager
-from distill.specs import parse_pairs
 from distill.types import Message
 
 
@@ -63,9 +63,9 @@ def command(
         raise UsageError("--answer goes with --trace", "add --trace")
     if not all(prompt.strip() for prompt in prompts):
         raise UsageError("a prompt is empty")
-    from distill.dataset.formats import make_formatter
     from distill.models.generate import ChatModel
     from distill.models.load import resolve_model
+    from distill.plugins import make_formatter
     from distill.runs.run import ChatFormat, saved_format
 
     chat_format = ChatFormat(formatter) if formatter else saved_format(model)

@@ -28,7 +28,7 @@ from distill.cli import (
 )
 from distill.cli import run as run_command
 from distill.cli.terminal import printable
-from distill.errors import DistillError
+from distill.errors import DistillError, Terminated
 from distill.plugins import PluginManager, make_plugin_manager
 
 COMMANDS = (
@@ -68,12 +68,12 @@ def build_cli(manager: PluginManager) -> click.Group:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `distill` with the given words; returns the exit code of the design: 0, 1, 2, 130 or 143."""
+    """Run `distill` with the given words; returns the exit code: 0, 1, 2, or 128 + the signal's number."""
     argv = list(sys.argv[1:] if argv is None else argv)
     files, debug = _leading_options(argv)
     _log_to_stderr(debug)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # all cores, and no warning about forks
-    previous = signal.signal(signal.SIGTERM, _terminated)
+    previous = {signum: signal.signal(signum, _terminated) for signum in _ending_signals()}
     try:
         manager = make_plugin_manager(files)
         cli = build_cli(manager)
@@ -91,25 +91,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except Terminated:
+    except Terminated as error:
         click.echo("Terminated.", err=True)
-        return 143
+        return 128 + error.signum
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted.", err=True)
         return 130
     except BrokenPipeError:  # `distill show … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if debug or error.filename is None:
+            raise
+        click.echo(f"Error: {printable(f'{error.filename}: {error.strerror}')}", err=True)
+        return 1
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived."""
+def _ending_signals() -> list[signal.Signals]:
+    """SIGTERM, and SIGHUP unless it is ignored (under nohup): the terminal may close, the work goes on."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGTERM, *hangup]
 
 
 def _terminated(signum: int, frame: FrameType | None) -> None:
-    raise Terminated
+    raise Terminated(signum)
 
 
 def _log_to_stderr(debug: bool) -> None:

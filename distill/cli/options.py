@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from distill.options import parse_pairs
 from distill.settings import Option, options_of
-from distill.specs import parse_pairs
 from distill.transcripts.dialects import DIALECTS
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from distill.cli.terminal import note, print_json, printable
+from distill.options import parse_pairs
 from distill.plugins import KINDS, PluginManager, PluginRecord
 from distill.scaffold import KINDS as NEW_KINDS
 from distill.scaffold import new_plugin
-from distill.specs import Spec, parse_pairs
+from distill.specs import Spec
 
 if TYPE_CHECKING:
     from distill.testing import Outcome

@@ -18,8 +18,8 @@ from distill.cli.options import (
 )
 from distill.cli.terminal import note, print_json, printable
 from distill.errors import DataError, UsageError
+from distill.options import parse_pairs
 from distill.plugins import PluginManager
-from distill.specs import parse_pairs
 from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -92,12 +92,13 @@ def command(
     transcripts = choose_turns(read_transcripts(data, data_format), turns)
     rows = show(transcripts, pipeline.encoder, pipeline.labeler, labeler, number)
     if page:
-        from distill.dataset.preview_page import check_target, summarise, write_page
+        from distill.dataset.preview_page import summarise, write_preview
+        from distill.pages.environment import check_target
 
         check_target(page)
         summary = summarise(data, pipeline)
         about = {"data": str(data), "student": student, "formatter": formatter, "labeler": labeler}
-        shown = write_page(rows, summary, pipeline.encoder, page, about)
+        shown = write_preview(rows, summary, page, about)
         note(f"{page}: {shown} of {summary.rows} rows, {summary.skipped} of all would be skipped")
         return
     row = None

@@ -22,9 +22,9 @@ from distill.cli.options import (
 )
 from distill.cli.terminal import note, print_json, printable
 from distill.errors import UsageError
+from distill.options import parse_pairs
 from distill.plugins import PluginManager
 from distill.runs.layout import RunPaths
-from distill.specs import parse_pairs
 
 if TYPE_CHECKING:
     from distill.runs.manifest import Setting

@@ -11,10 +11,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from distill.errors import DataError, DistillError, PluginError, TeacherError
+from distill.errors import DataError, DistillError, PluginError, TeacherError, one_line
 from distill.files.jsonl import dumps
 from distill.files.text import clean_surrogates
-from distill.plugins import one_line
 from distill.protocols import BatchTeacher, Teacher
 from distill.types import Answer, Message, Request
 

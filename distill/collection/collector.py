@@ -25,9 +25,9 @@ from distill.collection.prompts import open_prompts
 from distill.collection.rate_limit import Throttle
 from distill.collection.schedule import Pool
 from distill.collection.settings import CollectSettings
-from distill.errors import TeacherError
+from distill.errors import TeacherError, one_line
 from distill.files.jsonl import Appender, read_rows
-from distill.plugins import PluginManager, make_plugin_manager, one_line
+from distill.plugins import PluginManager, make_plugin_manager
 from distill.protocols import BatchTeacher, Teacher
 from distill.types import CollectRun
 

@@ -15,10 +15,10 @@ from typing import Any
 from distill.collection.conversation import Conversation, add_usage
 from distill.collection.prompts import prompt_to_dict
 from distill.collection.row_id import IdSet
-from distill.errors import DataError, DistillError, PluginError, UsageError
+from distill.errors import DataError, DistillError, PluginError, UsageError, one_line
 from distill.files.atomic import utc_now, whole_file
 from distill.files.jsonl import Appender, dumps, parse_rows, read_rows
-from distill.plugins import PluginManager, one_line
+from distill.plugins import PluginManager
 from distill.transcripts.rows import message_to_dict, parse_transcript, transcript_to_dict
 from distill.types import CollectRun, Source, Transcript
 

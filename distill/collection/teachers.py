@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distill.errors import DistillError, PluginError, UsageError, unknown_name
-from distill.plugins import PluginManager, one_line
+from distill.errors import UsageError, unknown_name
+from distill.plugins import PluginManager
 from distill.protocols import BatchTeacher, Teacher
-from distill.specs import TeacherSpec, make_options
+from distill.specs import TeacherSpec
 
 _MODEL_TEACHER = "transformers"
 
@@ -68,19 +68,14 @@ def make_teacher(
     for key, value in (("base_url", base_url), ("timeout", timeout), ("logprobs", logprobs)):
         if value is not None:
             _add_option(spec, values, key, value)
-    made = make_options(spec, values, "teacher")
+    made = manager.teachers.options(kind, values)
     owner = manager.teachers.owner(kind).owner
 
     def build() -> Teacher | BatchTeacher:
-        try:
-            if not spec.loads_models:
-                return spec.build(made, model or None)
-            path = str(manager.models.get(model).path()) if model in manager.models else model or None
-            return spec.build(made, path, manager)
-        except DistillError:
-            raise
-        except Exception as error:
-            raise PluginError(f"{owner} cannot build the teacher {kind!r}: {one_line(error)}") from error
+        if not spec.loads_models:
+            return manager.teachers.construct(kind, made, model or None)
+        path = str(manager.models.get(model).path()) if model in manager.models else model or None
+        return manager.teachers.construct(kind, made, path, manager)
 
     return NamedTeacher(name, model or None, owner, made, build)
 

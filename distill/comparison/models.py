@@ -12,13 +12,12 @@ from distill.comparison.measure import Reading, answer_questions, read_answers
 from distill.comparison.questions import Question, Tokens, tokens_of
 from distill.comparison.result import Who
 from distill.comparison.settings import CompareSettings
-from distill.dataset.formats import make_formatter
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.errors import DataError, UsageError
 from distill.models.generate import ChatModel
 from distill.models.load import load_tokenizer, max_positions, resolve_model
-from distill.plugins import PluginManager
+from distill.plugins import PluginManager, make_formatter
 from distill.runs.run import Run, saved_format
 from distill.training.failures import clear_failures
 

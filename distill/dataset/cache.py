@@ -126,7 +126,7 @@ def _prepare(pipeline: Pipeline, rows: Sequence[Row]) -> _Part:
     chunk.rows += chunk.held_out
     conversations = describe(transcripts, chunk.data_findings)
     examples = to_batch(chunk.examples)
-    chunk.examples = []
+    chunk.examples, chunk.encoded = [], []  # nothing but Arrow is sent between processes
     return _Part(chunk, examples, conversations)
 
 

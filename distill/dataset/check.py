@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from distill.dataset.cache import prepare_data
 from distill.dataset.conversations import compare, prompts_of
-from distill.dataset.findings import Findings
+from distill.dataset.findings import CODES, Findings
 from distill.dataset.pipeline import Pipeline
 from distill.errors import DataError
+from distill.pages.environment import render
 from distill.transcripts.dialects import read_transcripts
 from distill.transcripts.sources import Data, as_sources
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,19 @@ class CheckReport:
     trained_tokens: int
     longest: int
     findings: Findings
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A frame with a line per row named by a finding, its columns those of `check --json`."""
+        import pandas
+
+        found = [finding.as_dict() for finding in self.findings]
+        lines = [{**one, **row} for one in found for row in one["rows"]]
+        columns = ["code", "severity", "count", "meaning", "hint", "row", "detail"]
+        frame: pandas.DataFrame = pandas.DataFrame(lines, columns=columns)
+        return frame
+
+    def _repr_html_(self) -> str:
+        return render("check.html.jinja", report=self, codes=CODES)
 
 
 def check(data: Data, pipeline: Pipeline, *, max_length: int | None = None, against: Data = ()) -> CheckReport:

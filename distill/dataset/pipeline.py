@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from distill.dataset.formats import make_formatter, make_labeler
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.load import load_tokenizer, resolve_model
@@ -74,14 +73,14 @@ def make_pipeline(
         DistillError: what is named does not exist or does not fit.
     """
     manager.labelers.get(labeler)  # a wrong name fails before anything is loaded
-    made = make_formatter(formatter, formatter_options, manager)
+    made = manager.formatters.build(formatter, formatter_options)
     ref = resolve_model(student, manager)
     tokenizer = load_tokenizer(ref)
     known = len(tokenizer)
     encoder = prepare_tokenizer(tokenizer, made, formatter)
     return Pipeline(
         encoder,
-        make_labeler(labeler, labeler_options, manager, encoder),
+        manager.labelers.build(labeler, labeler_options, encoder),
         labeler,
         {"formatter": [formatter, dict(formatter_options)], "labeler": [labeler, dict(labeler_options)]},
         turns,

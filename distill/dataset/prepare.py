@@ -14,8 +14,7 @@ from distill.dataset.findings import Findings
 from distill.dataset.table import Examples
 from distill.dataset.verify import Proof
 from distill.encode.encoder import Encoder, text_of
-from distill.errors import DataError, DistillError, PluginError
-from distill.plugins import one_line
+from distill.errors import DataError, DistillError, PluginError, one_line
 from distill.protocols import Labeler
 from distill.soft_labels.targets import SoftLabeler, SoftShares
 from distill.transcripts.trainable import untrainable, untrainable_answer
@@ -52,7 +51,8 @@ class Chunk:
     """Some transcripts, prepared.
 
     Attributes:
-        examples: what is trained; more than the trained rows where rows had to be split by turn.
+        examples: what is trained; more than the trained rows where a row became one example per answer.
+        encoded: each example's conversation in tokens; not kept by `add`.
         skipped: the rows that are not trained, each once.
         rows: the number of transcripts that came in.
         held_out: how many of them are kept from training, to compare with afterwards.
@@ -64,6 +64,7 @@ class Chunk:
 
     rows: int
     examples: list[Example] = field(default_factory=list)
+    encoded: list[Encoded] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     expanded_rows: int = 0
     findings: Findings = field(default_factory=Findings)
@@ -72,7 +73,7 @@ class Chunk:
     shares: SoftShares = field(default_factory=SoftShares)
 
     def add(self, other: Chunk) -> None:
-        """Take in the transcripts of another chunk, which follow these."""
+        """Add another chunk, whose transcripts follow these."""
         self.rows += other.rows
         self.held_out += other.held_out
         self.examples += other.examples
@@ -314,6 +315,7 @@ def _label(
         _skip(chunk.skipped, transcript, f"labeler {name!r} leaves no token to train")
         return None
     proof.examine(transcript, part.turns, part.segments, encoded, labels)
+    chunk.encoded.append(encoded)
     return example
 
 
@@ -354,7 +356,8 @@ def fit(prepared: Prepared, max_length: int | None, overlong: Overlong) -> None:
         return
     if overlong == "error":
         raise _too_long(prepared.examples, max_length)
-    kept, dropped = lengths <= max_length, []
+    kept = lengths <= max_length
+    dropped: list[Skipped] = []
     if overlong == "truncate":
         cut = prepared.examples.cut(max_length)
         kept = cut.trained > 0
@@ -363,7 +366,7 @@ def fit(prepared: Prepared, max_length: int | None, overlong: Overlong) -> None:
         reason = f"no trained token within --max-length {max_length}"
         if overlong == "drop":
             reason = f"{lengths[row]} tokens, more than --max-length {max_length}"
-        _skip(dropped, prepared.examples[row], reason, "overlong")
+        _skip(dropped, prepared.examples[int(row)], reason, "overlong")
     prepared.examples = (cut if overlong == "truncate" else prepared.examples).select(kept.nonzero()[0])
     if prepared.expanded_rows and dropped:
         dropped = _settle(dropped, prepared.examples, prepared.findings)

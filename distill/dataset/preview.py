@@ -1,23 +1,69 @@
-"""What the trainer's collator gets, row by row: tokens, labels, and which tokens count."""
+"""Rows as the trainer's collator gets them: tokens, labels, and which tokens count."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from itertools import islice
-from typing import Any
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, Any, cast
 
 from distill.dataset.collate import collator_for
-from distill.dataset.prepare import prepare
+from distill.dataset.prepare import prepare_chunk
 from distill.encode.encoder import Encoder
-from distill.protocols import Labeler
-from distill.types import Role, Transcript, count_trained
+from distill.pages.environment import render
+from distill.protocols import Collator, Labeler
+from distill.types import IGNORE_INDEX, Encoded, Role, Transcript, count_trained
+
+if TYPE_CHECKING:
+    import pandas
+
+_BROKEN = "\ufffd"  # how a part of a character decodes
+_MAX_PARTS = 8  # the most tokens that one character is looked for in
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a token appears in the conversation.
+
+    Attributes:
+        message: the index of the message it belongs to; -1 for the template's text.
+        role: who wrote that message.
+        end_of_turn: whether the token marks the end of an answer.
+    """
+
+    message: int = -1
+    role: Role | None = None
+    end_of_turn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is shown in one colour: a token, or several tokens that are one character together.
+
+    Attributes:
+        start, end: its tokens are `token_ids[start:end]`.
+        text: decoded.
+        trained: whether it counts in the loss.
+        special: whether it is a control token.
+        message: the index of the message it belongs to; -1 for the template's text.
+        hover: its ids, its labels and who wrote it.
+    """
+
+    start: int
+    end: int
+    text: str
+    trained: bool
+    special: bool
+    message: int
+    hover: str
 
 
 @dataclass(frozen=True, slots=True)
 class ShownRow:
-    """One row as it would be trained; `reason` says why it would not be, and then there are no tokens.
+    """A row as it would be trained. With a `reason` it would be skipped, and there are no tokens.
+
+    In a notebook it shows its tokens in colour: trained ones are green.
 
     Attributes:
         row: its number in the data, from 1.
@@ -25,9 +71,11 @@ class ShownRow:
         token_ids: the tokens.
         tokens: each of them decoded.
         labels: as the collator gives them.
-        special: whether a token is a control token.
-        trained: how many tokens count in the loss.
-        reason: why the row would be skipped.
+        special: whether each token is a control token.
+        trained: the number of tokens that count in the loss.
+        reason: why the row would be skipped; None where it is trained.
+        places: where each token appears in the conversation.
+        runs: the tokens as they are shown, message by message, so that right-to-left text stays within its message.
     """
 
     row: int
@@ -38,10 +86,12 @@ class ShownRow:
     special: list[bool]
     trained: int
     reason: str | None = None
+    places: list[Place] = field(default_factory=list)
+    runs: list[list[Piece]] = field(default_factory=list)
 
     @property
     def id(self) -> str:
-        """The transcript's."""
+        """The transcript's id."""
         return self.transcript.id
 
     def as_dict(self) -> dict[str, Any]:
@@ -49,20 +99,52 @@ class ShownRow:
         row = {key: getattr(self, key) for key in ("row", "id", "token_ids", "tokens", "labels", "trained")}
         return {**row, "reason": self.reason} if self.reason else row
 
+    def to_pandas(self) -> pandas.DataFrame:
+        """A frame with a line per token: `token_id`, `token`, `label`, `trained`, `special`, `role`, `message`."""
+        import pandas
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a token stands in the conversation.
+        frame: pandas.DataFrame = pandas.DataFrame(
+            {
+                "token_id": self.token_ids,
+                "token": self.tokens,
+                "label": self.labels,
+                "trained": [label != IGNORE_INDEX for label in self.labels],
+                "special": self.special,
+                "role": [place.role for place in self.places],
+                "message": [place.message for place in self.places],
+            }
+        )
+        return frame
 
-    Attributes:
-        turn: the index of the message it belongs to; -1 for the template's text.
-        role: who wrote that message.
-        end_of_turn: whether the token marks the end of an answer.
-    """
+    def _repr_html_(self) -> str:
+        return render("tokens.html.jinja", rows=[self])
 
-    turn: int = -1
-    role: Role | None = None
-    end_of_turn: bool = False
+
+class Preview(Sequence[ShownRow]):
+    """The first rows of a data set, token by token. In a notebook they show themselves in colour."""
+
+    def __init__(self, rows: Iterable[ShownRow]):
+        self._rows = tuple(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._rows[index]
+
+    def __repr__(self) -> str:
+        return f"Preview of {len(self)} rows: {sum(row.trained for row in self._rows)} tokens trained"
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A frame with a line per row: the keys of `show --json`, and `reason`."""
+        import pandas
+
+        rows = [{**row.as_dict(), "reason": row.reason} for row in self._rows]
+        frame: pandas.DataFrame = pandas.DataFrame(rows)
+        return frame
+
+    def _repr_html_(self) -> str:
+        return render("tokens.html.jinja", rows=self._rows)
 
 
 def show(
@@ -75,32 +157,86 @@ def show(
         encoder: for the student and its format.
         labeler: decides which tokens count.
         name: the labeler's, for errors.
-        count: how many rows; None: all.
+        count: the number of rows to show; None: all.
     """
-    collate = collator_for(labeler, encoder.tokenizer.pad_token_id)
-    text_of = token_texts(encoder)
+    reader = _RowReader(encoder, collator_for(labeler, encoder.tokenizer.pad_token_id))
     for number, transcript in enumerate(islice(transcripts, count), 1):
-        prepared = prepare([transcript], encoder, labeler, labeler_name=name)
-        for skipped in prepared.skipped:
+        chunk = prepare_chunk([transcript], encoder, labeler, name)
+        for skipped in chunk.skipped:
             yield ShownRow(number, transcript, [], [], [], [], 0, skipped.reason)
-        for example in prepared.examples:
-            batch = collate([{"input_ids": example.input_ids, "labels": example.labels}])
-            yield _row(number, transcript, batch, encoder, text_of)
+        for example, encoded in zip(chunk.examples, chunk.encoded, strict=True):
+            row = {"input_ids": example.input_ids, "labels": example.labels}
+            yield reader.read(number, transcript, row, encoded)
 
 
-def _row(
-    number: int, transcript: Transcript, batch: Mapping[str, Any], encoder: Encoder, text_of: Callable[[int], str]
-) -> ShownRow:
-    token_ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
-    return ShownRow(
-        row=number,
-        transcript=transcript,
-        token_ids=token_ids,
-        tokens=[text_of(token) for token in token_ids],
-        labels=labels,
-        special=[token in encoder.control_ids for token in token_ids],
-        trained=count_trained(labels),
-    )
+class _RowReader:
+    """Makes `ShownRow`s of labelled rows."""
+
+    def __init__(self, encoder: Encoder, collate: Collator):
+        self._encoder, self._collate = encoder, collate
+        self._text_of = token_texts(encoder)
+
+    def read(self, number: int, transcript: Transcript, row: Mapping[str, Any], encoded: Encoded) -> ShownRow:
+        """A row as the collator gives it, alone in a batch."""
+        batch = self._collate([row])
+        token_ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
+        shown = ShownRow(
+            row=number,
+            transcript=transcript,
+            token_ids=token_ids,
+            tokens=[self._text_of(token) for token in token_ids],
+            labels=labels,
+            special=[token in self._encoder.control_ids for token in token_ids],
+            trained=count_trained(labels),
+            places=_places(transcript, token_ids, encoded),
+        )
+        runs = groupby(self._pieces(shown), lambda piece: (piece.message, piece.special))
+        shown.runs.extend(list(run) for _, run in runs)
+        return shown
+
+    def _pieces(self, row: ShownRow) -> Iterator[Piece]:
+        start = 0
+        while start < len(row.token_ids):
+            end, text = start + 1, row.tokens[start]
+            if _BROKEN in text and not row.special[start]:
+                end, text = self._character(row, start)
+            trained, special = row.labels[start] != IGNORE_INDEX, row.special[start]
+            yield Piece(start, end, text, trained, special, row.places[start].message, _hover(row, start, end))
+            start = end
+
+    def _character(self, row: ShownRow, start: int) -> tuple[int, str]:
+        """Where the character that starts in a token ends, and its text; the token alone, if there is no character."""
+        trained = row.labels[start] != IGNORE_INDEX
+        for end in range(start + 2, min(start + _MAX_PARTS, len(row.token_ids)) + 1):
+            last = end - 1
+            if row.special[last] or row.places[last] != row.places[start]:
+                break
+            if (row.labels[last] != IGNORE_INDEX) != trained:
+                break
+            text = self._encoder.tokenizer.decode(row.token_ids[start:end])
+            if _BROKEN not in text:
+                return end, text
+        return start + 1, row.tokens[start]
+
+
+def _hover(row: ShownRow, start: int, end: int) -> str:
+    place = row.places[start]
+    ids = " ".join(map(str, row.token_ids[start:end]))
+    labels = " ".join(map(str, row.labels[start:end]))
+    who = f"{place.role}, message {place.message}" if place.role else "template"
+    if place.end_of_turn:
+        who += ", end of turn"
+    return f"token {start}: id {ids}, label {labels}\n{who}"
+
+
+def _places(transcript: Transcript, token_ids: list[int], encoded: Encoded) -> list[Place]:
+    """Where each token appears; unknown where the collator has changed the tokens."""
+    if encoded.input_ids[: len(token_ids)] != token_ids:
+        return [Place()] * len(token_ids)
+    messages = transcript.messages
+    marks = zip(encoded.turn, encoded.end_of_turn, strict=True)
+    places = [Place(index, messages[index].role if index >= 0 else None, bool(end)) for index, end in marks]
+    return places[: len(token_ids)]
 
 
 def token_texts(encoder: Encoder) -> Callable[[int], str]:
@@ -115,24 +251,10 @@ def token_texts(encoder: Encoder) -> Callable[[int], str]:
     @cache
     def text_of(token: int) -> str:
         text = tokenizer.decode([*before, token])
-        return text[len(prefix) :] if text.startswith(prefix) else tokenizer.decode([token])
+        if not text.startswith(prefix):
+            text, start = tokenizer.decode([token]), 0
+        else:
+            start = len(prefix)
+        return cast("str", text[start:])
 
     return text_of
-
-
-def places(row: ShownRow, encoder: Encoder) -> list[Place]:
-    """Say of each token of a row where it stands.
-
-    The conversation is encoded once more: whole, or up to each answer, whichever gives the very tokens of the row.
-    No conversation may do so, where a formatter is not deterministic: then nothing is said of any token.
-    """
-    messages, tools = row.transcript.messages, row.transcript.tools
-    stops = [len(messages)]
-    stops += [turn + 1 for turn, message in enumerate(messages[:-1]) if message.role == "assistant"]
-    for stop in stops:
-        encoded = encoder.encode(messages[:stop], tools)
-        if encoded.input_ids[: len(row.token_ids)] == row.token_ids:
-            marks = zip(encoded.turn, encoded.end_of_turn, strict=True)
-            found = [Place(turn, messages[turn].role if turn >= 0 else None, bool(end)) for turn, end in marks]
-            return found[: len(row.token_ids)]
-    return [Place()] * len(row.token_ids)

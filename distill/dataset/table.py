@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from distill.dataset.soft_columns import from_batch, to_columns
-from distill.types import Example, Source
+from distill.types import IGNORE_INDEX, Example, Source
 
 if TYPE_CHECKING:
     import datasets
     import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
+
+    Numbers: TypeAlias = npt.NDArray[np.int32]
 
 
 class Examples(Sequence[Example]):
@@ -30,7 +33,7 @@ class Examples(Sequence[Example]):
         trained: tokens of each row that count in the loss, (rows,) int32.
     """
 
-    def __init__(self, table: pa.Table, rows: np.ndarray | None = None, path: Path | None = None):
+    def __init__(self, table: pa.Table, rows: npt.NDArray[Any] | None = None, path: Path | None = None):
         import numpy as np
 
         self._table, self._rows, self._path = table, rows, path
@@ -48,7 +51,7 @@ class Examples(Sequence[Example]):
 
     @classmethod
     def open(cls, path: Path) -> Examples:
-        """Map an Arrow file (stream format) that holds batches of `to_batch`."""
+        """Map an Arrow file (stream format) of batches that `to_batch` made."""
         return cls(read_stream(path), path=path)
 
     def digest(self) -> str:
@@ -57,7 +60,9 @@ class Examples(Sequence[Example]):
         for column in ("length", "input_ids", "labels"):
             for batch in self._batches:
                 values = batch.column(column)
-                digest.update((values.flatten() if column != "length" else values).to_numpy().tobytes())
+                if column != "length":
+                    values = values.flatten()
+                digest.update(values.to_numpy().tobytes())
         if self.has_soft_targets:
             for name in self._table.column_names:
                 if name.startswith("soft_"):
@@ -70,8 +75,8 @@ class Examples(Sequence[Example]):
         column = self._table.column("soft_plain")
         return bool(column.null_count < len(column))
 
-    def _numbers(self, column: str) -> np.ndarray:
-        numbers = self._table.column(column).to_numpy()
+    def _numbers(self, column: str) -> Numbers:
+        numbers: Numbers = self._table.column(column).to_numpy()
         return numbers if self._rows is None else numbers[self._rows]
 
     def __len__(self) -> int:
@@ -98,29 +103,26 @@ class Examples(Sequence[Example]):
             soft=from_batch(batch, at),
         )
 
-    def select(self, rows: np.ndarray) -> Examples:
+    def select(self, rows: npt.NDArray[Any]) -> Examples:
         """Only these rows, in this order."""
         return Examples(self._table, rows if self._rows is None else self._rows[rows], self._path)
 
     def cut(self, max_length: int) -> Examples:
-        """Rows cut to `max_length` tokens, in memory; what counts in the loss is counted anew."""
+        """Rows cut to `max_length` tokens, in memory; their trained tokens are counted again."""
         import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
         table = self._table if self._rows is None else self._table.take(pa.array(self._rows))
         for name in ("input_ids", "labels"):
-            table = table.set_column(
-                table.schema.get_field_index(name), name, pc.list_slice(table[name], 0, max_length)
-            )
-        trained = np.fromiter((_trained(row) for row in _lists(table["labels"])), np.int32, len(table))
+            table = _with_column(table, name, pc.list_slice(table[name], 0, max_length))
+        trained = np.fromiter((_trained(labels) for labels in _lists(table["labels"])), np.int32, len(table))
         if self.has_soft_targets:
-            soft = [example.soft and example.soft.cut(max_length) for example in self]
+            soft = [None if example.soft is None else example.soft.cut(max_length) for example in self]
             for name, column in to_columns(soft).items():
-                table = table.set_column(table.schema.get_field_index(name), name, column)
-        lengths = pc.cast(pc.list_value_length(table["input_ids"]), pa.int32())
-        table = table.set_column(table.schema.get_field_index("length"), "length", lengths)
-        return Examples(table.set_column(table.schema.get_field_index("trained"), "trained", pa.array(trained)))
+                table = _with_column(table, name, column)
+        table = _with_column(table, "length", pc.cast(pc.list_value_length(table["input_ids"]), pa.int32()))
+        return Examples(_with_column(table, "trained", pa.array(trained)))
 
     def dataset(self) -> datasets.Dataset:
         """The columns `input_ids` and `labels` as a data set of the `datasets` library, mapped where this is."""
@@ -164,13 +166,15 @@ def _octets(column: pa.ChunkedArray) -> bytes:
     return octets
 
 
-def _lists(column: pa.ChunkedArray):
+def _with_column(table: pa.Table, name: str, values: Any) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(name), name, values)
+
+
+def _lists(column: pa.ChunkedArray) -> Iterator[Numbers]:
     for chunk in column.chunks:
         for row in chunk:
             yield row.values.to_numpy()
 
 
-def _trained(labels: np.ndarray) -> int:
-    from distill.types import IGNORE_INDEX
-
+def _trained(labels: Numbers) -> int:
     return int((labels[1:] != IGNORE_INDEX).sum())

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from distill.encode.pieces import Frame, Piece, assemble, cut, structure_of
 from distill.encode.plain_text import SENTINEL, PlainText
 from distill.encode.tool_definitions import refuse_control_tokens
-from distill.errors import DataError, DistillError, PluginError
-from distill.plugins import one_line
+from distill.errors import DataError, DistillError, PluginError, one_line
 from distill.types import Encoded, Message, Segment
 
 if TYPE_CHECKING:

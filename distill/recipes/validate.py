@@ -15,7 +15,6 @@ from distill.plugins import PluginManager
 from distill.recipes.schema import Recipe, load_recipe
 from distill.recipes.yaml_file import Loaded
 from distill.settings import settings_from
-from distill.specs import make_options
 
 if TYPE_CHECKING:
     from distill.collection import NamedTeacher
@@ -232,11 +231,11 @@ def _pipeline(
     for kind in ("formatter", "labeler", "trainer"):
         registry, options = manager.registries[kind], values[f"{kind}_options"]
         with _at(loaded, "train", kind):
-            spec = registry.get(values[kind])
+            registry.get(values[kind])
         with _at(loaded, "train", f"{kind}-options"):
-            made = make_options(spec, options, kind)
+            registry.options(values[kind], options)
             if kind == "trainer":
-                spec.build(made)
+                registry.build(values[kind], options)
     if section.qlora:
         with _at(loaded, "train", "qlora"):
             check_quantization()

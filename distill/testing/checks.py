@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from distill.errors import DistillError, UsageError
-from distill.plugins import one_line
+from distill.errors import DistillError, UsageError, one_line
 
 
 class Remark(Exception):

@@ -6,11 +6,10 @@ import copy
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
-from distill.dataset.formats import make_formatter
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.errors import DataError
-from distill.plugins import make_plugin_manager
+from distill.plugins import make_formatter, make_plugin_manager
 from distill.protocols import CollatingLabeler, Labeler
 from distill.testing.checks import Check, assert_all, broken
 from distill.testing.conversations import CONVERSATIONS, PLAIN

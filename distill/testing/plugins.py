@@ -9,9 +9,8 @@ from typing import Any
 
 from distill import hookspecs
 from distill.collection import make_teacher
-from distill.errors import DistillError, UsageError, unknown_name
-from distill.plugins import PluginManager, PluginRecord, make_plugin_manager, one_line
-from distill.specs import make_options
+from distill.errors import PluginError, UsageError, unknown_name
+from distill.plugins import PluginManager, PluginRecord, make_plugin_manager
 from distill.testing.checks import Check, Outcome, broken, run_checks
 from distill.testing.formatters import formatter_checks
 from distill.testing.labelers import labeler_checks
@@ -135,10 +134,8 @@ def _checked(manager: PluginManager, kind: str, name: str, options: Mapping[str,
     owner = manager.registries[kind].owner(name.partition(":")[0]).owner
     try:
         checks = _SUITES[kind](manager, name, options, ask)
-    except DistillError:
-        raise
-    except Exception as error:
-        reason = f"its build raised {one_line(error)}"
+    except PluginError as error:
+        reason = error.message
         checks = [Check("it can be built", lambda: broken(reason))]
     return Checked(kind, name, owner, run_checks(checks))
 
@@ -156,20 +153,17 @@ def _plugin_checks(record: PluginRecord) -> list[Check]:
 
 
 def _formatter(manager: PluginManager, name: str, options: Mapping[str, Any], ask: str | None) -> Sequence[Check]:
-    spec = manager.formatters.get(name)
-    return formatter_checks(spec.build(make_options(spec, options, "formatter")))
+    return formatter_checks(manager.formatters.build(name, options))
 
 
 def _labeler(manager: PluginManager, name: str, options: Mapping[str, Any], ask: str | None) -> Sequence[Check]:
-    spec = manager.labelers.get(name)
-    made = make_options(spec, options, "labeler")
-    return labeler_checks(lambda encoder: spec.build(made, encoder))
+    made = manager.labelers.options(name, options)
+    return labeler_checks(lambda encoder: manager.labelers.construct(name, made, encoder))
 
 
 def _trainer(manager: PluginManager, name: str, options: Mapping[str, Any], ask: str | None) -> Sequence[Check]:
-    spec = manager.trainers.get(name)
-    made = make_options(spec, options, "trainer")
-    return trainer_checks(lambda: spec.build(made))
+    made = manager.trainers.options(name, options)
+    return trainer_checks(lambda: manager.trainers.construct(name, made))
 
 
 def _teacher(manager: PluginManager, name: str, options: Mapping[str, Any], ask: str | None) -> Sequence[Check]:

@@ -12,11 +12,10 @@ from functools import cached_property
 from pathlib import Path
 
 from distill.dataset.collate import PaddingCollator
-from distill.dataset.formats import make_formatter
 from distill.dataset.prepare import prepare
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.special_tokens import set_special_ids
-from distill.plugins import make_plugin_manager
+from distill.plugins import make_formatter, make_plugin_manager
 from distill.protocols import PlanningTrainer, Trainer, TrainJob, TrainPlan
 from distill.testing.checks import Check, assert_all, broken
 from distill.testing.conversations import CONVERSATIONS

@@ -17,7 +17,6 @@ from distill.models.load import max_positions
 from distill.plugins import PluginManager
 from distill.protocols import Labeler, Loss, PlanningTrainer, Trainer, TrainPlan
 from distill.runs.report import MemoryEstimate, TrainReport
-from distill.specs import make_options
 from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
 from distill.training.losses import check_shares, make_loss
@@ -67,8 +66,7 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
     """
     Findings.check_codes(settings.allow)
     manager.formatters.get(settings.formatter), manager.labelers.get(settings.labeler)  # a wrong name fails first
-    trainer_spec = manager.trainers.get(settings.trainer)
-    trainer = trainer_spec.build(make_options(trainer_spec, settings.trainer_options, "trainer"))
+    trainer = manager.trainers.build(settings.trainer, settings.trainer_options)
     loss, needs = make_loss(settings.loss, settings.loss_options, manager)
     pipeline = make_pipeline(
         settings.student,

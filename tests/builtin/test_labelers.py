@@ -9,7 +9,6 @@ import pytest
 
 from distill import IGNORE_INDEX, DataError, Message, Segment, UsageError, make_formatter
 from distill.builtin.labelers.completion_only import CompletionOnlyCollator, completion_only_labels
-from distill.dataset.formats import make_labeler
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.testing import bloom_tokenizer
@@ -63,14 +62,14 @@ def test_masked_gives_the_articles_labels(manager):
         keep = token == tokenizer.bos_token_id or (keep and token != tokenizer.eos_token_id)
     encoded = made.encode(TURNS)
     assert encoded.input_ids == ids
-    assert make_labeler("masked", {}, manager, made).label(encoded) == expected
+    assert manager.labelers.build("masked", {}, made).label(encoded) == expected
     assert trained(made, expected) == "pájaro</s>oiseau</s>"
 
 
 def test_copy_copies(manager):
     made = encoder("special-tokens")
     encoded = made.encode(TURNS)
-    assert make_labeler("copy", {}, manager, made).label(encoded) == encoded.input_ids
+    assert manager.labelers.build("copy", {}, made).label(encoded) == encoded.input_ids
 
 
 @pytest.mark.parametrize("format_name", ["special-tokens", "chat-template"])
@@ -81,8 +80,8 @@ def test_trl_trains_the_end_of_turn_by_default(manager, kind, format_name):
         if kind == "gemma" and turns[0].role == "system":
             continue
         encoded = made.encode(turns)
-        masked = make_labeler("masked", {}, manager, made).label(encoded)
-        labels = make_labeler("trl", {}, manager, made).label(encoded)
+        masked = manager.labelers.build("masked", {}, made).label(encoded)
+        labels = manager.labelers.build("trl", {}, made).label(encoded)
         last = max(n for n, mark in enumerate(encoded.end_of_turn) if mark)
         assert labels[: last + 1] == masked[: last + 1]  # what follows the last marker is template text
 
@@ -93,7 +92,7 @@ def test_trl_can_do_as_the_article_did(manager, kind):
     made = encoder("special-tokens", TOKENIZERS[kind]())
     tokenizer = made.tokenizer
     encoded = made.encode(TURNS)
-    old = make_labeler("trl", {"end_of_turn": "false"}, manager, made).label(encoded)
+    old = manager.labelers.build("trl", {"end_of_turn": "false"}, made).label(encoded)
     article = completion_only_labels(encoded.input_ids, [tokenizer.bos_token_id], [tokenizer.eos_token_id])
     assert old == article
     assert trained(made, old) == "pájarooiseau"
@@ -101,15 +100,15 @@ def test_trl_can_do_as_the_article_did(manager, kind):
 
 def test_trl_takes_templates_by_option(manager):
     made = encoder("special-tokens")
-    labeler = make_labeler(
-        "trl", {"response_template": "<s>", "instruction_template": "\\n\\n### Human:"}, manager, made
+    labeler = manager.labelers.build(
+        "trl", {"response_template": "<s>", "instruction_template": "\\n\\n### Human:"}, made
     )
     assert trained(made, labeler.label(made.encode(TURNS))) == "pájaro</s>oiseau</s>"
 
 
 def test_trl_refuses_rows_it_would_label_wrongly(manager):
     made = encoder("special-tokens")
-    labeler = make_labeler("trl", {"response_template": "\\n\\n### Human:"}, manager, made)
+    labeler = manager.labelers.build("trl", {"response_template": "\\n\\n### Human:"}, made)
     with pytest.raises(DataError, match="would be trained"):
         labeler.label(made.encode(TURNS))
 
@@ -130,14 +129,14 @@ class Numbered:
 def test_trl_needs_constant_templates(manager):
     made = Encoder(bloom_tokenizer(), Numbered(), "numbered")
     with pytest.raises(UsageError, match=r"'numbered' puts no constant tokens") as caught:
-        make_labeler("trl", {}, manager, made)
+        manager.labelers.build("trl", {}, made)
     assert "-L response_template=" in caught.value.hint
 
 
 @pytest.mark.parametrize("format_name", ["special-tokens", "chat-template"])
 def test_trls_collator_gives_what_its_labels_show(manager, format_name):
     made = encoder(format_name, TOKENIZERS["chatml"]())
-    labeler = make_labeler("trl", {}, manager, made)
+    labeler = manager.labelers.build("trl", {}, made)
     rows = [made.encode(TURNS), made.encode(TURNS[:2])]
     batch = labeler.collator(made.tokenizer.pad_token_id)(
         [{"input_ids": row.input_ids, "labels": labeler.label(row)} for row in rows]
@@ -152,7 +151,7 @@ def test_trls_collator_gives_what_its_labels_show(manager, format_name):
 def test_pad_that_is_eos_leaves_eos_trained(manager):
     """DataCollatorForLanguageModeling masks it; a student whose labels are masked so never stops."""
     made = encoder("chat-template", TOKENIZERS["chatml"]())
-    labeler = make_labeler("trl", {}, manager, made)
+    labeler = manager.labelers.build("trl", {}, made)
     stop = made.stop_token_id()
     encoded = made.encode(TURNS)
     batch = labeler.collator(pad_token_id=stop)([{"input_ids": encoded.input_ids}])

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from tool_templates import STUDENTS
 
 from distill import IGNORE_INDEX, Message, Transcript, make_formatter, make_plugin_manager, message_to_dict
-from distill.dataset.formats import make_labeler
 from distill.dataset.prepare import prepare
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.testing.tokenizers import EXACT, TOKENIZERS
@@ -40,7 +39,7 @@ def encoder(kind: str, name: str):
 
 @functools.cache
 def labeler(kind: str, name: str, which: str):
-    return make_labeler("masked" if which == "answers" else which, LABELERS[which], MANAGER, encoder(kind, name))
+    return MANAGER.labelers.build("masked" if which == "answers" else which, LABELERS[which], encoder(kind, name))
 
 
 def prepared(kind: str, name: str, which: str, messages, tools=()):

@@ -14,14 +14,20 @@ from distill.errors import UsageError
 from distill.plugins import PluginRecord
 
 
-def built(options, model):
-    return options, model
+class Silent:
+    """A teacher that only remembers what it was built with."""
+
+    def __init__(self, options, model):
+        self.options, self.model = options, model
+
+    def ask(self, request):
+        raise NotImplementedError
 
 
 def built_local(options, model, manager):
     """One that runs a model is given the plugins too."""
     assert "own" in manager.teachers
-    return options, model
+    return Silent(options, model)
 
 
 @pytest.fixture
@@ -32,7 +38,7 @@ def manager(tmp_path):
     class Plugin:
         @distill.hookimpl
         def register_teachers(self):
-            own = distill.TeacherSpec("own", "", built)
+            own = distill.TeacherSpec("own", "", Silent)
             return [own, distill.TeacherSpec("local", "", built_local, loads_models=True)]
 
         @distill.hookimpl
@@ -55,7 +61,7 @@ def test_name_and_model(manager, tmp_path):
         "local:x": "x",
     }.items():
         teacher = make_teacher(manager, name)
-        assert (teacher.name, teacher.owner, teacher.build()[1]) == (name, "plugin 'mine'", model)
+        assert (teacher.name, teacher.owner, teacher.build().model) == (name, "plugin 'mine'", model)
 
 
 def test_a_models_name_alone_means_transformers(manager, tmp_path):

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from distill.cli.main import main
+from distill.dataset.check import check as check_data
+from distill.dataset.pipeline import make_pipeline
 
 GOOD = [{"role": "user", "content": "How do you say dog?"}, {"role": "assistant", "content": "perro"}]
 
@@ -38,6 +40,16 @@ def test_good_data_have_no_finding(bloom, write, capsys):
     assert code == 0 and report["ok"] and report["findings"] == []
     assert (report["rows"], report["trained_rows"], report["skipped_rows"], report["examples"]) == (1, 1, 0, 1)
     assert 0 < report["trained_tokens"] < report["tokens"] == report["longest"]
+
+
+def test_the_report_shows_itself_in_a_notebook(bloom, write, manager):
+    pipeline = make_pipeline(str(bloom), manager, "chat-template", {}, "masked", {})
+    report = check_data(write(GOOD, [GOOD[0], {"role": "assistant", "content": ""}], name="<b>.jsonl"), pipeline)
+    frame = report.to_pandas()
+    assert list(frame["code"]) == ["empty-answer"] and frame["row"][0].endswith("<b>.jsonl:2")
+    html = report._repr_html_()
+    assert "2 rows: 1 are trained" in html and "empty-answer" in html and "&lt;b&gt;" in html and "<b>.j" not in html
+    assert list(check_data([{"messages": GOOD}], pipeline).to_pandas().columns) == list(frame.columns)
 
 
 def test_strange_data_are_told_row_by_row(bloom, write, capsys):

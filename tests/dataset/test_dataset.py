@@ -11,7 +11,6 @@ import pytest
 from distill import DataError, DistillError, PluginError, make_formatter
 from distill.dataset import cache as room
 from distill.dataset.cache import prepare_data
-from distill.dataset.formats import make_labeler
 from distill.dataset.pipeline import Pipeline
 from distill.dataset.prepare import prepare
 from distill.dataset.table import Examples
@@ -39,7 +38,7 @@ def make_pipeline(
 ) -> Pipeline:
     encoder = prepare_tokenizer(tokenizer or bloom_tokenizer(), make_formatter(formatter), formatter)
     settings = {"labeler": [labeler, options], "formatter": formatter}
-    return Pipeline(encoder, make_labeler(labeler, options, manager, encoder), labeler, settings)
+    return Pipeline(encoder, manager.labelers.build(labeler, options, encoder), labeler, settings)
 
 
 @pytest.fixture

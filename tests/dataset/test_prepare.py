@@ -18,7 +18,6 @@ from distill import (
     make_formatter,
     make_plugin_manager,
 )
-from distill.dataset.formats import make_labeler
 from distill.dataset.prepare import prepare
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
@@ -51,7 +50,7 @@ def test_every_row_is_accounted_for(encoder, manager, labeler):
         Transcript("t6", (Message("user", "q"), Message("tool", "r"), Message("assistant", "a"))),
         transcript("q", "a", "q2", "a2", line=7),
     ]
-    prepared = prepare(rows, encoder, make_labeler(labeler, {}, manager, encoder), labeler_name=labeler)
+    prepared = prepare(rows, encoder, manager.labelers.build(labeler, {}, encoder), labeler_name=labeler)
     assert prepared.rows == 7 == prepared.trained_rows + len(prepared.skipped)
     assert [example.id for example in prepared.examples] == ["t1", "t7"]
     reasons = {skipped.source: skipped.reason for skipped in prepared.skipped}
@@ -73,14 +72,14 @@ def test_weight_0_is_honoured_per_message(encoder, manager, labeler):
             Message("assistant", "yes"),
         ),
     )
-    example = prepare([row], encoder, make_labeler(labeler, {}, manager, encoder)).examples[0]
+    example = prepare([row], encoder, manager.labelers.build(labeler, {}, encoder)).examples[0]
     trained = encoder.tokenizer.decode([label for label in example.labels if label != IGNORE_INDEX])
     assert "no" not in trained.replace("### Human", "") and trained.endswith("yes</s>")
 
 
 @pytest.mark.parametrize("labeler", LABELERS)
 def test_a_cut_row_has_a_window_of_the_full_labels(encoder, manager, labeler):
-    made = make_labeler(labeler, {}, manager, encoder)
+    made = manager.labelers.build(labeler, {}, encoder)
     row = transcript("How do you say dog?", "perro, gato", "And in French?", "chien")
     full = prepare([row], encoder, made).examples[0]
     for length in range(2, len(full.input_ids) + 1):
@@ -93,7 +92,7 @@ def test_a_cut_row_has_a_window_of_the_full_labels(encoder, manager, labeler):
 
 def test_overlong_rows_are_an_error_that_names_the_longest_and_the_way_out(encoder, manager):
     rows = [transcript("q", "a " * n, line=n) for n in range(1, 101)]
-    masked = make_labeler("masked", {}, manager, encoder)
+    masked = manager.labelers.build("masked", {}, encoder)
     with pytest.raises(DistillError, match=r"data.jsonl:100 \(\d+ tokens\), data.jsonl:99") as caught:
         prepare(rows, encoder, masked, max_length=100)
     for share in ("95 %", "99 %", "100 %"):
@@ -105,7 +104,8 @@ def test_overlong_rows_are_an_error_that_names_the_longest_and_the_way_out(encod
 
 def test_history_that_the_template_rewrites_splits_the_row(manager):
     encoder = prepare_tokenizer(TOKENIZERS["qwen3"](), make_formatter("chat-template"), "chat-template")
-    prepared = prepare([transcript("q", "first", "r", "second")], encoder, make_labeler("masked", {}, manager, encoder))
+    labeler = manager.labelers.build("masked", {}, encoder)
+    prepared = prepare([transcript("q", "first", "r", "second")], encoder, labeler)
     assert (prepared.rows, prepared.expanded_rows, len(prepared.examples)) == (1, 1, 2)
     texts = [
         encoder.tokenizer.decode([label for label in example.labels if label != IGNORE_INDEX])
@@ -127,7 +127,7 @@ def test_an_answer_lost_from_a_split_row_is_found(manager):
     prepared = prepare([row], encoder, Picky(), labeler_name="picky")
     assert (prepared.rows, prepared.trained_rows, len(prepared.examples), prepared.skipped) == (1, 1, 1, [])
     assert prepared.findings.rows["answer-left-out"] == [("data.jsonl:4", "labeler 'picky': too late")]
-    masked = make_labeler("masked", {}, manager, encoder)
+    masked = manager.labelers.build("masked", {}, encoder)
     lengths = prepare([row], encoder, masked).examples.lengths
     short = prepare([row], encoder, masked, max_length=int(lengths.min()), overlong="drop")
     assert short.trained_rows == 1 and "answer-left-out" in short.findings.counts
@@ -166,7 +166,7 @@ def test_a_labeler_that_masks_all_skips_the_row(encoder):
 def test_rows_in_are_rows_out(encoder, manager, chats):
     rows = [transcript(*said, line=n) for n, said in enumerate(chats, 1)]
     for labeler in LABELERS:
-        prepared = prepare(rows, encoder, make_labeler(labeler, {}, manager, encoder), max_length=40, overlong="drop")
+        prepared = prepare(rows, encoder, manager.labelers.build(labeler, {}, encoder), max_length=40, overlong="drop")
         assert prepared.rows == len(rows) == prepared.trained_rows + len(prepared.skipped)
         assert {example.id for example in prepared.examples}.isdisjoint(row.id for row in prepared.skipped)
 
@@ -203,6 +203,6 @@ def test_every_row_is_verified_though_many_share_one_structure():
 
     encoder = prepare_tokenizer(bloom_tokenizer(), Slips(), "slips")
     rows = [transcript("slip" if n == 7 else f"q{n}", f"a{n}", line=n) for n in range(20)]
-    prepared = prepare(rows, encoder, make_labeler("masked", {}, make_plugin_manager(), encoder))
+    prepared = prepare(rows, encoder, make_plugin_manager().labelers.build("masked", {}, encoder))
     assert [(row.source, "generation prompt" in row.reason) for row in prepared.skipped] == [("data.jsonl:7", True)]
     assert prepared.trained_rows == 19

@@ -8,7 +8,6 @@ import pytest
 
 from distill import IGNORE_INDEX, DataError, Message, Segment, Source, Transcript, UsageError, make_formatter
 from distill.dataset.findings import CODES, Findings
-from distill.dataset.formats import make_labeler
 from distill.dataset.prepare import prepare
 from distill.dataset.verify import added_system_prompt
 from distill.encode.encoder import Encoder
@@ -44,7 +43,7 @@ def masked(encoded) -> list[int]:
 def test_right_labels_have_no_error(manager, kind, name):
     made = encoder(name, kind)
     for labeler, known in (("masked", set()), ("trl", {"template-trained"}), ("copy", {"all-trained"})):
-        findings = prepare([ROW], made, make_labeler(labeler, {}, manager, made)).findings
+        findings = prepare([ROW], made, manager.labelers.build(labeler, {}, made)).findings
         allowed = {"system-prompt-added", "text-changed", "unknown-token", "history-rewritten"}
         assert set(findings.counts) - allowed <= known, (labeler, findings.counts)
 
@@ -90,7 +89,7 @@ def test_a_trained_template_and_an_untrained_answer_are_notes():
 def test_an_answer_of_weight_0_that_is_left_out_of_copy_is_no_error(manager):
     made = encoder()
     row = Transcript("t", (CHAT[0], Message("assistant", "no", train=False), CHAT[2], Message("assistant", "yes")))
-    assert prepare([row], made, make_labeler("copy", {}, manager, made)).findings.counts == {"all-trained": 1}
+    assert prepare([row], made, manager.labelers.build("copy", {}, made)).findings.counts == {"all-trained": 1}
 
 
 class Formatter:

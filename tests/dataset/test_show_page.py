@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 from distill import make_formatter
 from distill.cli.main import main
-from distill.dataset.formats import make_labeler
+from distill.dataset.collate import pad_batch
 from distill.dataset.prepare import prepare
-from distill.dataset.preview import Place, places, show
-from distill.dataset.preview_page import PageSummary, histogram, write_page
-from distill.encode.encoder import Encoder
+from distill.dataset.preview import Place, Preview, show
+from distill.dataset.preview_page import PageSummary, histogram, write_preview
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.load import load_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
@@ -29,6 +28,8 @@ HOSTILE = (
     "</span></pre></summary><script>alert(1)</script></style><img src=x onerror=alert(1)> \" onclick='x' &lt;&#0; "
     "{{ 7*7 }} {% raw %} <!-- ]]> \x1b[31m \x00 \x07 \u202e\u2066 \u200b\u00a0\u2028 \ue000 \r\t 日本 👩‍👧 e\u0301"
 )
+
+POLICY = '<meta http-equiv="x">'  # a notebook has its own
 
 
 class ShowPage(Page):
@@ -65,7 +66,7 @@ def encoder(bloom):
 
 def page_of(transcripts, encoder, manager, folder, labeler="masked"):
     """Write a page, and read it."""
-    labels, target = make_labeler(labeler, {}, manager, encoder), folder / "page.html"
+    labels, target = manager.labelers.build(labeler, {}, encoder), folder / "page.html"
     prepared = prepare(transcripts, encoder, labels)
     summary = PageSummary(
         rows=prepared.rows,
@@ -73,7 +74,7 @@ def page_of(transcripts, encoder, manager, folder, labeler="masked"):
         trained=prepared.examples.trained.tolist(),
         reasons=Counter(skipped.reason for skipped in prepared.skipped),
     )
-    write_page(show(transcripts, encoder, labels, labeler), summary, encoder, target, {"data": HOSTILE + "\ud83d"})
+    write_preview(show(transcripts, encoder, labels, labeler), summary, target, {"data": HOSTILE + "\ud83d"})
     return ShowPage(target.read_text(encoding="utf-8"))
 
 
@@ -162,28 +163,43 @@ def test_pages_of_all_tokenizers(manager, tmp_path, name, labeler):
     """Rows split by answer and byte pieces included: ids, labels and roles stand on the page as they were trained."""
     encoder = prepare_tokenizer(TOKENIZERS[name](), make_formatter("chat-template"), "chat-template")
     chats = [chat("How do you say dog?", "perro é 日本", "And in French?", "chien")]
-    rows = list(show(chats, encoder, make_labeler(labeler, {}, manager, encoder), labeler))
+    rows = list(show(chats, encoder, manager.labelers.build(labeler, {}, encoder), labeler))
     page = page_of(chats, encoder, manager, tmp_path, labeler)
     assert [page.tokens(n) for n in range(len(rows))] == [(row.token_ids, row.labels) for row in rows]
     for row in rows:
-        found = places(row, encoder)
+        found = row.places
         assert {place.role for place in found} >= {"user", "assistant"} and Place() in found
         if labeler == "masked":
             written = [label != -100 for label in row.labels]
-            last = max(place.turn for place in found if place.role == "assistant")
-            assert all(trained for trained, place in zip(written, found, strict=True) if place.turn == last)
+            last = max(place.message for place in found if place.role == "assistant")
+            assert all(trained for trained, place in zip(written, found, strict=True) if place.message == last)
     assert "do you say" in "".join(rows[0].tokens).lower()  # the spaces are there
 
 
-def test_places_are_unknown_where_the_conversation_encodes_otherwise(encoder, manager):
-    row = next(show([chat("q", "a")], encoder, make_labeler("masked", {}, manager, encoder), "masked"))
+def test_places_are_unknown_where_the_collator_changes_the_tokens(encoder, manager):
+    labeler = manager.labelers.build("masked", {}, encoder)
 
-    class Other(Encoder):
-        def encode(self, messages, tools=()):
-            return super().encode([Message("user", "other"), *messages[1:]], tools)
+    class Other:
+        def label(self, encoded):
+            return labeler.label(encoded)
 
-    other = Other(encoder.tokenizer, encoder.formatter)
-    assert places(row, other) == [Place()] * len(row.token_ids)
+        def collator(self, pad_token_id):
+            return lambda rows: pad_batch([{**row, "input_ids": [7, *row["input_ids"][1:]]} for row in rows], 0)
+
+    row = next(show([chat("q", "a")], encoder, Other(), "other"))
+    assert row.token_ids[0] == 7 and row.places == [Place()] * len(row.token_ids)
+
+
+def test_rows_show_themselves_in_a_notebook(encoder, manager):
+    chats = [chat("dog?", f"perro {HOSTILE}", id=HOSTILE), chat("cat?", "")]
+    shown = Preview(show(chats, encoder, manager.labelers.build("masked", {}, encoder), "masked"))
+    page = ShowPage(POLICY + shown._repr_html_())
+    assert [page.tokens(0)] == [(shown[0].token_ids, shown[0].labels)] and "the answer is empty" in page.text
+    assert set(page.tags) <= {"div", "style", "details", "summary", "pre", "bdi", "span", "i", "p", "meta"}
+    assert ShowPage(POLICY + shown[0]._repr_html_()).rows == page.rows
+    assert list(shown.to_pandas()["trained"]) == [shown[0].trained, 0]
+    frame = shown[0].to_pandas()
+    assert frame["trained"].sum() == shown[0].trained and set(frame[frame["trained"]]["role"]) == {"assistant"}
 
 
 def test_counts_are_of_all_rows_and_rows_left_out_are_said(bloom, tmp_path, capsys):
@@ -206,7 +222,7 @@ def test_only_pages_are_replaced(bloom, article, tmp_path, capsys):
     words = ["show", str(article), "--student", str(bloom), "--html"]
     before = article.read_text()
     assert main([*words, str(article)]) == 2 and article.read_text() == before
-    assert "it was left as it is" in capsys.readouterr().err
+    assert "refusing to overwrite" in capsys.readouterr().err
     assert main([*words, str(tmp_path)]) == 1 and main([*words, str(tmp_path / "no" / "page.html")]) == 1
     assert main([*words, str(tmp_path / "page.html")]) == main([*words, str(tmp_path / "page.html")]) == 0
     assert main([*words, str(tmp_path / "page.html"), "--json"]) == 2
@@ -245,7 +261,7 @@ def test_any_text_makes_a_page_that_holds_together(encoder, manager, tmp_path_fa
         return  # the readers refuse halves of surrogate pairs
     folder = tmp_path_factory.mktemp("page")
     page = page_of([transcript], encoder, manager, folder)
-    rows = list(show([transcript], encoder, make_labeler("masked", {}, manager, encoder), "masked"))
+    rows = list(show([transcript], encoder, manager.labelers.build("masked", {}, encoder), "masked"))
     assert [page.tokens(n) for n in range(len(page.rows))] == [(r.token_ids, r.labels) for r in rows if not r.reason]
 
 

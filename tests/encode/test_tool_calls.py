@@ -9,7 +9,6 @@ import pytest
 from tool_templates import STUDENTS
 
 from distill import IGNORE_INDEX, DataError, Message, Transcript, make_formatter, make_plugin_manager
-from distill.dataset.formats import make_labeler
 from distill.dataset.prepare import prepare
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
@@ -52,7 +51,7 @@ def answered(*calls, content: str | None = None) -> tuple[Message, ...]:
 def trained(kind: str, messages, tools=TOOLS, labeler: str = "masked", options=(), **labels) -> list[str] | str:
     """What is trained, an example each; or the reason why nothing is."""
     made = encoder(kind, **dict(options))
-    prepared = prepare([Transcript("t", messages, tools)], made, make_labeler(labeler, labels, MANAGER, made))
+    prepared = prepare([Transcript("t", messages, tools)], made, MANAGER.labelers.build(labeler, labels, made))
     if prepared.skipped:
         return prepared.skipped[0].reason
     assert not prepared.findings.errors()
@@ -228,7 +227,7 @@ def test_reasoning_is_trained_with_its_frame_or_not():
 def test_a_template_without_a_place_for_reasoning_is_found_out():
     for kind, left_out in (("qwen2.5", True), ("qwen3", False)):
         made = encoder(kind)
-        prepared = prepare([Transcript("t", THOUGHT[:2])], made, make_labeler("masked", {}, MANAGER, made))
+        prepared = prepare([Transcript("t", THOUGHT[:2])], made, MANAGER.labelers.build("masked", {}, made))
         assert ("reasoning-left-out" in prepared.findings.counts) == left_out
 
 

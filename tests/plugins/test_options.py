@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill import NoOptions, TeacherSpec, TrainerSpec, UsageError
-from distill.specs import make_options, parse_pairs
+from distill.options import make_options, parse_pairs
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import types
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 import distill
 from distill import FormatterSpec, ModelSpec, PluginError, TeacherSpec, TrainResult, UsageError, make_plugin_manager
 from distill.cli.main import build_cli
-from distill.plugins import BUILTIN, PluginManager, PluginRecord, one_line
+from distill.errors import Terminated, one_line
+from distill.plugins import BUILTIN, PluginManager, PluginRecord
 
 RESULT = TrainResult(steps=1, loss=0.5)
 
@@ -272,13 +274,55 @@ def test_signal_handlers_are_given_back(manager):
     assert [signal.getsignal(number) for number in numbers] == before
 
 
-@pytest.mark.parametrize("signal", [KeyboardInterrupt, type("Terminated", (BaseException,), {})])
+@pytest.mark.parametrize("signal", [KeyboardInterrupt(), Terminated(15)])
 def test_a_signal_during_loading_is_not_the_plugins_failure(manager, signal):
     def importer():
         raise signal
 
-    with pytest.raises(signal):
+    with pytest.raises(type(signal)):
         manager.load(PluginRecord("mine", "file"), importer)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), type("Skipped", (BaseException,), {})("not here\x1b[31m")])
+def test_whatever_a_plugin_raises_is_one_line(manager, error):
+    def importer():
+        raise error
+
+    record = PluginRecord("mine", "file")
+    manager.load(record, importer)
+    assert record.error in ("SystemExit: 3", "Skipped: not here?[31m")
+
+
+def test_what_a_plugin_does_to_the_process_is_undone(manager, tmp_path, capfd):
+    """Standard output belongs to the command's data, at the level of the file descriptor too."""
+    before = os.getcwd()
+
+    def importer():
+        print("printed")
+        os.write(1, b"written\n")
+        os.chdir(tmp_path)
+        return module()
+
+    manager.load(PluginRecord("mine", "file"), importer)
+    os.write(1, b"data\n")
+    out, err = capfd.readouterr()
+    assert (out, err.splitlines()) == ("data\n", ["printed", "written"])
+    assert os.getcwd() == before
+
+
+def test_a_component_that_is_none_names_its_plugin(manager):
+    specs = [formatter("none"), FormatterSpec("raises", "", build=lambda options: 1 / 0)]
+    load(manager, "mine", module(register_formatters=lambda: specs), distribution="distill-mine", version="1")
+    with pytest.raises(PluginError) as caught:
+        manager.formatters.build("none")
+    assert caught.value.message == (
+        "plugin 'mine' of distill-mine 1: its formatter 'none' is an object of type NoneType, which is no Formatter"
+    )
+    with pytest.raises(PluginError) as caught:
+        manager.formatters.build("raises")
+    assert caught.value.message == (
+        "plugin 'mine' of distill-mine 1 cannot build the formatter 'raises': ZeroDivisionError: division by zero"
+    )
 
 
 def test_heavy_imports_are_told(manager, monkeypatch):

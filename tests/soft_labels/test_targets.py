@@ -9,7 +9,6 @@ import pytest
 from teacher_logprobs import logprobs_of, told
 
 from distill import make_formatter
-from distill.dataset.formats import make_labeler
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.soft_labels.targets import SoftLabeler, SoftShares
 from distill.testing.tokenizers import TOKENIZERS, byte_bpe
@@ -30,7 +29,7 @@ def soft(encoder):
 
 @pytest.fixture
 def make(encoder, soft, manager):
-    labeler = make_labeler("masked", {}, manager, encoder)
+    labeler = manager.labelers.build("masked", {}, encoder)
 
     def make(transcript, labels=None):
         segments = encoder.segments(transcript.messages)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from distill import IGNORE_INDEX
-from distill.dataset.formats import make_labeler
 from distill.testing import check_labeler, labeler_checks, run_checks
 
 
@@ -82,7 +81,7 @@ def test_a_bad_labeler_is_told_what_and_where(bad):
 
 @pytest.mark.parametrize("name", ["masked", "copy", "trl"])
 def test_the_built_in_ones_keep_their_contract(manager, name):
-    check_labeler(lambda encoder: make_labeler(name, {}, manager, encoder), trains_prompt=name != "masked")
+    check_labeler(lambda encoder: manager.labelers.build(name, {}, encoder), trains_prompt=name != "masked")
 
 
 def test_what_is_meant_passes_and_what_may_be_is_noted():

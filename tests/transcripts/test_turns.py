@@ -9,7 +9,6 @@ from click.testing import CliRunner
 
 from distill import IGNORE_INDEX, Message, Transcript, make_formatter
 from distill.cli.main import build_cli
-from distill.dataset.formats import make_labeler
 from distill.dataset.preview import show
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
@@ -41,7 +40,7 @@ def test_last_leaves_the_last_answer_alone():
 @pytest.mark.parametrize("turns", ["all", "last"])
 def test_only_the_chosen_answers_reach_the_loss(manager, kind, name, labeler, turns):
     encoder = prepare_tokenizer(TOKENIZERS[kind](), make_formatter(name, {}, manager), name)
-    labels = make_labeler(labeler, {}, manager, encoder)
+    labels = manager.labelers.build(labeler, {}, encoder)
     rows = show(choose_turns([talk(True, False, True)], turns), encoder, labels, labeler)
     text = "".join(encoder.tokenizer.decode([t for t in row.labels if t != IGNORE_INDEX]) for row in rows)
     assert [answer for answer in ("a0", "a1", "a2") if answer in text] == (["a0", "a2"] if turns == "all" else ["a2"])

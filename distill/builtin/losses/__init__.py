@@ -79,13 +79,13 @@ def register_losses() -> list[LossSpec]:
             "the teacher's likeliest tokens, where rows carry logprobs; teacher and student share a tokenizer",
             _soft_labels,
             SoftLabelsOptions,
-            soft_labels=True,
+            soft_labels="tokens",
         ),
         LossSpec(
             "chunks",
             "the teacher's likelihood of stretches of text; any tokenizer, needs the written tokens' logprobs only",
             _chunks,
             ChunksOptions,
-            soft_labels=True,
+            soft_labels="chunks",
         ),
     ]

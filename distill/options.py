@@ -1,0 +1,130 @@
+"""From the `key=value` words of a command line to a plugin's options object."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from distill.errors import UsageError, unknown_name
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """For a plugin without options."""
+
+
+class HasOptions(Protocol):
+    """A spec, as far as its options matter."""
+
+    @property
+    def name(self) -> str:
+        """What the user writes to choose the plugin."""
+        ...
+
+    @property
+    def options(self) -> type:
+        """A dataclass, or `dict` for free-form options."""
+        ...
+
+
+def parse_pairs(pairs: Sequence[str], flag: str) -> dict[str, str]:
+    """Split `key=value` words.
+
+    Args:
+        pairs: the words, as the user typed them.
+        flag: the option they belong to ("-T", …), for errors.
+
+    Raises:
+        UsageError: a word without `=`, or a key given twice.
+    """
+    parsed: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{flag} {pair!r} is not key=value")
+        if key in parsed:
+            raise UsageError(f"{flag} {key}=… is given twice")
+        parsed[key] = value
+    return parsed
+
+
+def make_options(spec: HasOptions, values: Mapping[str, Any], kind: str) -> Any:
+    """Build a spec's options object from what the user gave.
+
+    Args:
+        spec: the plugin's spec.
+        values: key → value; a string is converted to the field's type, any other value is taken as it is.
+        kind: the kind of the plugin ("teacher", …), for errors.
+
+    Returns:
+        An instance of `spec.options`.
+
+    Raises:
+        UsageError: an unknown key (with the nearest one), a value that does not fit, or a missing key.
+    """
+    if spec.options is dict:
+        return {key: _json_or_text(value) for key, value in values.items()}
+    fields = {field.name: field for field in dataclasses.fields(spec.options) if field.init}
+    hints = typing.get_type_hints(spec.options)
+    made = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise unknown_name(f"option of {kind} {spec.name!r}:", key, fields)
+        made[key] = _convert(value, hints[key], f"{kind} {spec.name!r}: option {key}")
+    missing = [name for name, field in fields.items() if name not in made and _is_required(field)]
+    if missing:
+        raise UsageError(f"{kind} {spec.name!r} needs the option {missing[0]}", f"add {missing[0]}=…")
+    try:
+        return spec.options(**made)
+    except (TypeError, ValueError) as error:  # the plugin's own check, in __post_init__
+        raise UsageError(f"{kind} {spec.name!r}: {error}") from None
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _json_or_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _convert(value: Any, hint: Any, what: str) -> Any:
+    """Turn a string from the command line into the type of a dataclass field.
+
+    Text stays text, lists and mappings are read as JSON, everything else by pydantic's rules for strings.
+    """
+    if not isinstance(value, str):
+        return value
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        choices = typing.get_args(hint)
+        if value == "none" and type(None) in choices:
+            return None
+        hint = next(choice for choice in choices if choice is not type(None))
+    if typing.get_origin(hint) is typing.Literal:
+        if value not in typing.get_args(hint):
+            raise unknown_name(f"value for {what}:", value, typing.get_args(hint))
+        return value
+    kind = typing.get_origin(hint) or hint
+    if kind in (dict, Mapping, list, tuple):
+        return _validated(hint, value, what, as_json=True)
+    return _validated(hint, value, what) if kind in (bool, int, float) else value
+
+
+def _validated(hint: Any, value: str, what: str, *, as_json: bool = False) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    adapter = TypeAdapter(hint)
+    try:
+        return adapter.validate_json(value) if as_json else adapter.validate_python(value)
+    except ValidationError:
+        kind = getattr(typing.get_origin(hint) or hint, "__name__", str(hint))
+        raise UsageError(f"{what} takes {kind}, not {value!r}") from None
