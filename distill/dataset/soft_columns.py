@@ -25,9 +25,10 @@ def to_columns(targets: Sequence[SoftTargets | None]) -> dict[str, pa.Array]:
     """Columns of a record batch: lists of numbers, null where an example has no soft targets."""
     import pyarrow as pa
 
-    made = {
-        f"soft_{name}": _lists([one and getattr(one, name) for one in targets], kind) for name, kind in _COLUMNS.items()
-    }
+    made: dict[str, pa.Array] = {}
+    for name, kind in _COLUMNS.items():
+        columns: list[np.ndarray | None] = [None if one is None else getattr(one, name) for one in targets]
+        made[f"soft_{name}"] = _lists(columns, kind)
     made["soft_plain"] = pa.array([None if one is None else bool(one.plain) for one in targets], pa.bool_())
     return made
 
@@ -98,6 +99,8 @@ def _tensors(targets: Sequence[SoftTargets | None], attention_mask: Tensor) -> d
             made[name][row, at] = torch.tensor(getattr(one, name))
         made["plain"][row, at] = one.plain
         exact = at[kind == 1]
+        if not len(exact):
+            continue
         made["ids"][row, exact, : one.ids.shape[1]] = torch.tensor(one.ids)
         made["logprobs"][row, exact, : one.ids.shape[1]] = torch.tensor(one.logprobs).to(torch.float16)
     return made

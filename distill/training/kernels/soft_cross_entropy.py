@@ -146,7 +146,7 @@ def _label_logprobs() -> Any:
         @staticmethod
         def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
             found, rows = [], _rows(logits)
-            for block, wanted in zip(logits.split(rows), labels.unsqueeze(1).split(rows), strict=True):
+            for block, wanted in zip(torch.split(logits, rows), torch.split(labels.unsqueeze(1), rows), strict=True):
                 log_probabilities = torch.log_softmax(block, -1, dtype=torch.float32)
                 found.append(log_probabilities.gather(1, wanted)[:, 0])
                 if ctx.needs_input_grad[0]:
