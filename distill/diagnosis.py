@@ -1,7 +1,7 @@
-"""What distill finds where it runs: versions, devices, disk, keys, plugins; and whether it works there.
+"""Environment diagnosis: versions, devices, disk, keys, plugins, and whether training works.
 
-Each look is by itself: one that fails is a finding like any other. What may crash or hang (torch, a GPU's driver) is
-looked at in a process of its own. Nothing is contacted, and no secret is shown.
+The checks are independent: one that fails is a finding like any other. What may crash or hang (torch, a GPU's driver)
+is checked in a process of its own. Nothing is contacted, and no secret is shown.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from distill.plugins import PluginManager
 PACKAGE = "distill-chat"
 
 _LOW_DISK = 5e9
-"""Bytes: a 1 B student and its checkpoints want more."""
+"""Bytes; a student of a billion parameters and its checkpoints need more."""
 
 _TIMEOUT = 180
 """Seconds for a process of its own; importing torch from a slow disk takes a minute."""
@@ -73,14 +73,14 @@ with tempfile.TemporaryDirectory() as folder:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One thing that was looked at.
+    """One thing that was checked.
 
     Attributes:
         area: python, packages, devices, disk, keys, hub, plugins, self-test.
         name: the thing.
         state: broken: something will not work; warning: something may not.
         detail: what was found, on one line.
-        hint: the way out.
+        hint: how to fix it.
     """
 
     area: str
@@ -91,10 +91,10 @@ class Probe:
 
 
 def examine(manager: PluginManager, *, self_test: bool = False) -> Iterator[Probe]:
-    """Look at everything, one thing after the other.
+    """Check everything, one thing after the other.
 
     Args:
-        manager: the plugins, those that failed included.
+        manager: the plugins, including those that failed.
         self_test: also train a tiny random student for one step on the CPU.
     """
     looks: list[tuple[str, Callable[[], Iterator[Probe]]]] = [
@@ -112,8 +112,8 @@ def examine(manager: PluginManager, *, self_test: bool = False) -> Iterator[Prob
     for area, look in looks:
         try:
             yield from look()
-        except Exception as error:  # a look that fails is a finding: the others go on
-            yield Probe(area, area, "broken", f"it cannot be looked at: {one_line(error)}")
+        except Exception as error:  # a check that fails is a finding, and the others still run
+            yield Probe(area, area, "broken", f"this check failed: {one_line(error)}")
 
 
 def _python() -> Iterator[Probe]:
@@ -127,7 +127,7 @@ def _python() -> Iterator[Probe]:
 
 
 def _packages() -> Iterator[Probe]:
-    """What distill needs, in the versions that it says it needs."""
+    """The dependencies, in the versions that the package declares."""
     from packaging.requirements import Requirement
 
     if _version(PACKAGE) is None:
@@ -186,16 +186,16 @@ def _disk() -> Iterator[Probe]:
         there = next(one for one in (path, *path.parents) if one.exists())
         free = shutil.disk_usage(there).free
         if not os.access(there, os.W_OK):
-            yield Probe("disk", name, "broken", f"{path} cannot be written", "choose another, or mend its permissions")
+            yield Probe("disk", name, "broken", f"{path} cannot be written", "choose another, or fix its permissions")
         elif free < _LOW_DISK:
-            hint = "students and checkpoints take gigabytes: `distill train --dry-run` says how many"
+            hint = "students and checkpoints take gigabytes: `distill train --dry-run` estimates how many"
             yield Probe("disk", name, "warning", f"{_size(free)} free at {path}", hint)
         else:
             yield Probe("disk", name, "ok", f"{_size(free)} free at {path}")
 
 
 def _keys(manager: PluginManager) -> Iterator[Probe]:
-    """Whether the keys are there that teachers read; never what they are."""
+    """Whether the keys that teachers read are set; never their values."""
     names = {"HF_TOKEN": "the hub's private models"}
     for spec in manager.teachers:
         for option in dataclasses.fields(spec.options) if dataclasses.is_dataclass(spec.options) else ():
@@ -227,8 +227,8 @@ def _hub() -> Iterator[Probe]:
 def _plugins(manager: PluginManager) -> Iterator[Probe]:
     for record in manager.records:
         if record.error:
-            way = f"pip install -U {record.distribution}, or leave" if record.distribution else "mend it, or leave"
-            hint = f"{way} it out: DISTILL_DISABLE={record.name}" if record.origin == "entry point" else "mend the file"
+            way = f"pip install -U {record.distribution}, or leave" if record.distribution else "fix it, or leave"
+            hint = f"{way} it out: DISTILL_DISABLE={record.name}" if record.origin == "entry point" else "fix the file"
             yield Probe("plugins", record.name, "broken", record.error, hint)
     loaded = [record.name for record in manager.records if not record.error and record.origin != "builtin"]
     yield Probe("plugins", "loaded", "ok", ", ".join(loaded) or "none but the built-in ones")
@@ -237,14 +237,14 @@ def _plugins(manager: PluginManager) -> Iterator[Probe]:
 def _self_test() -> Iterator[Probe]:
     out, error = _in_a_process(_SELF_TEST)
     if error is not None:
-        yield Probe("self-test", "training", "broken", error, "what is broken above may be its reason")
+        yield Probe("self-test", "training", "broken", error, "what is broken above may be the reason")
         return
     loss = json.loads(out)["loss"]
     yield Probe("self-test", "training", "ok", f"a tiny student was trained for one step and saved (loss {loss:.3f})")
 
 
 def _in_a_process(code: str, *words: str) -> tuple[str, str | None]:
-    """Run Python code by itself; gives the last line that it printed, and what went wrong."""
+    """Run Python code in a process of its own; gives the last line it printed, and what went wrong."""
     environ: Mapping[str, str] = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-c", code, *words]
     try:

@@ -1,4 +1,4 @@
-"""The four seams, as Protocols: what a plugin's teacher, formatter, labeler or trainer must offer."""
+"""Protocols for plugin components: what a plugin's teacher, formatter, labeler or trainer must offer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Teacher(Protocol):
         An optional `close()` (plain or async) is called once, when the collection ends.
 
         Raises:
-            TeacherError: no answer; its flags say whether to retry and whether to stop the run.
+            TeacherError: no answer; its flags tell whether to retry and whether to stop the run.
         """
         ...
 
@@ -50,14 +50,14 @@ class BatchTeacher(Protocol):
         """Answer the requests, in their order; called from one worker thread, never twice at a time.
 
         Returns:
-            One Answer, or the TeacherError that stands for it, a request.
+            For each request an Answer, or the TeacherError that takes its place.
         """
         ...
 
 
 @runtime_checkable
 class Formatter(Protocol):
-    """Turns a conversation into text, and says who wrote each piece. It never tokenizes."""
+    """Turns a conversation into text, and tells who wrote each piece. It never tokenizes."""
 
     def special_tokens(self, tokenizer: PreTrainedTokenizerFast) -> Sequence[str]:
         """Name the tokens the format needs as single control tokens; the engine adds the missing ones."""
@@ -66,8 +66,8 @@ class Formatter(Protocol):
     def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str | None:
         """Give the format as a Jinja chat template, which is saved with the student.
 
-        It must render the same text as `segments`: the engine verifies it. None: the format has no such template,
-        and the student speaks it only where this plugin is installed.
+        It must render the same text as `segments`; the engine verifies it. None: the format has no such template,
+        and the student can be used only where this plugin is installed.
         """
         ...
 
@@ -112,19 +112,19 @@ class CollatingLabeler(Labeler, Protocol):
     """A labeler whose labels are made when a batch is collated; `label` shows what they will be for one row."""
 
     def collator(self, pad_token_id: int) -> Collator:
-        """Give the collator the trainer shall use instead of the padding one."""
+        """Give the collator the trainer is to use instead of the padding one."""
         ...
 
 
 Verdict = Literal["go on", "save", "stop"]
-"""After an optimizer step: go on; write a checkpoint and go on; write a checkpoint and stop."""
+"""After an optimizer step: continue; write a checkpoint and continue; write a checkpoint and stop."""
 
 
 class Checkpoints(Protocol):
-    """Where a training may be stopped, and goes on from, exactly.
+    """Where a training may stop, and from where it resumes, exactly.
 
     Attributes:
-        resume_from: a checkpoint the trainer wrote, whole and verified, to go on from; None: start at the beginning.
+        resume_from: a checkpoint the trainer wrote, whole and verified, to resume from; None: start at the beginning.
     """
 
     resume_from: Path | None
@@ -134,7 +134,7 @@ class Checkpoints(Protocol):
 
         Args:
             step: optimizer steps done since the training began, before it was ever stopped.
-            max_steps: how many it will have done at its end.
+            max_steps: how many there will be at its end.
             epoch_end: whether the step was an epoch's last.
         """
         ...
@@ -154,11 +154,11 @@ class NoCheckpoints:
     resume_from: Path | None = None
 
     def after_step(self, step: int, *, max_steps: int, epoch_end: bool) -> Verdict:
-        """Always goes on."""
+        """Always continues."""
         return "go on"
 
     def seal(self, folder: Path) -> None:
-        """Nobody asked for one."""
+        """Does nothing: no checkpoint is ever written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +172,12 @@ class TrainJob:
         collate: makes a batch of rows `{input_ids, labels}`.
         output_dir: a folder for the trainer's own files, its checkpoints above all.
         epochs: passes over the examples.
-        per_device_train_batch_size: sequences a device and forward pass.
-        gradient_accumulation_steps: forward passes an optimizer step.
-        learning_rate: the highest one.
+        per_device_train_batch_size: sequences per device and forward pass.
+        gradient_accumulation_steps: forward passes per optimizer step.
+        learning_rate: the peak learning rate.
         seed: for shuffling and dropout.
-        batch_tokens: instead of a number of sequences, the most tokens of a device and forward pass, padding included.
-        checkpoints: when to write one, when to stop, and what to go on from.
+        batch_tokens: instead of a number of sequences, the token budget per device and forward pass, padding included.
+        checkpoints: when to write one, when to stop, and what to resume from.
         loss: what the student is pulled towards, for `distill.fast_training(model, loss)`; None: the cross-entropy.
     """
 

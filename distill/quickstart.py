@@ -17,6 +17,7 @@ from distill.comparison import CompareSettings, Comparison, as_json, compare
 from distill.comparison.page import comparison_page
 from distill.errors import UsageError
 from distill.files.atomic import sha256_of, whole_file
+from distill.pages import write_page
 from distill.plugins import PluginManager
 from distill.runs.run import is_run, open_run
 from distill.training import TrainSettings, train
@@ -110,8 +111,7 @@ def quickstart(
     with whole_file(out / "comparison.json") as file:
         file.write(as_json(comparison, indent=2) + "\n")
     report = out / "report.html"
-    with whole_file(report) as file:
-        file.write(comparison_page(comparison, run))
+    write_page(report, comparison_page(comparison, run))
     return QuickstartResult(str(run), str(report), round(time.monotonic() - began, 1), comparison)
 
 

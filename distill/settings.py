@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from distill.errors import UsageError, unknown_name
@@ -39,6 +40,9 @@ class Setting:
         recipe: whether it is a key of recipes.
         key: the recipe's key, where it is not the long flag.
         name: the keyword of the Python API, where it is neither.
+        number: whether a text may be given as a whole number.
+        argument: whether it is no option but an argument: the command and the API say how it is given.
+        commas: whether several values are one text, with commas between them.
         excludes: the Python name of an option that may not be given beside this one.
         assumed: the default for users, of a field that the class itself must be given.
     """
@@ -56,6 +60,9 @@ class Setting:
     recipe: bool = True
     key: str | None = None
     name: str | None = None
+    number: bool = False
+    argument: bool = False
+    commas: bool = False
     excludes: str | None = None
     assumed: Any = None
 
@@ -112,6 +119,16 @@ class Option:
         return self.about.key or self.flags[0].removeprefix("--")
 
     @property
+    def required(self) -> bool:
+        """Whether users must give it."""
+        return self.default is dataclasses.MISSING and self.about.assumed is None
+
+    @property
+    def usual(self) -> Any:
+        """The value where users give none; None where they must."""
+        return self.about.assumed if self.default is dataclasses.MISSING else self.default
+
+    @property
     def name(self) -> str:
         """The keyword argument in Python."""
         return self.about.name or self.key.replace("-", "_")
@@ -123,7 +140,7 @@ def options_of(settings: type) -> tuple[Option, ...]:
     found: list[Option] = []
     for one in dataclasses.fields(settings):
         about = one.metadata.get(_KEY)
-        if about is not None:
+        if about is not None and not about.argument:
             option = _option(one, about, hints[one.name])
             found.append(option)
             if option.nested is not None:
@@ -228,6 +245,16 @@ def settings_from(settings: type[T], words: Mapping[str, Any], **others: Any) ->
     return settings(**others, **_fields_from(settings, words))
 
 
+def origins_of(settings: type[Any], words: Mapping[str, Any], origin: str) -> dict[str, str]:
+    """Field → where its value comes from, for the options that were given."""
+    origins = {}
+    for option in _own_options(settings):
+        inner = options_of(option.nested) if option.nested is not None else ()
+        if any(one.name in words for one in (option, *inner)):
+            origins[option.field] = origin
+    return origins
+
+
 def _own_options(settings: type[Any]) -> list[Option]:
     """The options without those of nested classes."""
     names = {one.name for one in dataclasses.fields(settings)}
@@ -243,9 +270,19 @@ def _fields_from(settings: type[Any], words: Mapping[str, Any]) -> dict[str, Any
             if option.about.assumed is not None:
                 values[option.field] = option.about.assumed
         else:
-            value = words[option.name]
-            values[option.field] = tuple(value) if option.many and not isinstance(value, str) else value
+            values[option.field] = _as_field(option, words[option.name])
     return values
+
+
+def _as_field(option: Option, value: Any) -> Any:
+    """A value as the field has it: tuples for lists, paths for texts."""
+    if option.many:
+        parts = value.split(",") if isinstance(value, str) and option.about.commas else value
+        parts = [parts] if isinstance(parts, (str, Path)) else parts
+        return tuple(option.kind(part.strip() if isinstance(part, str) else part) for part in parts if part)
+    if option.about.number and isinstance(value, int):
+        return str(value)
+    return Path(value) if option.kind is Path else value
 
 
 def _nested(switch: Option, nested: type[Any], words: Mapping[str, Any]) -> Any:

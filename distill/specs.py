@@ -1,4 +1,4 @@
-"""What registration hooks return: a name, a line about it, its options and how to build it. Nothing heavy."""
+"""What registration hooks return: a name, a one-line summary, the options and how to build it. Nothing heavy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TeacherSpec:
     Attributes:
         name: what the user writes.
         summary: one line for `distill plugins`.
-        build: called once a collection with (options, MODEL or None), and the plugin manager where `loads_models`.
+        build: called once per collection with (options, MODEL or None), and the plugin manager where `loads_models`.
         options: a dataclass; its fields are the keys of `-T key=value`.
         loads_models: the teacher runs a model in this process. MODEL may then be the name of a registered model, and
             arrives as that model's path; `build` has a third argument, the plugin manager, for
@@ -50,8 +50,8 @@ class LabelerSpec:
     tokenizer encode a conversation, for a labeler that must know it.
 
     Attributes:
-        allows: errors of the label proof that are this labeler's purpose, such as `partial-answer` for one that leaves
-            out a part of answers: `check` and `train` accept them as if the user had said `--allow`.
+        allows: errors of the label check that are this labeler's purpose, such as `partial-answer` for one that leaves
+            out a part of answers: `check` and `train` accept them as with `--allow`.
     """
 
     name: str
@@ -79,8 +79,8 @@ class ModelSpec:
     """A local model the user may name as `--student NAME`, `--teacher NAME` or in `distill generate NAME`.
 
     Attributes:
-        path: called when the model is needed; gives a folder that `from_pretrained` loads (it may take its time
-            to make it, and should say so on standard error).
+        path: called when the model is needed; gives a folder that `from_pretrained` loads. If making it takes
+            long, it should report that on standard error.
     """
 
     name: str

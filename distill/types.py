@@ -1,4 +1,4 @@
-"""The values that pass between the rooms: frozen, and free of any framework."""
+"""Value types shared by all packages: frozen, and free of any framework."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Message:
 
     Attributes:
         role: who speaks.
-        content: the text; None only where tool calls or a refusal stand in for it.
-        reasoning_content: the thinking a teacher gave before its answer.
+        content: the text; None only where there are tool calls or a refusal instead.
+        reasoning_content: the reasoning a teacher gave before its answer.
         tool_calls: the calls in OpenAI's shape.
         tool_call_id: which call a `tool` message answers.
         name: an author's name, where the API has one.
@@ -80,12 +80,12 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """How a teacher shall answer; part of a transcript's id.
+    """How a teacher is to answer; part of a transcript's id.
 
     Attributes:
         max_tokens: the longest answer, in the teacher's tokens; None leaves it to the teacher.
         temperature: 0 is greedy; None leaves it to the teacher.
-        seed: the sampling seed; sample number `n` of a prompt is asked with `seed + n`.
+        seed: the sampling seed; sample number `n` of a prompt uses `seed + n`.
     """
 
     max_tokens: int | None = None
@@ -105,11 +105,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a teacher said to one request.
+    """A teacher's answer to one request.
 
     Attributes:
         message: the assistant message.
-        finish_reason: `stop`, `length` (a cut answer), `tool_calls`, `content_filter` or the server's own word.
+        finish_reason: `stop`, `length` (a cut answer), `tool_calls`, `content_filter` or the server's own word for it.
         usage: token counts as the server gave them.
         model: the model id as answered.
         logprobs: of each token of the answer `[token, logprob, [[token, logprob], …]]`, the last being the likeliest
@@ -147,7 +147,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A conversation in tokens. All lists have one entry a token.
+    """A conversation in tokens. All lists have one entry per token.
 
     Attributes:
         input_ids: the token ids.
@@ -254,7 +254,7 @@ def count_trained(labels: Sequence[int]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class CollectRun:
-    """What an observer of `transcript_collected` is told of the collection."""
+    """What an observer of `transcript_collected` learns about the collection."""
 
     out: Path
     teacher: str

@@ -62,8 +62,9 @@ def run_distill(path: Path, student: str) -> tuple[float, int, int]:
     """File to proved, labelled, memory-mapped examples, with an empty cache."""
     from distill.dataset.cache import prepare_data
     from distill.dataset.pipeline import make_pipeline
+    from distill.dataset.settings import DataSettings
 
-    pipeline = make_pipeline(student, make_plugin_manager(), "chat-template", {}, "masked", {})
+    pipeline = make_pipeline(DataSettings(student), make_plugin_manager())
     began = time.perf_counter()
     prepared = prepare_data([path], pipeline)
     seconds = time.perf_counter() - began

@@ -82,7 +82,8 @@ def command(
     from distill.models.generate import ChatModel
     from distill.models.load import resolve_model
     from distill.plugins import make_formatter
-    from distill.runs.run import ChatFormat, is_run, open_run, saved_format
+    from distill.runs import ChatFormat, is_run, open_run
+    from distill.runs.run import saved_format
 
     if teacher is None and (base_url or pairs):
         raise click.UsageError("--base-url and -T go with --teacher")

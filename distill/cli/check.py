@@ -1,87 +1,51 @@
-"""`distill check`: the label proof over a whole data set, before anything is trained."""
+"""`distill check`: the label check over a whole data set, before anything is trained."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from distill.cli.options import (
-    allow_option,
-    formatter_options,
-    from_option,
-    json_option,
-    labeler_options,
-    student_option,
-    turns_option,
-)
+from distill.cli.options import GroupedCommand, given, json_option, settings_options
 from distill.cli.terminal import print_json, printable
-from distill.options import parse_pairs
+from distill.dataset.settings import CheckSettings
 from distill.plugins import PluginManager
+from distill.settings import settings_from
 
 if TYPE_CHECKING:
     from distill.dataset.check import CheckReport
     from distill.dataset.findings import Finding
-    from distill.transcripts.turns import Turns
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
 
 
-@click.command("check", short_help="Prove what will be trained, before it is.")
+@click.command("check", cls=GroupedCommand, short_help="Check what will be trained, before it is.")
 @click.argument("data", nargs=-1, required=True, metavar="DATA…", type=click.Path(path_type=Path))
-@from_option
-@student_option
-@formatter_options
-@labeler_options
-@turns_option
-@click.option(
-    "--max-length", type=click.IntRange(min=2), help="The most tokens of a row.  [default: what the student can take]"
-)
-@click.option(
-    "--against",
-    multiple=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="A held-out file, none of whose prompts may be in DATA; may be repeated.",
-)
-@allow_option
+@settings_options(CheckSettings)
 @json_option
 @click.pass_obj
-def command(
-    manager: PluginManager,
-    data: tuple[Path, ...],
-    data_format: str | None,
-    student: str,
-    formatter: str,
-    formatter_options: tuple[str, ...],
-    labeler: str,
-    labeler_options: tuple[str, ...],
-    turns: Turns,
-    max_length: int | None,
-    against: tuple[Path, ...],
-    allow: tuple[str, ...],
-    as_json: bool,
-) -> int:
-    """Prove that DATA will be trained as you mean it, with this student, format and labeler.
+def command(manager: PluginManager, /, data: tuple[Path, ...], as_json: bool, **words: Any) -> int:
+    """Verify that DATA will be trained the way you intend, with this student, chat format and labeler.
 
     Every trained answer is decoded from its own tokens and compared with the assistant's text; end-of-turn markers,
     control tokens, roles, lengths, duplicates and leaks are checked. Only the student's tokenizer is loaded.
 
-    Findings are errors, warnings or notes, each with a code, the first rows and a way out. An error makes the exit
-    code 1, and keeps `distill train` from starting; --allow CODE accepts it.
+    Findings are errors, warnings or notes, each with a code, the first rows and a hint. An error makes the exit code
+    1, and keeps `distill train` from starting; --allow CODE accepts it.
     """
     from distill.dataset.check import check
     from distill.dataset.findings import Findings
     from distill.dataset.pipeline import make_pipeline
     from distill.models.load import max_positions
 
-    Findings.check_codes(allow)
-    format_options, label_options = parse_pairs(formatter_options, "-F"), parse_pairs(labeler_options, "-L")
-    pipeline = make_pipeline(student, manager, formatter, format_options, labeler, label_options, turns, data_format)
-    report = check(data, pipeline, max_length=max_length or max_positions(pipeline.ref), against=against)
-    allowed = {*allow, *pipeline.allows}
+    settings = settings_from(CheckSettings, given(words))
+    Findings.check_codes(settings.allow)
+    pipeline = make_pipeline(settings, manager)
+    max_length = settings.max_length or max_positions(pipeline.ref)
+    report = check(data, pipeline, max_length=max_length, against=settings.against)
+    allowed = {*settings.allow, *pipeline.allows}
     errors = report.findings.errors(allowed)
     if as_json:
         counts = {one.name: getattr(report, one.name) for one in fields(report) if one.name != "findings"}

@@ -26,6 +26,7 @@ from distill.settings import settings_from
 @click.pass_obj
 def command(
     manager: PluginManager,
+    /,
     prompts: str,
     out: str,
     batch: str | None,

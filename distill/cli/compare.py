@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distill.cli.options import from_option, json_option
+from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, printable
-from distill.errors import UsageError
-from distill.options import parse_pairs
+from distill.comparison.settings import CompareSettings
 from distill.plugins import PluginManager
+from distill.settings import settings_from
 
 if TYPE_CHECKING:
     from distill.comparison import Comparison
@@ -29,48 +29,20 @@ _COLOURS = {"better": "green", "worse": "red", "broken": "red", "mixed": "yellow
     type=click.Path(path_type=Path),
     help="Held-out conversations; may be repeated.  [default: those that `train --hold-out` left in RUN]",
 )
-@from_option
-@click.option("--base", metavar="MODEL", help="What to compare with.  [default: the model that RUN was trained from]")
-@click.option(
-    "--teacher", metavar="NAME[:MODEL]", help="Ask a teacher the same questions anew, beside its recorded answers."
-)
-@click.option("-T", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the teacher; may be repeated.")
-@click.option("--judge", metavar="NAME[:MODEL]", help="Ask a teacher which answer is better, in both orders.")
-@click.option("-J", "judge_pairs", multiple=True, metavar="KEY=VALUE", help="An option of the judge; may be repeated.")
-@click.option(
-    "--max-tokens",
-    type=click.IntRange(1),
-    default=256,
-    show_default=True,
-    help="The longest answer of base and student.",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1),
-    default=16,
-    show_default=True,
-    help="Conversations that are read, or answered, at a time.",
-)
-@click.option("--limit", type=click.IntRange(1), help="Take only the first so many conversations.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@settings_options(CompareSettings)
 @click.option("--samples", type=click.IntRange(0), default=3, show_default=True, help="Questions to show with answers.")
 @click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a page of it, with all answers.")
 @json_option
 @click.pass_obj
 def command(
     manager: PluginManager,
+    /,
     run: Path,
     data: tuple[Path, ...],
-    data_format: str | None,
-    base: str | None,
-    teacher: str | None,
-    pairs: tuple[str, ...],
-    judge: str | None,
-    judge_pairs: tuple[str, ...],
     samples: int,
     html: Path | None,
     as_json: bool,
-    **settings: Any,
+    **words: Any,
 ) -> int:
     """Compare the student in RUN with its base, on conversations it was not trained on.
 
@@ -86,42 +58,26 @@ def command(
         distill compare run --data held-out.jsonl --html report.html
         distill compare run --data held-out.jsonl --judge openai:gpt-5-mini
     """
-    from distill.collection import make_teacher
-    from distill.comparison import CompareSettings, compare
     from distill.comparison import as_json as json_of
+    from distill.comparison import compare
+    from distill.comparison.page import comparison_page
+    from distill.pages import check_page_target, write_page
 
-    for name, given, option, flag in (("teacher", teacher, pairs, "-T"), ("judge", judge, judge_pairs, "-J")):
-        if option and given is None:
-            raise UsageError(f"{flag} is given, but no --{name}", f"add --{name} NAME, or leave {flag} out")
-    if html is not None and not html.parent.is_dir():
-        raise UsageError(f"--html {html}: there is no folder {html.parent}", "make it first")
-    asked = CompareSettings(
-        base=base,
-        teacher=make_teacher(manager, teacher, parse_pairs(pairs, "-T")) if teacher else None,
-        judge=make_teacher(manager, judge, parse_pairs(judge_pairs, "-J")) if judge else None,
-        data_format=data_format,
-        **settings,
-    )
+    settings = settings_from(CompareSettings, given(words))
+    if html is not None:
+        check_page_target(html)
     progress = Bars()
     try:
-        comparison = compare(run, data, manager, asked, note=note, on_progress=progress)
+        comparison = compare(run, data, manager, settings, note=note, on_progress=progress)
     finally:
         progress.close()
     if html is not None:
-        _write_page(comparison, run, html)
+        write_page(html, comparison_page(comparison, run))
     if as_json:
         click.echo(json_of(comparison))
     else:
         show(comparison, samples)
     return 0 if comparison.verdict == "better" else 1
-
-
-def _write_page(comparison: Comparison, run: Path, html: Path) -> None:
-    from distill.comparison.page import comparison_page
-    from distill.files.atomic import whole_file
-
-    with whole_file(html) as file:
-        file.write(comparison_page(comparison, run))
 
 
 def show(comparison: Comparison, samples: int) -> None:

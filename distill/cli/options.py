@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,8 +44,8 @@ class SettingOption(click.Option):
             [*_long_last(option.flags), option.name],
             type=_click_type(option),
             is_flag=True if option.kind is bool else None,
-            multiple=option.many or option.pairs,
-            required=option.default is dataclasses.MISSING,
+            multiple=option.pairs or (option.many and not option.about.commas),
+            required=option.required,
             metavar=option.about.metavar,
             callback=_parse_pairs if option.pairs else None,
             help=option.about.help,
@@ -62,18 +61,18 @@ class SettingOption(click.Option):
         return extra
 
 
-def settings_options(settings: type, *, only: Sequence[str] | None = None) -> Callable[[F], F]:
+def settings_options(settings: type, *, leave_out: Sequence[str] = ()) -> Callable[[F], F]:
     """Decorate a command with the options of a settings class.
 
     The command gets them as keyword arguments under their Python names; `given` picks those that were used.
 
     Args:
         settings: the dataclass.
-        only: take only these, by their Python names.
+        leave_out: options that the command does not have, by their Python names.
     """
 
     def decorate(function: F) -> F:
-        chosen = [option for option in options_of(settings) if only is None or option.name in only]
+        chosen = [option for option in options_of(settings) if option.name not in leave_out]
         parameters: list[click.Parameter] = function.__dict__.setdefault("__click_params__", [])
         parameters.extend(SettingOption(option) for option in reversed(chosen))
         return function
@@ -112,9 +111,7 @@ def _parse_pairs(context: click.Context, parameter: click.Parameter, value: Sequ
 def _default_text(option: Option) -> str | None:
     if option.about.unset is not None:
         return option.about.unset
-    if option.kind is bool or option.default is dataclasses.MISSING or option.default in (None, (), {}, ""):
-        return None
-    return str(option.default)
+    return None if option.kind is bool or option.usual in (None, (), {}, "") else str(option.usual)
 
 
 def json_option(function: F) -> F:
@@ -125,77 +122,10 @@ def json_option(function: F) -> F:
 
 
 def from_option(function: F) -> F:
-    """`--from NAME`: the format of the rows that are read."""
+    """`--from NAME`: the data format of the input rows."""
     return click.option(
         "--from",
         "data_format",
         type=click.Choice(list(DIALECTS)),
-        help="The format of the rows that are read.  [default: found out row by row]",
-    )(function)
-
-
-def formatter_options(function: F) -> F:
-    """`--formatter NAME` and `-F key=value`."""
-    function = click.option(
-        "-F",
-        "formatter_options",
-        metavar="KEY=VALUE",
-        multiple=True,
-        help="An option of the formatter, e.g. -F response='### Answer:' (`distill plugins --options` lists them).",
-    )(function)
-    return click.option(
-        "--formatter",
-        metavar="NAME",
-        default="chat-template",
-        show_default=True,
-        help="The chat format: chat-template (the student's own, or ChatML), special-tokens, or a plugin's.",
-    )(function)
-
-
-def labeler_options(function: F) -> F:
-    """`--labeler NAME` and `-L key=value`."""
-    function = click.option(
-        "-L",
-        "labeler_options",
-        metavar="KEY=VALUE",
-        multiple=True,
-        help="An option of the labeler, e.g. -L end_of_turn=false with trl, -L reasoning=false with masked.",
-    )(function)
-    return click.option(
-        "--labeler",
-        metavar="NAME",
-        default="masked",
-        show_default=True,
-        help="Which tokens count in the loss: copy (all), masked (the assistant's and its end-of-turn marker), "
-        "trl (as TRL's DataCollatorForCompletionOnlyLM), or a plugin's.",
-    )(function)
-
-
-def turns_option(function: F) -> F:
-    """`--turns all|last`."""
-    return click.option(
-        "--turns",
-        type=click.Choice(["all", "last"]),
-        default="all",
-        show_default=True,
-        help="Which answers of a conversation are trained: all, or the last alone. An answer with `weight: 0` or "
-        "`train: false` never is.",
-    )(function)
-
-
-def allow_option(function: F) -> F:
-    """`--allow CODE`: accept an error of the label proof."""
-    return click.option(
-        "--allow", metavar="CODE", multiple=True, help="Accept this error of the label proof; may be repeated."
-    )(function)
-
-
-def student_option(function: F) -> F:
-    """`--student MODEL`."""
-    return click.option(
-        "--student",
-        metavar="MODEL",
-        default="bigscience/bloom-560m",
-        show_default=True,
-        help="The student: a hub id, a model folder, a .gguf file, or a plugin's model (smollm2).",
+        help="The data format of the input rows.  [default: detected row by row]",
     )(function)

@@ -4,40 +4,29 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from distill.cli.options import (
-    formatter_options,
-    from_option,
-    json_option,
-    labeler_options,
-    student_option,
-    turns_option,
-)
+from distill.cli.options import GroupedCommand, given, json_option, settings_options
 from distill.cli.terminal import note, print_json, printable
+from distill.dataset.settings import DataSettings
 from distill.errors import DataError, UsageError
-from distill.options import parse_pairs
 from distill.plugins import PluginManager
+from distill.settings import settings_from
 from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from distill.dataset.preview import ShownRow
-    from distill.transcripts.turns import Turns
 
 
 _SHOWN = 3
 _SHOWN_ON_PAGE = 50
 
 
-@click.command("show", short_help="Show the tokens and labels of each row.")
+@click.command("show", cls=GroupedCommand, short_help="Show the tokens and labels of each row.")
 @click.argument("data", type=click.Path(path_type=Path))
-@from_option
-@student_option
-@formatter_options
-@labeler_options
-@turns_option
+@settings_options(DataSettings, leave_out=("max_length", "allow"))
 @click.option(
     "-n",
     "count",
@@ -56,18 +45,13 @@ _SHOWN_ON_PAGE = 50
 @click.pass_obj
 def command(
     manager: PluginManager,
+    /,
     data: Path,
-    data_format: str | None,
-    student: str,
-    formatter: str,
-    formatter_options: tuple[str, ...],
-    labeler: str,
-    labeler_options: tuple[str, ...],
-    turns: Turns,
     count: int | None,
     every: bool,
     page: Path | None,
     as_json: bool,
+    **words: Any,
 ) -> None:
     """Show the rows of DATA token by token, exactly as the trainer's collator would get them.
 
@@ -86,18 +70,23 @@ def command(
 
     if page and as_json:
         raise UsageError("--html and --json are two ways to show the rows", "choose one")
-    format_options, label_options = parse_pairs(formatter_options, "-F"), parse_pairs(labeler_options, "-L")
-    pipeline = make_pipeline(student, manager, formatter, format_options, labeler, label_options, turns, data_format)
+    settings = settings_from(DataSettings, given(words))
+    pipeline = make_pipeline(settings, manager)
     number = None if every else count or (_SHOWN_ON_PAGE if page else _SHOWN)
-    transcripts = choose_turns(read_transcripts(data, data_format), turns)
-    rows = show(transcripts, pipeline.encoder, pipeline.labeler, labeler, number)
+    transcripts = choose_turns(read_transcripts(data, settings.data_format), settings.turns)
+    rows = show(transcripts, pipeline.encoder, pipeline.labeler, settings.labeler, number)
     if page:
         from distill.dataset.preview_page import summarise, write_preview
-        from distill.pages.environment import check_target
+        from distill.pages import check_page_target
 
-        check_target(page)
+        check_page_target(page)
         summary = summarise(data, pipeline)
-        about = {"data": str(data), "student": student, "formatter": formatter, "labeler": labeler}
+        about = {
+            "data": str(data),
+            "student": settings.student,
+            "formatter": settings.formatter,
+            "labeler": settings.labeler,
+        }
         shown = write_preview(rows, summary, page, about)
         note(f"{page}: {shown} of {summary.rows} rows, {summary.skipped} of all would be skipped")
         return

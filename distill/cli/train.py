@@ -3,162 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from distill.cli.options import (
-    allow_option,
-    formatter_options,
-    from_option,
-    json_option,
-    labeler_options,
-    student_option,
-    turns_option,
-)
+from distill.cli.options import GroupedCommand, given, json_option, settings_options
 from distill.cli.terminal import note, print_json, printable
-from distill.errors import UsageError
-from distill.options import parse_pairs
 from distill.plugins import PluginManager
 from distill.runs.layout import RunPaths
+from distill.settings import origins_of, settings_from
+from distill.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from distill.runs.manifest import Setting
     from distill.runs.report import TrainReport
-    from distill.training import LoraSettings
 
 
-_ORIGINS = {ParameterSource.COMMANDLINE: "command line", ParameterSource.ENVIRONMENT: "environment"}
-
-_LORA = {"lora_rank": "r", "lora_alpha": "alpha", "lora_dropout": "dropout", "lora_targets": "target_modules"}
-
-
-def _lora_options(function: Callable) -> Callable:
-    """`--lora`, `--qlora` and the adapters' shape."""
-    for option in (
-        click.option(
-            "--lora-targets",
-            metavar="NAMES",
-            help="The layers to adapt, e.g. q_proj,v_proj.  [default: all linear layers but the output head]",
-        ),
-        click.option(
-            "--lora-dropout", type=click.FloatRange(0, 1, max_open=True), help="On the adapters' input.  [default: 0]"
-        ),
-        click.option(
-            "--lora-alpha", type=click.IntRange(min=1), help="The change is scaled by alpha / rank.  [default: 32]"
-        ),
-        click.option("--lora-rank", type=click.IntRange(min=1), help="Of the adapters' matrices.  [default: 16]"),
-        click.option("--qlora", is_flag=True, help="--lora on a base in 4 bits; needs bitsandbytes and a GPU."),
-        click.option(
-            "--lora",
-            is_flag=True,
-            help="Train adapters only (try --learning-rate 2e-4); RUN/model is the student with them merged in.",
-        ),
-    ):
-        function = option(function)
-    return function
-
-
-@click.command("train", short_help="Fine-tune a student on transcripts.")
+@click.command("train", cls=GroupedCommand, short_help="Fine-tune a student on transcripts.")
 @click.argument("data", nargs=-1, required=True, metavar="DATA…", type=click.Path(path_type=Path))
-@from_option
-@student_option
-@click.option("--out", required=True, metavar="RUN", type=click.Path(path_type=Path), help="The run folder to make.")
-@formatter_options
-@labeler_options
-@turns_option
-@click.option(
-    "--trainer",
-    metavar="NAME",
-    default="hf",
-    show_default=True,
-    help="hf (transformers' Trainer), trl (TRL's SFTTrainer), or a plugin's.",
-)
-@click.option(
-    "-T",
-    "trainer_options",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="An option of the trainer: any TrainingArguments (hf) or SFTConfig (trl) field, e.g. -T warmup_steps=10.",
-)
-@click.option(
-    "--epochs",
-    type=click.FloatRange(min=0, min_open=True),
-    default=3.0,
-    show_default=True,
-    help="Passes over the data.",
-)
-@click.option(
-    "--batch-size",
-    "per_device_train_batch_size",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="Sequences a device and forward pass.",
-)
-@click.option(
-    "--batch-tokens",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Instead of --batch-size: as many sequences of like length as have N tokens together, padding included.",
-)
-@click.option(
-    "--packing",
-    is_flag=True,
-    help="Lay the rows of a forward pass end to end instead of padding them, if the student is proved to keep them "
-    "apart; else they are padded, and it says why. The losses stay the same. On a CPU it does not pay with "
-    "--batch-tokens.",
-)
-@click.option(
-    "--accumulation",
-    "gradient_accumulation_steps",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Forward passes an optimizer step.",
-)
-@click.option("--learning-rate", type=click.FloatRange(min=0), default=5e-5, show_default=True, help="The highest one.")
-@click.option(
-    "--max-length",
-    type=click.IntRange(min=2),
-    help="The most tokens of an example.  [default: what the student can take]",
-)
-@click.option(
-    "--overlong",
-    type=click.Choice(["error", "drop", "truncate"]),
-    default="error",
-    show_default=True,
-    help="What to do with longer ones: refuse to start, leave the row out, or cut its end off.",
-)
-@allow_option
-@click.option(
-    "--hold-out",
-    metavar="N|N%",
-    help="Keep a share of the conversations (10%), or so many, from training, chosen by their prompts, for `distill "
-    "compare`: they are written to RUN/held_out.jsonl.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="For shuffling, dropout and --hold-out.")
-@click.option(
-    "--save-steps",
-    type=click.IntRange(min=1),
-    help="A checkpoint every so many steps.  [default: each epoch and every 15 minutes, where it takes < 10 % of the "
-    "time]",
-)
-@click.option(
-    "--save-total-limit",
-    type=click.IntRange(min=1),
-    help="How many checkpoints to keep, after the end too.  [default: 2, and none after the end]",
-)
+@settings_options(TrainSettings)
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on from the newest complete checkpoint in RUN: the student is the same as without the stop.",
+    help="Resume from the newest complete checkpoint in RUN; the student is the same as without the interruption.",
 )
-@_lora_options
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -166,38 +37,32 @@ def _lora_options(function: Callable) -> Callable:
     "weights, write nothing.",
 )
 @json_option
-@click.pass_context
+@click.pass_obj
 def command(
-    context: click.Context, data: tuple[Path, ...], resume: bool, dry_run: bool, as_json: bool, **words: Any
+    manager: PluginManager, /, data: tuple[Path, ...], resume: bool, dry_run: bool, as_json: bool, **words: Any
 ) -> None:
     """Fine-tune a student on the conversations in DATA, and write the run folder RUN.
 
     DATA are JSON lines, or JSON arrays, of transcripts, OpenAI, ShareGPT, Alpaca or prompt/completion rows.
 
-    RUN/model is the student: load it with `distill generate RUN` or with plain transformers. Every row is trained,
-    stands in RUN/skipped.jsonl with its reason, or in RUN/held_out.jsonl. The labels are proved first, as
-    `distill check` does; on an error nothing is trained.
+    RUN/model is the student: load it with `distill generate RUN` or with plain transformers. Every row is either
+    trained, or listed with its reason in RUN/skipped.jsonl, or held out in RUN/held_out.jsonl. Labels are checked
+    first, as by `distill check`; on an error nothing is trained.
 
-    Stopped with Ctrl-C (or SIGTERM), it writes a checkpoint first; --resume goes on from there. Several GPUs or
-    machines: `torchrun … -m distill train …`.
+    Ctrl-C (or SIGTERM) saves a checkpoint before it stops; --resume continues from there. Several GPUs or machines:
+    `torchrun … -m distill train …`.
 
     \b
         distill train answers.jsonl --student smollm2 --out run
         distill train answers.jsonl --formatter special-tokens --labeler trl --out run
     """
     from distill.runs.manifest import resolved_settings
-    from distill.training import TrainSettings, train
+    from distill.training import train
     from distill.training.distributed import is_main_process
 
-    manager: PluginManager = context.obj
-    for kind, flag in (("formatter", "-F"), ("labeler", "-L"), ("trainer", "-T")):
-        words[f"{kind}_options"] = parse_pairs(words[f"{kind}_options"], flag)
-    lora = _lora_settings(words)
-    settings = TrainSettings(data=data, lora=lora, **words)
-    sources = {one.name: context.get_parameter_source(one.name) for one in fields(settings)}
-    if settings.batch_tokens is not None and sources["per_device_train_batch_size"] is ParameterSource.COMMANDLINE:
-        raise UsageError("--batch-size and --batch-tokens exclude each other", "a batch is counted in one or the other")
-    origins = {name: _ORIGINS[source] for name, source in sources.items() if source in _ORIGINS}
+    words = given(words)
+    settings = settings_from(TrainSettings, words, data=data)
+    origins = origins_of(TrainSettings, words, "command line")
     progress = Progress()
     try:
         report = train(settings, manager, resume=resume, dry_run=dry_run, on_log=progress, note=note, origins=origins)
@@ -212,21 +77,6 @@ def command(
     if dry_run:
         _show_plan(report, resolved_settings(settings, origins))
     _show(report, dry_run)
-
-
-def _lora_settings(words: dict[str, Any]) -> LoraSettings | None:
-    """Take the options of `_lora_options` out of the command's words."""
-    from distill.training import LoraSettings
-
-    lora, qlora = words.pop("lora"), words.pop("qlora")
-    given = {name: value for word, name in _LORA.items() if (value := words.pop(word)) is not None}
-    if not lora and not qlora:
-        if given:
-            raise UsageError("an option of LoRA is given, but not --lora", "add --lora")
-        return None
-    if "target_modules" in given:
-        given["target_modules"] = tuple(name.strip() for name in given["target_modules"].split(",") if name.strip())
-    return LoraSettings(quantize=qlora, **given)
 
 
 def _show_plan(report: TrainReport, settings: Mapping[str, Setting]) -> None:

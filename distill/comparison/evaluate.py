@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from distill.collection.teachers import NamedTeacher
 from distill.comparison.bootstrap import CONFIDENCE, RESAMPLES
 from distill.comparison.judge import judge
 from distill.comparison.leakage import leaks
@@ -65,6 +66,7 @@ def compare(
         DataError: the data cannot be read, or hold no question.
         DistillError: a model cannot be loaded, or the teacher failed for good.
     """
+    settings = settings.named(manager)
     opened = open_run(run)
     files = list(data) or [_held_out(opened)]
     held = read_questions(files, settings.data_format, settings.limit)
@@ -126,16 +128,17 @@ class _Bench:
         """Ask everybody. The teacher is first: what it lacks, a key or a server, is known before the long work."""
         given: dict[Who, list[Given | None]] = {}
         columns: dict[Who, Columns] = {}
-        if self.settings.teacher is not None:
-            self._tell(f"asking {self.settings.teacher.name} the {len(self.references)} questions")
-            given["teacher"] = self._ask_teacher()
+        teacher, referee = self.settings.named_teacher, self.settings.named_judge
+        if teacher is not None:
+            self._tell(f"asking {teacher.name} the {len(self.references)} questions")
+            given["teacher"] = self._ask_teacher(teacher)
             columns["teacher"] = answer_columns(given["teacher"], self.references, [True] * len(self.references))
         for side in (self.sides.base, self.sides.student):
             self._tell(f"measuring the {side.who}, {side.name}, on {len(self.references)} questions")
             measured = measure(side, self.asked, self.settings, self.run.path, self.on_progress)
             given[side.who], columns[side.who] = self._results(side, measured)
-        if self.settings.judge is not None:
-            self._ask_judge(given)
+        if referee is not None:
+            self._ask_judge(referee, given)
         return given, columns
 
     def _results(self, side: Side, measured: Measured) -> tuple[list[Given | None], Columns]:
@@ -163,7 +166,7 @@ class _Bench:
             del columns["bits_per_byte"]
         return columns
 
-    def _ask_teacher(self) -> list[Given | None]:
+    def _ask_teacher(self, teacher: NamedTeacher) -> list[Given | None]:
         """The teacher's answers, once more: how far it agrees with itself is as far as a student can come."""
         questions = self.asked.questions
         able = [n for n, question in enumerate(questions) if _askable(question.messages[-1:])]
@@ -171,7 +174,7 @@ class _Bench:
             self.note(f"{len(questions) - len(able)} questions do not end on a user: the teacher was not asked them")
         prompts = [Prompt(questions[n].messages, tools=questions[n].tools) for n in able]
         out = self.run.paths.teacher_answers
-        answers = ask_all(self.manager, self.settings.teacher, prompts, out, note=self.note, progress=self.progress)
+        answers = ask_all(self.manager, teacher, prompts, out, note=self.note, progress=self.progress)
         there = [(n, one) for n, one in zip(able, answers, strict=True) if one is not None]
         texts = [self._text_of(questions[n], one.messages[-1]) for n, one in there]
         given = given_answers(
@@ -193,8 +196,7 @@ class _Bench:
             return answer.content or "", 0
         return tokens.text, len(tokens.answer)
 
-    def _ask_judge(self, given: Mapping[Who, Sequence[Given]]) -> None:
-        named = self.settings.judge
+    def _ask_judge(self, named: NamedTeacher, given: Mapping[Who, Sequence[Given]]) -> None:
         self._tell(f"asking {named.name} which answers are better")
         try:
             self.judged = judge(
@@ -228,7 +230,8 @@ class _Bench:
             written = sum(one.tokens for one in given[who] if one is not None)
             standings[who]["tokens_per_second"] = Interval(written / max(seconds, 1e-9))
         names = {"base": sides.base.name, "student": sides.student.name}
-        names["teacher"] = self.settings.teacher.name if self.settings.teacher else ""
+        teacher = self.settings.named_teacher
+        names["teacher"] = teacher.name if teacher is not None else ""
         metrics = [one for one in METRICS if any(one.name in standing for standing in standings.values())]
         by_name = {one.name: one for one in metrics}
         verdict, reasons = decide(

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.comparison.charts import BIN_HEIGHT, BIN_WIDTH, BINS, HALF, Whisker, histograms, whisker
 from distill.comparison.cost import collection_cost
 from distill.comparison.result import Comparison, Difference, Given, Interval, Metric, Sample, Verdict, Who
 from distill.comparison.verdict import number
 from distill.errors import DistillError
 from distill.files.jsonl import dumps
-from distill.pages.text_diff import Stretch, difference, visible
+from distill.pages import render_page
+from distill.pages.charts import curves, histogram, parts_bar, whisker
+from distill.pages.text_diff import Stretch, difference
 from distill.runs.run import open_run
-from distill.training.report import loss_curve
 from distill.types import Message
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from markupsafe import Markup
 
 SAMPLES = 60
 """Questions on the page, at most."""
@@ -47,7 +47,7 @@ class _Line:
     figures: Sequence[Mapping[str, str] | None]
     change: Mapping[str, str] | None
     outcome: str
-    drawn: Whisker | None
+    drawn: Markup | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +84,15 @@ def comparison_page(comparison: Comparison, run: Path) -> str:
     """
     groups = list(_groups(comparison.samples))
     shown = sum(len(questions) for _, questions in groups)
-    page = _template().render(
+    return render_page(
+        "compare",
         comparison=comparison,
         headline=VERDICTS[comparison.verdict],
         sign=_SIGNS[comparison.verdict],
         signs=_SIGNS,
         lines=[_line(metric, comparison) for metric in comparison.metrics],
-        half=HALF,
         judged=_judged(comparison),
-        lengths=histograms(_lengths(comparison.samples)),
-        bins={"count": BINS, "width": BIN_WIDTH, "height": BIN_HEIGHT},
+        lengths=histogram(_lengths(comparison.samples), "Characters of the answers", "answer"),
         training=_training(run),
         groups=groups,
         left_out=len(comparison.samples) - shown,
@@ -101,7 +100,6 @@ def comparison_page(comparison: Comparison, run: Path) -> str:
         skipped=Counter(row["reason"] for row in comparison.skipped).most_common(_REASONS),
         reasons=_REASONS,
     )
-    return page.encode("utf-8", "replace").decode()  # half a surrogate can be in what a model said; in no file
 
 
 def _line(metric: Metric, comparison: Comparison) -> _Line:
@@ -113,19 +111,29 @@ def _line(metric: Metric, comparison: Comparison) -> _Line:
     return _Line(metric, figures, _figure(change.change, metric, sign=True), outcome, _drawn(change, metric))
 
 
-def _drawn(change: Difference, metric: Metric) -> Whisker | None:
-    return whisker(change, metric) if metric.better else None
+def _drawn(change: Difference, metric: Metric) -> Markup | None:
+    """The change's drawing; None where neither way is better."""
+    if metric.better is None:
+        return None
+    one = change.change
+    interval = _bounds(one.low, one.high, metric, True)
+    label = f"{metric.title}: {change.outcome}, {number(one.value, metric, sign=True)}"
+    label += f", interval {interval}" if interval else ""
+    return whisker(one.value, one.low, one.high, metric.better, change.outcome != "no difference", label)
 
 
 def _figure(figure: Interval | None, metric: Metric, sign: bool = False) -> dict[str, str] | None:
     """A figure and its interval, in words; None where there is none."""
     if figure is None:
         return None
-    bounds = "" if figure.low is None or figure.high is None else _bounds(figure.low, figure.high, metric, sign)
+    bounds = _bounds(figure.low, figure.high, metric, sign)
     return {"value": number(figure.value, metric, sign=sign), "bounds": bounds}
 
 
-def _bounds(low: float, high: float, metric: Metric, sign: bool) -> str:
+def _bounds(low: float | None, high: float | None, metric: Metric, sign: bool) -> str:
+    """An interval in words; empty where there is none."""
+    if low is None or high is None:
+        return ""
     return " to ".join(number(bound, metric, sign=sign).removesuffix(" %") for bound in (low, high))
 
 
@@ -134,16 +142,11 @@ def _judged(comparison: Comparison) -> dict[str, Any] | None:
     judged = comparison.judged
     if judged is None:
         return None
-    total = judged.wins + judged.ties + judged.losses
-    at, parts = 0.0, []
-    for name, count in (("student", judged.wins), ("neither", judged.ties), ("base", judged.losses)):
-        share = 100 * count / total if total else 0.0
-        parts.append({"name": name, "count": count, "x": round(at, 2), "width": round(share, 2)})
-        at += share
+    parts = {"student": judged.wins, "neither": judged.ties, "base": judged.losses}
     rate = judged.win_rate
-    scaled = rate and Interval(*(None if one is None else 100 * one for one in (rate.value, rate.low, rate.high)))
     percent = Metric("win_rate", "Win rate", "%", "higher", "")
-    return {"parts": parts, "total": total, "rate": _figure(scaled or None, percent)}
+    bar = parts_bar(parts, {"student": "blue", "neither": "line", "base": "grey"})
+    return {"parts": parts, "bar": bar, "rate": _figure(rate, percent)}
 
 
 def _lengths(samples: Sequence[Sample]) -> dict[str, list[int]]:
@@ -159,7 +162,7 @@ def _training(run: Path) -> dict[str, Any] | None:
     try:
         opened = open_run(run)
         costs, unknown = collection_cost(opened)
-        curve = loss_curve([(row["step"], row["loss"]) for row in opened.metrics() if "loss" in row])
+        curve = curves({"training": [(row["step"], row["loss"]) for row in opened.metrics() if "loss" in row]})
         return {
             "manifest": opened.manifest,
             "report": opened.report,
@@ -213,13 +216,3 @@ def _said(message: Message) -> tuple[str, str, int]:
     """A message's role, its text, and how many characters are left out."""
     text = "\n".join(filter(None, [message.content, *map(dumps, message.tool_calls)]))
     return message.role, text[:_LONGEST_MESSAGE], max(0, len(text) - _LONGEST_MESSAGE)
-
-
-def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    words = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    environment = Environment(loader=PackageLoader("distill.pages"), autoescape=True, **words)
-    environment.filters["visible"] = visible
-    environment.filters["grouped"] = "{:,}".format
-    return environment.get_template("compare.html.jinja")

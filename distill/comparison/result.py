@@ -129,7 +129,7 @@ class Judged:
         model: the judge.
         wins, losses, ties: of the student, over pairs; a pair judged otherwise in the other order is a tie.
         failed: pairs without a judgement.
-        win_rate: wins and half the ties, of the pairs that were judged.
+        win_rate: wins and half the ties, in % of the pairs that were judged.
     """
 
     model: str

@@ -10,7 +10,7 @@ from distill.dataset.conversations import compare, prompts_of
 from distill.dataset.findings import CODES, Findings
 from distill.dataset.pipeline import Pipeline
 from distill.errors import DataError
-from distill.pages.environment import render
+from distill.pages import fragment
 from distill.transcripts.dialects import read_transcripts
 from distill.transcripts.sources import Data, as_sources
 
@@ -52,7 +52,7 @@ class CheckReport:
         return frame
 
     def _repr_html_(self) -> str:
-        return render("check.html.jinja", report=self, codes=CODES)
+        return fragment("check", report=self, codes=CODES)
 
 
 def check(data: Data, pipeline: Pipeline, *, max_length: int | None = None, against: Data = ()) -> CheckReport:

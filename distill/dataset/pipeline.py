@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from distill.dataset.settings import DataSettings
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.load import load_tokenizer, resolve_model
@@ -49,32 +50,22 @@ class Pipeline:
     soft: SoftLabeler | None = None
 
 
-def make_pipeline(
-    student: str,
-    manager: PluginManager,
-    formatter: str,
-    formatter_options: Mapping[str, Any],
-    labeler: str,
-    labeler_options: Mapping[str, Any],
-    turns: Turns = "all",
-    data_format: str | None = None,
-    soft_labels: bool = False,
-) -> Pipeline:
+def make_pipeline(settings: DataSettings, manager: PluginManager, *, soft_labels: bool = False) -> Pipeline:
     """Load the student's tokenizer, and build formatter and labeler by their names.
 
     Args:
-        student: as the user named it.
+        settings: the student, its format and its labels.
         manager: the plugins.
-        formatter, formatter_options, labeler, labeler_options: as the user named them.
-        turns, data_format: see `Pipeline`.
         soft_labels: whether to read the teacher's log probabilities.
 
     Raises:
         DistillError: what is named does not exist or does not fit.
     """
+    formatter, formatter_options = settings.formatter, settings.formatter_options
+    labeler, labeler_options = settings.labeler, settings.labeler_options
     manager.labelers.get(labeler)  # a wrong name fails before anything is loaded
     made = manager.formatters.build(formatter, formatter_options)
-    ref = resolve_model(student, manager)
+    ref = resolve_model(settings.student, manager)
     tokenizer = load_tokenizer(ref)
     known = len(tokenizer)
     encoder = prepare_tokenizer(tokenizer, made, formatter)
@@ -83,8 +74,8 @@ def make_pipeline(
         manager.labelers.build(labeler, labeler_options, encoder),
         labeler,
         {"formatter": [formatter, dict(formatter_options)], "labeler": [labeler, dict(labeler_options)]},
-        turns,
-        data_format,
+        settings.turns,
+        settings.data_format,
         tuple(manager.labelers.get(labeler).allows),
         tuple(range(known, len(tokenizer))),
         ref,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from distill.dataset.collate import collator_for
 from distill.dataset.prepare import prepare_chunk
 from distill.encode.encoder import Encoder
-from distill.pages.environment import render
+from distill.pages import fragment
 from distill.protocols import Collator, Labeler
 from distill.types import IGNORE_INDEX, Encoded, Role, Transcript, count_trained
 
@@ -117,7 +117,7 @@ class ShownRow:
         return frame
 
     def _repr_html_(self) -> str:
-        return render("tokens.html.jinja", rows=[self])
+        return fragment("tokens", rows=[self])
 
 
 class Preview(Sequence[ShownRow]):
@@ -144,7 +144,7 @@ class Preview(Sequence[ShownRow]):
         return frame
 
     def _repr_html_(self) -> str:
-        return render("tokens.html.jinja", rows=self._rows)
+        return fragment("tokens", rows=self._rows)
 
 
 def show(

@@ -11,10 +11,9 @@ from pathlib import Path
 from distill.dataset.cache import prepare_data
 from distill.dataset.pipeline import Pipeline
 from distill.dataset.preview import ShownRow
-from distill.pages.environment import check_target, environment, write_page
+from distill.pages import check_page_target, page_stream, write_page
+from distill.pages.charts import histogram
 from distill.transcripts.sources import Data
-
-_BINS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +58,6 @@ def summarise(data: Data, pipeline: Pipeline) -> PageSummary:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """A bar of the histogram: examples of `low` to `high` tokens, and those with as many trained tokens."""
-
-    low: int
-    high: int
-    rows: int
-    trained: int
-
-
-def histogram(summary: PageSummary) -> list[Bin]:
-    """The lengths of the examples, and their numbers of trained tokens, in bins of equal width."""
-    longest = max(summary.lengths, default=0)
-    width = max(1, -(-(longest + 1) // _BINS))
-    rows = Counter(length // width for length in summary.lengths)
-    trained = Counter(count // width for count in summary.trained)
-    return [Bin(n * width, (n + 1) * width - 1, rows[n], trained[n]) for n in range(longest // width + 1)]
-
-
 def write_preview(rows: Iterable[ShownRow], summary: PageSummary, target: Path, about: Mapping[str, str]) -> int:
     """Write the page; it appears whole, or not at all.
 
@@ -94,9 +74,9 @@ def write_preview(rows: Iterable[ShownRow], summary: PageSummary, target: Path, 
         UsageError: `target` is another file.
         DistillError: it cannot be written.
     """
-    check_target(target)
+    check_page_target(target)
     made = list(rows)
     shown = made[-1].row if made else 0
-    template = environment().get_template("show.html.jinja")
-    write_page(target, template.generate(about=about, summary=summary, bins=histogram(summary), shown=shown, rows=made))
+    lengths = histogram({"tokens": summary.lengths, "trained": summary.trained}, "Tokens per example", "example")
+    write_page(target, page_stream("show", about=about, summary=summary, lengths=lengths, shown=shown, rows=made))
     return shown

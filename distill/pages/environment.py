@@ -1,28 +1,26 @@
-"""One template environment for all pages, and one guarded writer: a page replaces nothing but another page."""
+"""The one template environment of all pages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.errors import DistillError, UsageError
-from distill.files.atomic import whole_file
-from distill.files.text import printable
+from distill.pages.visible import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+GENERATOR = '<meta name="generator" content="distill">'
+"""In the head of every page: only pages that hold it are overwritten."""
 
-def environment(**filters: Callable[..., Any]) -> Environment:
-    """The templates of `distill/pages/templates`, escaped; an undefined name is an error.
 
-    Args:
-        filters: more filters, or others of the same name; `visible` is `visible_tokens`.
-    """
+@cache
+def environment() -> Environment:
+    """Templates escape everything, and refuse a name they were not given."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     made = Environment(
         loader=PackageLoader("distill.pages"),
@@ -31,69 +29,44 @@ def environment(**filters: Callable[..., Any]) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update({"visible": visible_tokens, **filters})
+    made.filters["visible"] = visible
+    made.filters["grouped"] = "{:,}".format
+    made.filters["counted"] = counted
+    made.globals["GENERATOR"] = Markup(GENERATOR)
     return made
 
 
-@cache
-def _plain_environment() -> Environment:
-    return environment()
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def render(template: str, **values: Any) -> str:
-    """Render a template of `distill/pages/templates`, e.g. for a notebook."""
-    return _plain_environment().get_template(template).render(**values)
-
-
-def visible_tokens(text: str) -> Markup:
-    """Text with every character visible: invisible ones become escapes with a look of their own, line breaks a mark."""
-    from markupsafe import Markup, escape
-
-    shown: list[str] = []
-    for char in text:
-        if char == "\n":
-            shown.append(Markup("<i>↵</i>\n"))
-        elif char.isprintable():
-            shown.append(escape(char))
-        else:
-            shown.append(Markup("<i>{}</i>").format(printable(char)))
-    return Markup("").join(shown)
-
-
-def write_page(target: Path, page: Iterable[str]) -> None:
-    """Write a page atomically.
+def render_page(template: str, **values: Any) -> str:
+    """Render a page.
 
     Args:
-        target: the file. A page that is there already is replaced; another file is not.
-        page: the HTML, in pieces.
-
-    Raises:
-        UsageError: `target` is another file.
-        DistillError: it cannot be written.
+        template: its name, without `.html.jinja`.
+        values: what the template uses.
     """
-    check_target(target)
-    try:
-        with whole_file(target) as file:
-            file.writelines(page)
-    except OSError as error:
-        raise DistillError(f"{target}: {error.strerror or error}", "give a file that can be written") from None
+    return _text(environment().get_template(f"{template}.html.jinja").render(**values))
 
 
-def check_target(target: Path) -> None:
-    """Replace only what looks like a page: a slip of the hand must not cost a file of transcripts.
+def page_stream(template: str, **values: Any) -> Iterator[str]:
+    """As `render_page`, piece by piece, for pages that are large."""
+    return map(_text, environment().get_template(f"{template}.html.jinja").generate(**values))
 
-    Raises:
-        UsageError: `target` is another file.
-        DistillError: it cannot be read, or its folder is missing.
-    """
-    try:
-        with open(target, "rb") as file:
-            head = file.read(64)
-    except FileNotFoundError as error:
-        if not target.parent.is_dir():
-            raise DistillError(f"{target}: {error.strerror}", "create its folder first") from None
-        return
-    except OSError as error:
-        raise DistillError(f"{target}: {error.strerror or error}", "give a file to write to") from None
-    if head and not head.lstrip().lower().startswith(b"<!doctype html"):
-        raise UsageError(f"refusing to overwrite {target}: it is not an HTML file", "give another file to write to")
+
+def fragment(template: str, **values: Any) -> str:
+    """Render what a notebook shows of an object: a `div` with the pages' colours, scoped to itself."""
+    return _text(environment().get_template(f"{template}.fragment.jinja").render(**values))
+
+
+def macro(template: str, name: str, *args: Any) -> Markup:
+    """Call a macro of a template."""
+    made: Markup = getattr(environment().get_template(f"{template}.jinja").module, name)(*args)
+    return made
+
+
+def _text(html: str) -> str:
+    """What a file can hold: a model may have said lone surrogates."""
+    return html.encode("utf-8", "replace").decode()

@@ -1,81 +1,91 @@
-"""Where two texts differ, word by word, in bounded time; and text of others made visible without harm to scripts."""
+"""Where two texts differ, word by word, in bounded time."""
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from distill.files.text import printable
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
+from distill.pages.visible import JOINERS
 
 Kind = Literal["same", "added", "missing"]
 
 _CELLS = 160_000
-"""The most pairs of words that are looked at: where more differ, they differ as a whole."""
+"""The most pairs of words that are compared: where more differ, they differ as a whole."""
 _ALIKE = 0.4
 """Of texts with less in common, what is missing is not shown between the words: it would be hard to read."""
-_MANY_LINES = re.compile("(\n{5,})")
-_JOINERS = "\u200c\u200d"  # Persian words, families of emoji
 _TONES = range(0x1F3FB, 0x1F400)  # skin colours
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Text that both have, that is only in this one (`added`), or only in the other (`missing`)."""
+    """A piece of text that both have, that only this one has (`added`), or only the reference (`missing`)."""
 
     kind: Kind
     text: str
 
 
 def difference(text: str, reference: str) -> list[Stretch]:
-    """Say what a text has and lacks, of a reference.
+    """Mark what a text adds to a reference, and what it lacks of it.
 
     The longest common subsequence of words, after what they share at both ends; unlike difflib's, its time is bounded
     by the product of the lengths, whatever the texts are.
 
     Args:
-        text: what is looked at.
+        text: the text that is marked.
         reference: what it is compared with.
     """
     ours, theirs = list(split_words(text)), list(split_words(reference))
-    start = 0
-    while start < min(len(ours), len(theirs)) and ours[start] == theirs[start]:
-        start += 1
-    end = 0
-    while end < min(len(ours), len(theirs)) - start and ours[-1 - end] == theirs[-1 - end]:
-        end += 1
-    pairs = _common(ours[start : len(ours) - end], theirs[start : len(theirs) - end])
-    shared = sum(not word.isspace() for word in [*ours[:start], *(ours[start + i] for i, _ in pairs)])
-    shared += sum(not word.isspace() for word in ours[len(ours) - end :])
-    marked = [("same", word) for word in ours[:start]]
-    at = other = start
-    for one, two in [*((start + i, start + j) for i, j in pairs), (len(ours) - end, len(theirs) - end)]:
-        marked += [("missing", word) for word in theirs[other:two]] + [("added", word) for word in ours[at:one]]
-        marked += [("same", word) for word in ours[one : one + 1] if one < len(ours) - end]
+    pairs = _common_words(ours, theirs)
+    marked: list[tuple[Kind, str]] = []
+    at = other = shared = 0
+    for one, two in [*pairs, (len(ours), len(theirs))]:
+        marked.extend(("missing", word) for word in theirs[other:two])
+        marked.extend(("added", word) for word in ours[at:one])
+        if one < len(ours):
+            marked.append(("same", ours[one]))
+            shared += not ours[one].isspace()
         at, other = one + 1, two + 1
-    marked += [("same", word) for word in ours[len(ours) - end :]]
     words = max(sum(not word.isspace() for word in side) for side in (ours, theirs))
     if shared < _ALIKE * words and any(kind == "added" for kind, _ in marked):
         marked = [pair for pair in marked if pair[0] != "missing"]
     return list(_stretches(marked))
 
 
+def _common_words(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
+    """The places of the words that both have, in order: those at both ends, and a common subsequence between them."""
+    shortest = min(len(ours), len(theirs))
+    start = 0
+    while start < shortest and ours[start] == theirs[start]:
+        start += 1
+    end = 0
+    while end < shortest - start and ours[-1 - end] == theirs[-1 - end]:
+        end += 1
+    middle = _common(ours[start : len(ours) - end], theirs[start : len(theirs) - end])
+    return [
+        *((n, n) for n in range(start)),
+        *((start + one, start + two) for one, two in middle),
+        *((len(ours) - n, len(theirs) - n) for n in range(end, 0, -1)),
+    ]
+
+
 def _stretches(marked: Sequence[tuple[Kind, str]]) -> Iterator[Stretch]:
     """Join words of a kind; of changes with nothing but space between them, what is missing comes first."""
     missing = added = space = ""
-    for kind, word in [*marked, ("same", "")]:
+    end: tuple[Kind, str] = ("same", "")
+    for kind, word in [*marked, end]:
         if kind == "same" and word.isspace() and added:
             space += word
         elif kind == "missing":
-            missing, added, space = missing + (space if missing else "") + word, added + space, ""
+            if missing:
+                missing += space
+            missing += word
+            added, space = added + space, ""
         elif kind == "added":
-            missing, added, space = missing + (space if missing else ""), added + space + word, ""
+            if missing:
+                missing += space
+            added, space = added + space + word, ""
         else:
             stretches = (Stretch("missing", missing), Stretch("added", added), Stretch("same", space + word))
             yield from (one for one in stretches if one.text)
@@ -125,7 +135,7 @@ def split_words(text: str) -> Iterator[str]:
 def _kind(char: str) -> str:
     if char.isspace():
         return "space"
-    if char in _JOINERS or ord(char) in _TONES:
+    if char in JOINERS or ord(char) in _TONES:
         return "mark"
     category = unicodedata.category(char)
     if category[0] == "M":
@@ -133,43 +143,3 @@ def _kind(char: str) -> str:
     if category == "Lo" and unicodedata.east_asian_width(char) == "W" and not "가" <= char <= "힣":
         return "ideograph"
     return "word" if category[0] in "LN" else "symbol" if category == "So" else "sign"
-
-
-def visible(text: str) -> Markup:
-    """Text as markup: control characters and what turns the direction of text are escapes of their own look.
-
-    Letters of all scripts, their marks, spaces of any width, joiners and line breaks stay what they are; of very many
-    line breaks on end, their number is told.
-    """
-    from markupsafe import Markup
-
-    parts = []
-    for part in _MANY_LINES.split(text):
-        if _MANY_LINES.fullmatch(part):
-            parts.append(Markup('\n<i class="odd">{} line breaks</i>\n').format(len(part)))
-        else:
-            parts.append(_visible(part))
-    return Markup("").join(parts)
-
-
-def _visible(text: str) -> Markup:
-    from markupsafe import Markup, escape
-
-    if text.isascii() and text.isprintable():
-        return escape(text)
-    parts, before = [], ""
-    for char in text:
-        joins = char in _JOINERS and not before.isascii() and not before.isspace()
-        if char.isprintable() or char in "\n\t" or joins or unicodedata.category(char) == "Zs":
-            parts.append(char)
-        else:
-            parts.append(Markup('<i class="odd">{}</i>').format(printable(char)))
-        before = char
-    return Markup("").join(escape("".join(run)) if plain else Markup("").join(run) for plain, run in _runs(parts))
-
-
-def _runs(parts: Sequence[str]) -> Iterator[tuple[bool, list[str]]]:
-    from markupsafe import Markup
-
-    for plain, run in groupby(parts, lambda part: not isinstance(part, Markup)):
-        yield plain, list(run)

@@ -87,8 +87,9 @@ def _steps(ready: ReadyRecipe, watch: Watch) -> Iterator[tuple[str, str | None, 
     yield "collect", None, lambda made: collect_step(ready, watch)
     yield "check", "collect", lambda made: check_step(ready, watch, made["collect"])
     yield "train", "collect", lambda made: train_step(ready, watch, made["collect"])
-    if ready.compare is not None:
-        yield "compare", "train", lambda made: compare_step(ready, watch, made["train"])
+    comparing = ready.compare
+    if comparing is not None:
+        yield "compare", "train", lambda made: compare_step(ready, comparing, watch, made["train"])
 
 
 def _do(ready: ReadyRecipe, state: State, watch: Watch) -> Iterator[StepReport]:
@@ -133,7 +134,7 @@ def _plan(ready: ReadyRecipe, state: State, watch: Watch) -> tuple[StepReport, .
         step = make(made)
         why, found = state.why(name, step.inputs, step.intact), state.find(name, step.inputs)
         path = str(ready.out / found.made) if found and found.made else None
-        if why is None:
+        if found is not None and why is None:
             made[name] = ready.out / str(found.made)
             reports.append(StepReport(name, "unchanged", None, path, result=found.result))
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +12,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 
 from distill.collection.settings import CollectSettings
+from distill.comparison.settings import CompareSettings
+from distill.dataset.settings import CheckSettings
 from distill.errors import UsageError, unknown_name
 from distill.recipes.yaml_file import Loaded, Place, load_yaml
 from distill.settings import Option, options_of
+from distill.training.settings import TrainSettings
 
 
 def _word(value: Any) -> str:
@@ -46,10 +48,8 @@ def _share(value: Any) -> float:
 Options = Annotated[dict[str, str], BeforeValidator(_words)]
 Texts = Annotated[list[str], BeforeValidator(_list)]
 Share = Annotated[float, BeforeValidator(_share)]
-HoldOut = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
+TextOrNumber = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
 
 _EMPTY = BeforeValidator(lambda value: {} if value is None else value)
@@ -101,7 +101,7 @@ def with_options_of(settings: type, *, only: Sequence[str] | None = None) -> Cal
     return decorate
 
 
-def _field_of(option: Option) -> tuple[Any, FieldInfo]:
+def _field_of(option: Option) -> tuple[Any, Any]:
     """An option as pydantic takes a field: its type, and its default and key."""
     about, annotation = option.about, cast(Any, option.kind)
     if option.many:
@@ -113,8 +113,8 @@ def _field_of(option: Option) -> tuple[Any, FieldInfo]:
     elif option.kind in (int, float):
         annotation = Annotated[annotation, Field(ge=about.min, gt=about.above, le=about.max, lt=about.below)]
     elif option.kind is str:
-        annotation = Text
-    default = ... if option.default is dataclasses.MISSING else option.default
+        annotation = TextOrNumber if about.number else Text
+    default = ... if option.required else [*option.usual] if option.many else option.usual
     return annotation | None if option.optional else annotation, Field(default, alias=option.key)
 
 
@@ -126,59 +126,23 @@ class Collect(Section):
     max_failed: Share = 0.0
 
 
+@with_options_of(CheckSettings, only=("against",))
 class Check(Section):
-    """Options of `distill check`; the student and its format are those of `train`."""
+    """The hold-out files of `distill check`, and which errors it accepts; all else is as under `train`."""
 
-    against: Texts = []
     allow: Texts = []
 
 
+@with_options_of(TrainSettings)
 class Train(Section):
-    """Options of `distill train`, with `formatter-options`, `labeler-options` and `trainer-options` for -F, -L, -T."""
-
-    from_: Text | None = None
-    student: Text = "bigscience/bloom-560m"
-    formatter: Text = "chat-template"
-    formatter_options: Options = {}
-    labeler: Text = "masked"
-    labeler_options: Options = {}
-    turns: Literal["all", "last"] = "all"
-    trainer: Text = "hf"
-    trainer_options: Options = {}
-    epochs: Positive = 3.0
-    batch_size: Count = 8
-    batch_tokens: Count | None = None
-    packing: bool = False
-    accumulation: Count = 1
-    learning_rate: Annotated[float, Field(ge=0)] = 5e-5
-    max_length: Annotated[int, Field(ge=2)] | None = None
-    overlong: Literal["error", "drop", "truncate"] = "error"
-    hold_out: HoldOut | None = None
-    seed: int = 0
-    save_steps: Count | None = None
-    save_total_limit: Count | None = None
-    lora: bool = False
-    qlora: bool = False
-    lora_rank: Count | None = None
-    lora_alpha: Count | None = None
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    lora_targets: Texts | None = None
+    """Options of `distill train`."""
 
 
+@with_options_of(CompareSettings)
 class Compare(Section):
-    """Options of `distill compare`, with `teacher-options` and `judge-options` for -T and -J."""
+    """Options of `distill compare`, and its hold-out files."""
 
     data: Texts = []
-    from_: Text | None = None
-    base: Text | None = None
-    teacher: Text | None = None
-    teacher_options: Options = {}
-    judge: Text | None = None
-    judge_options: Options = {}
-    max_tokens: Count = 256
-    batch_size: Count = 16
-    limit: Count | None = None
-    seed: int = 0
 
 
 class Recipe(Section):

@@ -130,7 +130,8 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 def _as_json(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """As the file gives them back: lists for tuples."""
-    return json.loads(json.dumps(inputs, ensure_ascii=False))
+    plain: dict[str, Any] = json.loads(json.dumps(inputs, ensure_ascii=False))
+    return plain
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from distill.runs.layout import RunPaths
 from distill.types import Params
 
 if TYPE_CHECKING:
+    from distill.comparison.settings import CompareSettings
     from distill.dataset.check import CheckReport
 
 Note = Callable[[str], None]
@@ -140,7 +141,7 @@ def _refuse_gaps(summary: Any, may_fail: float, store: Path) -> None:
 def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
     """Prove the labels of the transcripts; makes nothing."""
     recipe, pipeline = ready.recipe, ready.pipeline
-    allow = {*recipe.check.allow, *(["overlong"] if recipe.train.overlong != "error" else [])}  # else `train` cuts
+    allow = {*recipe.check.allow, *(["overlong"] if ready.training.overlong != "error" else [])}  # else `train` cuts
     inputs = {
         "transcripts": f"sha256:{sha256_of(transcripts)}",
         "student": _digest(pipeline.ref, *_TOKENIZER),
@@ -150,7 +151,7 @@ def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
         "max-length": ready.max_length,
         "allow": sorted(allow),
         "against": [f"sha256:{sha256_of(path)}" for path in ready.against],
-        **_code(ready.manager, {"formatter": recipe.train.formatter, "labeler": recipe.train.labeler}),
+        **_code(ready.manager, {"formatter": ready.training.formatter, "labeler": ready.training.labeler}),
         **{name: metadata.version(name) for name in _VERSIONS},
     }
 
@@ -189,7 +190,7 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
     from distill.training import train
     from distill.training.identity import identity
 
-    names = {kind: getattr(ready.recipe.train, kind) for kind in ("formatter", "labeler", "trainer")}
+    names = {kind: getattr(ready.training, kind) for kind in ("formatter", "labeler", "trainer")}
     inputs = {
         **identity(ready.settings(transcripts, ready.out / "run"), ready.manager, ready.pipeline.ref),
         **_code(ready.manager, names),
@@ -200,8 +201,10 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
             watch.note(f"  {text.replace(' with --resume', '')}")
 
     def do(run: Path) -> dict[str, Any]:
-        told = {"on_log": watch.on_log, "note": note, "origins": ready.origins}
-        report = train(ready.settings(transcripts, run), ready.manager, resume=run.exists(), **told)
+        settings = ready.settings(transcripts, run)
+        report = train(
+            settings, ready.manager, resume=run.exists(), on_log=watch.on_log, note=note, origins=ready.origins
+        )
         write_recipe(ready, run, inputs)
         return asdict(report)
 
@@ -221,18 +224,18 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
     return Step("train", inputs, do, lines, "run", intact)
 
 
-def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
+def compare_step(ready: ReadyRecipe, settings: CompareSettings, watch: Watch, run: Path) -> Step:
     """Compare the student with its base; makes the file of figures and answers, and a page of it beside."""
     from distill.collection.row_id import all_params
     from distill.models.load import resolve_model
     from distill.training.identity import versions
 
     paths = RunPaths(run)
-    settings, held_out = ready.compare, ready.held_out or (paths.held_out,)
+    held_out = ready.held_out or (paths.held_out,)
     if gone := next((path for path in held_out if not path.is_file()), None):
         raise DistillError(f"{gone} is gone", f"put it back, or remove {run} to train again")
     base = ready.pipeline.ref if settings.base is None else resolve_model(settings.base, ready.manager)
-    asked = {who: getattr(settings, who) for who in ("teacher", "judge") if getattr(settings, who) is not None}
+    asked = {"teacher": settings.named_teacher, "judge": settings.named_judge}
     inputs = {
         "student": _digest(str(paths.model)),
         "base": _digest(base),
@@ -242,22 +245,22 @@ def compare_step(ready: ReadyRecipe, watch: Watch, run: Path) -> Step:
         "max-tokens": settings.max_tokens,
         "batch-size": settings.batch_size,
         "seed": settings.seed,
-        **{who: [one.name, all_params(Params(), one.options)] for who, one in asked.items()},
+        **{who: [one.name, all_params(Params(), one.options)] for who, one in asked.items() if one is not None},
         **{f"version of {name}": version for name, version in versions().items() if name != "python"},
     }
 
     def do(target: Path) -> dict[str, Any]:
         from distill.comparison import as_json, compare
         from distill.comparison.page import comparison_page
+        from distill.pages import write_page
 
-        told = {"note": lambda text: watch.note(f"  {text}"), "on_progress": watch.on_compare}
-        found = compare(run, held_out, ready.manager, settings, **told)
-        for path, text in (
-            (target.with_suffix(".html"), comparison_page(found, run)),
-            (target, as_json(found, indent=1) + "\n"),
-        ):
-            with whole_file(path) as file:
-                file.write(text)
+        def note(text: str) -> None:
+            watch.note(f"  {text}")
+
+        found = compare(run, held_out, ready.manager, settings, note=note, on_progress=watch.on_compare)
+        write_page(target.with_suffix(".html"), comparison_page(found, run))
+        with whole_file(target) as file:
+            file.write(as_json(found, indent=1) + "\n")
         return {"verdict": found.verdict, "reasons": list(found.reasons), "warnings": list(found.warnings)}
 
     def intact(record: Record) -> bool:

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distill.collection.settings import CollectSettings
+from distill.comparison.settings import CompareSettings
 from distill.errors import DistillError, UsageError
 from distill.plugins import PluginManager
 from distill.recipes.schema import Recipe, load_recipe
 from distill.recipes.yaml_file import Loaded
-from distill.settings import settings_from
+from distill.settings import origins_of, settings_from
+from distill.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from distill.collection import NamedTeacher
     from distill.collection.plan import Plan
-    from distill.comparison import CompareSettings
     from distill.dataset.pipeline import Pipeline
-    from distill.training import LoraSettings, TrainSettings
 
-# Keys of `train` by the names of the settings they are.
-_SETTINGS = {
-    "from_": "data_format",
-    "batch_size": "per_device_train_batch_size",
-    "accumulation": "gradient_accumulation_steps",
-}
-_LORA = {"lora_rank": "r", "lora_alpha": "alpha", "lora_dropout": "dropout", "lora_targets": "target_modules"}
+
+_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +39,7 @@ class ReadyRecipe:
         plan: what is asked of each prompt.
         pipeline: the student's encoder and labeler.
         max_length: the most tokens of an example; None: the student sets no limit.
-        values: of the training's settings, but for data and run folder.
+        training: its settings, but for data and run folder.
         origins: setting → where it came from.
         compare: how to compare; None: the recipe does not.
     """
@@ -59,16 +54,14 @@ class ReadyRecipe:
     plan: Plan
     pipeline: Pipeline
     max_length: int | None
-    values: Mapping[str, Any]
+    training: TrainSettings
     origins: Mapping[str, str]
     held_out: tuple[Path, ...] = ()
     compare: CompareSettings | None = None
 
     def settings(self, transcripts: Path, run: Path) -> TrainSettings:
         """What to train on these transcripts, into this folder."""
-        from distill.training import TrainSettings
-
-        return TrainSettings(data=(transcripts,), out=run, **self.values)
+        return replace(self.training, data=(transcripts,), out=run)
 
 
 def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
@@ -93,11 +86,11 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
             f"{loaded.where(('collect', 'out'))}: {str(store)!r} lies in the recipe's own folder",
             "leave it out: answers are kept there anyway; it is for a file that several recipes share",
         )
-    against = _files(loaded, folder, recipe.check.against, "check", "against")
+    against = _files(loaded, folder, recipe.check.options().get("against", ()), "check", "against")
     held_out = _files(loaded, folder, recipe.compare.data if recipe.compare else [], "compare", "data")
-    compare = None if recipe.compare is None else _compare_settings(recipe, loaded, folder, manager)
-    values = _train_values(recipe, loaded, folder)
-    pipeline, max_length = _pipeline(recipe, loaded, manager, values)
+    compare = _compare_settings(recipe, loaded, folder, manager)
+    training = _train_settings(recipe, loaded, folder)
+    pipeline, max_length = _pipeline(recipe, loaded, manager, training)
     return ReadyRecipe(
         recipe=recipe,
         loaded=loaded,
@@ -111,8 +104,8 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
         plan=plan,
         pipeline=pipeline,
         max_length=max_length,
-        values=values,
-        origins={_SETTINGS.get(name, name): "recipe" for name in recipe.train.model_fields_set},
+        training=training,
+        origins=origins_of(TrainSettings, recipe.train.options(), "recipe"),
     )
 
 
@@ -136,32 +129,23 @@ def _teacher(name: str, folder: Path, manager: PluginManager) -> str:
     return f"{kind}:{_model(model, folder)}" if model and (local or (folder / model).is_file()) else name
 
 
-def _compare_settings(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager) -> CompareSettings:
-    from distill.collection import make_teacher
-    from distill.comparison import CompareSettings
-
+def _compare_settings(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager) -> CompareSettings | None:
     section = recipe.compare
-    if not section.data and recipe.train.hold_out is None:
+    if section is None:
+        return None
+    options = section.options()
+    if not section.data and "hold_out" not in recipe.train.options():
         raise UsageError(
             f"{loaded.where(('compare',))}: `compare` needs conversations that are not trained on",
             "keep some from training with `train: {hold-out: 10%}`, or give others with `compare: {data: FILE}`",
         )
-    asked: dict[str, NamedTeacher | None] = {}
     for who in ("teacher", "judge"):
-        name, options = getattr(section, who), getattr(section, f"{who}_options")
-        if name is None and options:
-            raise UsageError(f"{loaded.where(('compare', f'{who}-options'))}: there is no `{who}`", f"add `{who}: …`")
-        with _at(loaded, "compare", who):
-            asked[who] = None if name is None else make_teacher(manager, _teacher(name, folder, manager), options)
-    return CompareSettings(
-        base=None if section.base is None else _model(section.base, folder),
-        data_format=section.from_,
-        limit=section.limit,
-        max_tokens=section.max_tokens,
-        batch_size=section.batch_size,
-        seed=section.seed,
-        **asked,
-    )
+        if options.get(who):
+            options[who] = _teacher(options[who], folder, manager)
+    if options.get("base"):
+        options["base"] = _model(options["base"], folder)
+    with _at(loaded, "compare"):
+        return settings_from(CompareSettings, options).named(manager)
 
 
 def _plan(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager, prompts: Path) -> Plan:
@@ -182,42 +166,23 @@ def _plan(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager, 
     return plan
 
 
-def _train_values(recipe: Recipe, loaded: Loaded, folder: Path) -> dict[str, Any]:
+def _train_settings(recipe: Recipe, loaded: Loaded, folder: Path) -> TrainSettings:
+    """The training's settings; data and run folder are not known yet."""
     from distill.transcripts.hold_out import make_hold_out
 
-    section = recipe.train
-    if section.batch_tokens is not None and "batch_size" in section.model_fields_set:
-        raise UsageError(
-            f"{loaded.where(('train', 'batch-tokens'))}: `batch-size` and `batch-tokens` exclude each other",
-            "a batch is counted in one or the other",
-        )
-    values = {_SETTINGS.get(name, name): getattr(section, name) for name in type(section).model_fields}
-    if section.hold_out is not None:
+    options = recipe.train.options()
+    if "student" in options:
+        options["student"] = _model(options["student"], folder)
+    with _at(loaded, "train"):
+        settings = settings_from(TrainSettings, {**options, "allow": recipe.check.allow, "out": Path()}, data=())
+    if settings.hold_out is not None:
         with _at(loaded, "train", "hold-out"):
-            make_hold_out(section.hold_out, (), None, section.seed)  # whether it can be understood
-    given = {name: values.pop(key) for key, name in _LORA.items()}
-    lora, qlora = values.pop("lora"), values.pop("qlora")
-    values["lora"] = _lora(loaded, lora or qlora, qlora, given)
-    values["student"] = _model(section.student, folder)
-    return {**values, "allow": tuple(recipe.check.allow)}
-
-
-def _lora(loaded: Loaded, wanted: bool, quantize: bool, given: dict[str, Any]) -> LoraSettings | None:
-    from distill.training import LoraSettings
-
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    given = {name: value for name, value in given.items() if value is not None}
-    if not wanted:
-        if given:
-            raise UsageError(
-                f"{loaded.where(('train',))}: an option of LoRA is given, but not `lora`", "add `lora: true`"
-            )
-        return None
-    return LoraSettings(quantize=quantize, **given)
+            make_hold_out(settings.hold_out, (), None, settings.seed)  # whether it can be understood
+    return settings
 
 
 def _pipeline(
-    recipe: Recipe, loaded: Loaded, manager: PluginManager, values: Mapping[str, Any]
+    recipe: Recipe, loaded: Loaded, manager: PluginManager, settings: TrainSettings
 ) -> tuple[Pipeline, int | None]:
     """Build trainer, formatter and labeler with their options, and load the student's tokenizer."""
     from distill.dataset.findings import Findings
@@ -225,34 +190,35 @@ def _pipeline(
     from distill.models.load import max_positions
     from distill.training.lora import check_quantization
 
-    section = recipe.train
     with _at(loaded, "check", "allow"):
         Findings.check_codes(recipe.check.allow)
     for kind in ("formatter", "labeler", "trainer"):
-        registry, options = manager.registries[kind], values[f"{kind}_options"]
+        registry, name = manager.registries[kind], getattr(settings, kind)
+        options = getattr(settings, f"{kind}_options")
         with _at(loaded, "train", kind):
-            registry.get(values[kind])
+            registry.get(name)
         with _at(loaded, "train", f"{kind}-options"):
-            registry.options(values[kind], options)
+            registry.options(name, options)
             if kind == "trainer":
-                registry.build(values[kind], options)
-    if section.qlora:
+                registry.build(name, options)
+    if settings.lora is not None and settings.lora.quantize:
         with _at(loaded, "train", "qlora"):
             check_quantization()
-    names = ("student", "formatter", "formatter_options", "labeler", "labeler_options", "turns", "data_format")
-    student, formatter, format_options, labeler, label_options, turns, data_format = (values[name] for name in names)
     with _at(loaded, "train", "student"):
-        pipeline = make_pipeline(
-            student, manager, formatter, format_options, labeler, label_options, turns, data_format
-        )
-        return pipeline, section.max_length or max_positions(pipeline.ref)
+        pipeline = make_pipeline(settings, manager)
+        return pipeline, settings.max_length or max_positions(pipeline.ref)
 
 
 @contextmanager
 def _at(loaded: Loaded, *place: str) -> Iterator[None]:
-    """Say where in the recipe an error comes from."""
+    """Name the place in the recipe that an error comes from, and options by their keys: `lora` for `--lora`."""
     try:
         yield
     except DistillError as error:
-        error.message = f"{loaded.where(place)}: {error.message}"
+        error.message = f"{loaded.where(place)}: {_FLAG.sub(_as_key, error.message)}"
+        error.hint = error.hint and _FLAG.sub(_as_key, error.hint)
         raise
+
+
+def _as_key(flag: re.Match[str]) -> str:
+    return f"`{flag[1]}`"

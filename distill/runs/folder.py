@@ -13,6 +13,7 @@ from typing import Any
 from distill.errors import DataError, UsageError
 from distill.files.atomic import whole_file, whole_folder
 from distill.files.jsonl import dumps
+from distill.pages import write_page
 from distill.runs.checkpoints import checkpoints_in, complete_checkpoints, remove
 from distill.runs.layout import RunPaths, is_run
 from distill.runs.manifest import RunManifest
@@ -134,7 +135,7 @@ class RunFolder:
     def write_pages(self, card: str, page: str) -> None:
         """Write the model card (Markdown) and the report (HTML)."""
         _write(self.paths.card, card)
-        _write(self.paths.page, page)
+        write_page(self.paths.page, page)
 
     def finish(self, manifest: RunManifest, *, keep_checkpoints: bool) -> None:
         """Remove the checkpoints that nobody asked to keep, and write the final manifest."""

@@ -68,17 +68,7 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
     manager.formatters.get(settings.formatter), manager.labelers.get(settings.labeler)  # a wrong name fails first
     trainer = manager.trainers.build(settings.trainer, settings.trainer_options)
     loss, needs = make_loss(settings.loss, settings.loss_options, manager)
-    pipeline = make_pipeline(
-        settings.student,
-        manager,
-        settings.formatter,
-        settings.formatter_options,
-        settings.labeler,
-        settings.labeler_options,
-        settings.turns,
-        settings.data_format,
-        soft_labels=needs is not None,
-    )
+    pipeline = make_pipeline(settings, manager, soft_labels=needs is not None)
     if settings.hold_out is not None:
         hold_out = make_hold_out(settings.hold_out, settings.data, settings.data_format, settings.seed)
         pipeline = replace(pipeline, hold_out=hold_out)

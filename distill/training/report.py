@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from distill.pages import render_page
+from distill.pages.charts import curves
 from distill.runs.manifest import RunManifest
 from distill.runs.report import TrainReport
 from distill.training.settings import TrainSettings
@@ -53,41 +54,5 @@ def report_page(manifest: RunManifest, rows: Sequence[Mapping[str, float]]) -> s
         manifest: the finished run's.
         rows: its logged steps.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    pages = Environment(
-        loader=PackageLoader("distill.pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    curve = loss_curve([(row["step"], row["loss"]) for row in rows if "loss" in row])
-    return pages.get_template("report.html.jinja").render(manifest=manifest, report=manifest.report, curve=curve)
-
-
-_WIDTH, _HEIGHT = 720, 240
-_POINTS = 600
-"""As many as are drawn: a longer curve is shown by the means of equal stretches."""
-
-
-def loss_curve(points: Sequence[tuple[float, float]]) -> dict[str, Any] | None:
-    """The loss curve in the coordinates of the page's SVG; None with fewer than two points."""
-    if len(points) < 2:
-        return None
-    size = -(-len(points) // _POINTS)
-    stretches = [points[n : n + size] for n in range(0, len(points), size)]
-    means = [(one[-1][0], sum(loss for _, loss in one) / len(one)) for one in stretches]
-    top = max(loss for _, loss in means) or 1.0
-    first, last = means[0][0], means[-1][0]
-    drawn = [
-        (round((step - first) / ((last - first) or 1) * _WIDTH, 1), round((1 - loss / top) * _HEIGHT, 1))
-        for step, loss in means
-    ]
-    return {
-        "path": " ".join(f"{'M' if n == 0 else 'L'}{x} {y}" for n, (x, y) in enumerate(drawn)),
-        "area": f"M0 {_HEIGHT} " + " ".join(f"L{x} {y}" for x, y in drawn) + f" L{_WIDTH} {_HEIGHT} Z",
-        "width": _WIDTH,
-        "height": _HEIGHT,
-        "lines": [{"y": round(_HEIGHT * share), "loss": top * (1 - share)} for share in (0, 0.25, 0.5, 0.75, 1)],
-        "first": int(first),
-        "last": int(last),
-        "first_loss": points[0][1],
-        "last_loss": points[-1][1],
-    }
+    curve = curves({"training": [(row["step"], row["loss"]) for row in rows if "loss" in row]})
+    return render_page("report", manifest=manifest, report=manifest.report, curve=curve)

@@ -3,90 +3,135 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
 from distill.dataset.prepare import Overlong
-from distill.transcripts.turns import Turns
+from distill.dataset.settings import DataSettings
+from distill.settings import check_settings, setting
+
+_BATCHES = "Batches and steps"
+_CHECKPOINTS = "Checkpoints"
+_LORA = "LoRA"
 
 
 @dataclass(frozen=True, slots=True)
 class LoraSettings:
-    """Low-rank adapters on the student's linear layers.
+    """Low-rank adapters on the student's linear layers."""
 
-    Attributes:
-        r: the rank of the two matrices that stand in for a layer's change.
-        alpha: the change is scaled by `alpha / r`.
-        dropout: on the adapters' input.
-        target_modules: which layers, by the ends of their names; empty: every linear layer but the output head.
-        quantize: load the frozen base in 4 bits (QLoRA); needs bitsandbytes and a GPU.
-    """
+    r: int = setting(16, "--lora-rank", min=1, metavar="N", group=_LORA, help="LoRA rank (r).")
+    alpha: int = setting(
+        32, "--lora-alpha", min=1, metavar="N", group=_LORA, help="LoRA alpha; the update is scaled by alpha / rank."
+    )
+    dropout: float = setting(0.0, "--lora-dropout", min=0, below=1, metavar="X", group=_LORA, help="LoRA dropout.")
+    target_modules: tuple[str, ...] = setting(
+        (),
+        "--lora-targets",
+        metavar="NAMES",
+        commas=True,
+        group=_LORA,
+        unset="all linear layers except the LM head",
+        help="The layers to adapt, e.g. q_proj,v_proj.",
+    )
+    quantize: bool = setting(
+        False, "--qlora", group=_LORA, help="LoRA on a base model in 4 bits; needs bitsandbytes and a GPU."
+    )
 
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    target_modules: tuple[str, ...] = ()
-    quantize: bool = False
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True)
-class TrainSettings:
-    """What to train, on what, and how.
+class TrainSettings(DataSettings):
+    """What to train, on what, and how."""
 
-    Attributes:
-        student: a model folder, `.gguf` file, hub id or registered name.
-        data: transcript files.
-        out: the run folder to make.
-        formatter, labeler, trainer, loss: plugin names, each with its options.
-        turns: which answers of a conversation are trained.
-        epochs: passes over the data.
-        per_device_train_batch_size: sequences a device and forward pass.
-        batch_tokens: instead, the most tokens of a device and forward pass, padding included.
-        packing: lay the rows of a forward pass end to end instead of padding them, where the student is proved to keep
-            them apart.
-        gradient_accumulation_steps: forward passes an optimizer step.
-        learning_rate: the highest one.
-        max_length: the most tokens of an example; None: what the model can take.
-        overlong: what to do with longer ones.
-        seed: for shuffling and dropout.
-        data_format: the format of the data's rows, as `transcripts.dialects` names it; None: found out row by row.
-        allow: errors of the label proof that are accepted (codes of `distill.dataset.findings`).
-        save_steps: a checkpoint every so many steps; None: at the end of each epoch and every 15 minutes, where that
-            takes less than a tenth of the time.
-        save_total_limit: how many checkpoints are kept, after the end too; None: two, and none after the end.
-        lora: train an adapter instead of all weights; None: all weights.
-        hold_out: keep these conversations from training, by their prompts: a share (`10%`) or a number (`50`); see
-            `distill.transcripts.hold_out`. None: none.
-    """
-
-    student: str
-    data: tuple[Path, ...]
-    out: Path
-    formatter: str = "chat-template"
-    formatter_options: Mapping[str, Any] = field(default_factory=dict)
-    labeler: str = "masked"
-    labeler_options: Mapping[str, Any] = field(default_factory=dict)
-    trainer: str = "hf"
-    trainer_options: Mapping[str, Any] = field(default_factory=dict)
-    loss: str = "cross-entropy"
-    loss_options: Mapping[str, Any] = field(default_factory=dict)
-    turns: Turns = "all"
-    epochs: float = 3.0
-    per_device_train_batch_size: int = 8
-    gradient_accumulation_steps: int = 1
-    learning_rate: float = 5e-5
-    max_length: int | None = None
-    overlong: Overlong = "error"
-    seed: int = 0
-    data_format: str | None = None
-    allow: tuple[str, ...] = ()
-    batch_tokens: int | None = None
-    packing: bool = False
-    save_steps: int | None = None
-    save_total_limit: int | None = None
-    lora: LoraSettings | None = None
-    hold_out: str | None = None
+    data: tuple[Path, ...] = setting(argument=True, help="Files of transcripts.")
+    out: Path = setting(metavar="RUN", recipe=False, help="The run folder to create.")
+    _: KW_ONLY
+    hold_out: str | None = setting(
+        None,
+        metavar="N|N%",
+        number=True,
+        help="Hold out a percentage (10%) or a number (50) of conversations for `distill compare`, chosen by their "
+        "prompts; they are written to RUN/held_out.jsonl.",
+    )
+    seed: int = setting(0, metavar="N", help="Random seed for shuffling, dropout and --hold-out.")
+    trainer: str = setting(
+        "hf", metavar="NAME", help="hf (transformers' Trainer), trl (TRL's SFTTrainer), or a plugin's."
+    )
+    trainer_options: Mapping[str, Any] = setting(
+        dict,
+        "--trainer-option",
+        "-T",
+        key="trainer-options",
+        metavar="KEY=VALUE",
+        help="An option of the trainer: any field of TrainingArguments (hf) or SFTConfig (trl), e.g. "
+        "-T warmup_steps=10; may be repeated.",
+    )
+    loss: str = setting(
+        "cross-entropy",
+        metavar="NAME",
+        help="cross-entropy (the written tokens), soft-labels or chunks (the teacher's log probabilities), or a "
+        "plugin's.",
+    )
+    loss_options: Mapping[str, Any] = setting(
+        dict,
+        "--loss-option",
+        "-O",
+        key="loss-options",
+        metavar="KEY=VALUE",
+        help="An option of the loss, e.g. -O mix=0.5; may be repeated.",
+    )
+    overlong: Overlong = setting(
+        "error",
+        group="Formats and labels",
+        help="What to do with longer rows: refuse to start, drop the row, or truncate it at its end.",
+    )
+    epochs: float = setting(3.0, above=0, metavar="X", group=_BATCHES, help="Passes over the data.")
+    learning_rate: float = setting(5e-5, min=0, metavar="X", group=_BATCHES, help="Peak learning rate.")
+    per_device_train_batch_size: int = setting(
+        8, "--batch-size", min=1, metavar="N", group=_BATCHES, help="Sequences per device and forward pass."
+    )
+    batch_tokens: int | None = setting(
+        None,
+        min=1,
+        metavar="N",
+        group=_BATCHES,
+        excludes="batch_size",
+        help="Token budget per batch, padding included; replaces --batch-size.",
+    )
+    gradient_accumulation_steps: int = setting(
+        1, "--accumulation", min=1, metavar="N", group=_BATCHES, help="Gradient accumulation steps."
+    )
+    packing: bool = setting(
+        False,
+        group=_BATCHES,
+        help="Pack the rows of a forward pass instead of padding them, if the model is verified not to attend across "
+        "their boundaries; otherwise they are padded, with a note why. Losses are the same. On a CPU it does not pay "
+        "together with --batch-tokens.",
+    )
+    save_steps: int | None = setting(
+        None,
+        min=1,
+        metavar="N",
+        group=_CHECKPOINTS,
+        unset="each epoch and every 15 minutes, if that takes < 10 % of the time",
+        help="Save a checkpoint every N steps.",
+    )
+    save_total_limit: int | None = setting(
+        None,
+        min=1,
+        metavar="N",
+        group=_CHECKPOINTS,
+        unset="2, and none after the end",
+        help="How many checkpoints to keep, also after the end.",
+    )
+    lora: LoraSettings | None = setting(
+        None,
+        group=_LORA,
+        help="Train LoRA adapters only (try --learning-rate 2e-4); RUN/model is the student with them merged in.",
+    )
 
     @property
     def checkpoints_kept(self) -> int:

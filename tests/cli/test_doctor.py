@@ -1,4 +1,4 @@
-"""`distill doctor`: each look by itself, whatever is broken; no secret on the way out."""
+"""`distill doctor`: independent checks, whatever is broken; no secret is shown."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_look_that_fails_is_a_finding_and_the_others_go_on(quick, monkeypatch,
     monkeypatch.setattr(doctor, "_memory", fail)
     assert main(["doctor"]) == 1
     said = capsys.readouterr().out
-    assert "it cannot be looked at: RuntimeError: no such file" in said
+    assert "this check failed: RuntimeError: no such file" in said
     assert "plugins" in said
 
 

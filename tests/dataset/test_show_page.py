@@ -16,7 +16,7 @@ from distill.cli.main import main
 from distill.dataset.collate import pad_batch
 from distill.dataset.prepare import prepare
 from distill.dataset.preview import Place, Preview, show
-from distill.dataset.preview_page import PageSummary, histogram, write_preview
+from distill.dataset.preview_page import PageSummary, write_preview
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.load import load_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
@@ -240,15 +240,6 @@ def test_an_empty_file_is_said_to_be_empty(bloom, tmp_path, capsys):
 def test_an_empty_page_is_a_page(encoder, manager, tmp_path):
     assert page_of([], encoder, manager, tmp_path).rows == []
     assert page_of([Transcript("x", (Message("user", "q"),))], encoder, manager, tmp_path).rows == []
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 5000)), max_size=30))
-def test_every_example_is_in_the_histogram_once(drawn):
-    summary = PageSummary(lengths=[length for length, _ in drawn], trained=[min(pair) for pair in drawn])
-    bins = histogram(summary)
-    assert sum(bin.rows for bin in bins) == sum(bin.trained for bin in bins) == len(drawn)
-    assert len(bins) <= 24 and [bin.low for bin in bins[1:]] == [bin.high + 1 for bin in bins[:-1]]
 
 
 @settings(max_examples=40, deadline=None)

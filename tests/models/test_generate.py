@@ -27,7 +27,7 @@ def student(request, bloom, tmp_path_factory, manager):
         str(bloom),
         (data,),
         folder / "run",
-        request.param,
+        formatter=request.param,
         epochs=120,
         learning_rate=5e-3,
         per_device_train_batch_size=5,

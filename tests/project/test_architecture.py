@@ -6,6 +6,7 @@ Each rule is one test that looks at every file and lists all offenders.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -15,6 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from floors import FLOORS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # it comes with pytest there
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "distill"
@@ -28,7 +34,7 @@ RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 MAX_MODULES_AT_THE_TOP, MAX_FILE, MAX_FUNCTION = 12, 400, 60
 
 # Arrows between rooms that still point up or in circles, to be removed.
-KNOWN_ARROWS: set[tuple[str, str]] = {("specs", "encode")}
+KNOWN_ARROWS: set[tuple[str, str]] = set()
 
 
 class Arrow(NamedTuple):
@@ -212,6 +218,22 @@ def test_plugin_packages_have_their_parts():
         pyproject = (package / "pyproject.toml").read_text(encoding="utf-8")
         assert f'name = "{package.name}"' in pyproject
         assert "[project.entry-points.distill]" in pyproject
+
+
+def test_every_third_party_import_is_declared():
+    """Libraries that come along with another dependency are declared too: they may stop coming along."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    declared = {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in project["dependencies"] + extras}
+    own_names = {"yaml": "pyyaml", "ruamel": "ruamel.yaml"}
+    undeclared = set()
+    for path in MODULES:
+        for module, line in imports(tree(path), functions=True, typing=False):
+            top = module.partition(".")[0]
+            name = own_names.get(top, top.lower().replace("_", "-"))
+            if top not in sys.stdlib_module_names and top != "distill" and name not in declared:
+                undeclared.add(f"{name_of(path)}:{line}: {top}")
+    assert not undeclared, "\n".join(sorted(undeclared))
 
 
 @cache

@@ -205,6 +205,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("kind", "more"),
     [
