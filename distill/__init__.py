@@ -51,6 +51,7 @@ from distill.types import (
 
 if TYPE_CHECKING:
     from distill.encode.encoder import Encoder
+    from distill.models.capture import TokenLogprobs as TokenLogprobs
     from distill.models.generate import ChatModel
     from distill.soft_labels.rows import AnswerLogprobs as AnswerLogprobs
     from distill.soft_labels.rows import LogprobsOrigin as LogprobsOrigin
@@ -89,6 +90,7 @@ _LAZY = {
     "read_logprobs": "distill.soft_labels.rows",
     "Vocabulary": "distill.soft_labels.vocabulary",
     "tokenizer_fingerprint": "distill.soft_labels.vocabulary",
+    "TokenLogprobs": "distill.models.capture",
     "fused_gelu": "distill.training.kernels.gelu",
     "supervised_only": "distill.training.kernels.supervised_head",
 }
@@ -144,6 +146,7 @@ __all__ = [
     "TeacherError",
     "TeacherSpec",
     "TextFormat",
+    "TokenLogprobs",
     "TrainJob",
     "TrainPlan",
     "TrainResult",

@@ -112,16 +112,15 @@ class Answer:
         finish_reason: `stop`, `length` (a cut answer), `tool_calls`, `content_filter` or the server's own word for it.
         usage: token counts as the server gave them.
         model: the model id as answered.
-        logprobs: of each token of the answer `[token, logprob, [[token, logprob], …]]`, the last being the likeliest
-            tokens at its place; a token is its text, or the list of its bytes where they are no UTF-8. Goes into the
-            row's `metadata.logprobs`, one list an answer.
+        logprobs: of each token of the answer, as `distill.pack_logprobs` makes it. Goes into the row's
+            `metadata.logprobs`, one object per answer.
     """
 
     message: Message
     finish_reason: str | None = "stop"
     usage: Mapping[str, Any] = field(default_factory=dict)
     model: str | None = None
-    logprobs: Sequence[Any] | None = None
+    logprobs: Mapping[str, Any] | Sequence[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
