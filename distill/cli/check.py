@@ -32,8 +32,11 @@ def command(manager: PluginManager, /, data: tuple[Path, ...], as_json: bool, **
     Every trained answer is decoded from its own tokens and compared with the assistant's text; end-of-turn markers,
     control tokens, roles, lengths, duplicates and leaks are checked. Only the student's tokenizer is loaded.
 
-    Findings are errors, warnings or notes, each with a code, the first rows and a hint. An error makes the exit code
-    1, and keeps `distill train` from starting; --allow CODE accepts it.
+    DATA is a file (JSON lines, JSON, CSV, TSV or Parquet, also compressed), a data set of the hub as
+    hub:owner/name[:split], or - for standard input.
+
+    Findings are errors, warnings or notes, each with a code, the first rows and a hint. An error makes the exit
+    code 1, and keeps `distill train` from starting; --allow CODE accepts it.
     """
     from distill.dataset.check import check
     from distill.dataset.findings import Findings

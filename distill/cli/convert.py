@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 _LOST = {
     "id": "ids",
     "metadata": "metadata (teacher, finish reason, usage, other columns)",
-    "finish_reason": "the mark that an answer was cut at its length limit: it will look whole",
+    "finish_reason": "the mark that an answer is cut off: it will look whole",
     "tools": "tool definitions",
-    "messages": "messages: some were cut off, joined or parted",
+    "messages": "messages: some were left out, joined or divided",
     "content": "text",
     "empty_content": "empty texts beside tool calls",
     "reasoning_content": "reasoning",
@@ -28,30 +28,30 @@ _LOST = {
     "tool_call_id": "which call a tool's result belongs to",
     "name": "names of speakers",
     "refusal": "refusals",
-    "weight": "weights: what did not count in the loss will count",
+    "weight": "weights: messages that did not count in the loss will count",
 }
 
 
 @click.command("convert", short_help="Convert conversations to another format.")
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
-@click.option("--to", required=True, type=click.Choice(list(DIALECTS)), help="The format to write.")
+@click.option("--to", required=True, type=click.Choice(list(DIALECTS)), help="The data format to write.")
 @from_option
 @click.option("--force", is_flag=True, help="Replace OUT where it exists.")
 @json_option
 def command(source: str, target: str, to: str, data_format: str | None, force: bool, as_json: bool) -> int:
-    """Convert the conversations of IN to another format, and say what was lost.
+    """Convert the conversations of IN to another data format, and report what was lost.
 
-    IN is JSON lines or one JSON array; OUT is JSON lines, and appears whole or not at all. - stands for standard
-    input, or output. What a format cannot hold is counted and named, found by reading every written row again. Rows
-    that it cannot hold at all are left out, and named; the exit code is then 1.
+    IN is a file (JSON lines, JSON, CSV, TSV or Parquet, also compressed) or hub:owner/name[:split]; OUT is JSON lines,
+    written atomically. - is standard input or output. Every written row is read again: what the format could not hold
+    is counted and named. Rows that it cannot hold at all are left out and named; the exit code is then 1.
 
     \b
         distill convert transcripts.jsonl chats.jsonl --to sharegpt
         distill convert alpaca.json - --to openai | head
 
-    prompt-completion is TRL's conversational one, lists of messages; a conversation becomes a row an answer. alpaca
-    keeps earlier turns in `history`, as LLaMA-Factory has it.
+    prompt-completion is TRL's conversational format, lists of messages; a conversation becomes one row per answer.
+    alpaca keeps earlier messages in `history`, as LLaMA-Factory does.
     """
     from distill.transcripts.convert import convert_file
 

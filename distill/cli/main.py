@@ -21,6 +21,7 @@ from distill.cli import (
     doctor,
     export,
     generate,
+    merge,
     plugins,
     quickstart,
     show,
@@ -33,6 +34,7 @@ from distill.plugins import PluginManager, make_plugin_manager
 
 COMMANDS = (
     collect.command,
+    merge.command,
     convert.command,
     check.command,
     show.command,

@@ -31,15 +31,15 @@ _SHOWN_ON_PAGE = 50
     "-n",
     "count",
     type=click.IntRange(min=1),
-    help=f"How many rows.  [default: {_SHOWN}; {_SHOWN_ON_PAGE} with --html]",
+    help=f"Number of rows.  [default: {_SHOWN}; {_SHOWN_ON_PAGE} with --html]",
 )
-@click.option("--all", "every", is_flag=True, help="All rows.")
+@click.option("--all", "every", is_flag=True, help="Show all rows.")
 @click.option(
     "--html",
     "page",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Write a web page instead: tokens in colour, with counts and lengths over all rows.",
+    help="Write a web page: tokens in colour, with counts and lengths over all rows.",
 )
 @json_option
 @click.pass_obj
@@ -53,15 +53,17 @@ def command(
     as_json: bool,
     **words: Any,
 ) -> None:
-    """Show the rows of DATA token by token, exactly as the trainer's collator would get them.
+    """Show the rows of DATA token by token, exactly as the trainer's collator gets them.
 
-    Trained tokens are green (in ⟦brackets⟧ where there are no colours), the others dim;
-    special tokens are in reverse video. Only the student's tokenizer is
-    loaded, not its weights.
+    Trained tokens are green (in ⟦brackets⟧ where there are no colours), the others dim; special tokens are in reverse
+    video. Only the student's tokenizer is loaded, not its weights.
+
+    DATA is a file (JSON lines, JSON, CSV, TSV or Parquet, also compressed), a data set of the hub as
+    hub:owner/name[:split], or - for standard input.
 
     --html makes one file that needs no network and runs no script; point at a token for its id, label and role.
 
-    --json prints one object a row: {"row", "id", "token_ids", "tokens", "labels", "trained"}.
+    --json prints one object per row: {"row", "id", "token_ids", "tokens", "labels", "trained"}.
     """
     from distill.dataset.pipeline import make_pipeline
     from distill.dataset.preview import show
@@ -69,7 +71,7 @@ def command(
     from distill.transcripts.turns import choose_turns
 
     if page and as_json:
-        raise UsageError("--html and --json are two ways to show the rows", "choose one")
+        raise UsageError("--html and --json cannot be combined", "choose one")
     settings = settings_from(DataSettings, given(words))
     pipeline = make_pipeline(settings, manager)
     number = None if every else count or (_SHOWN_ON_PAGE if page else _SHOWN)
@@ -110,7 +112,7 @@ def _show(row: ShownRow) -> None:
     before = False
     for token, label, special in zip(row.tokens, row.labels, row.special, strict=True):
         trained = label != IGNORE_INDEX
-        if trained != before and not colours:  # in a file or a pipe, brackets stand for green
+        if trained != before and not colours:  # in a file or a pipe, brackets replace the colour
             click.echo("⟦" if trained else "⟧", nl=False)
         before = trained
         text = printable(token, newlines=True)

@@ -1,4 +1,4 @@
-"""Batches: rows padded on the right, padding masked in attention and labels."""
+"""Batches: rows padded on the right, with the padding masked in attention and labels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pad_batch(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str,
 
 @dataclass(frozen=True, slots=True)
 class PaddingCollator:
-    """The collator for labels made beforehand: it pads, and looks at no token's meaning (pad may be eos)."""
+    """The collator for labels made beforehand: it only pads, so that the pad token may be the EOS token."""
 
     pad_token_id: int
 
@@ -45,7 +45,7 @@ class PaddingCollator:
 
 
 def collator_for(labeler: Labeler, pad_token_id: int) -> Collator:
-    """The collator that a labeler's rows are trained, and shown, with: its own, or the padding one."""
+    """The collator for a labeler's rows, in training and in `show`: its own, or the padding one."""
     if isinstance(labeler, CollatingLabeler):
         return labeler.collator(pad_token_id)
     return PaddingCollator(pad_token_id)

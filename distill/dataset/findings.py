@@ -1,4 +1,4 @@
-"""What a proof or a check has to say of a data set: findings by code, counted, with the first rows named."""
+"""What the label check, or `check`, found in a data set: findings by code, counted, with the first rows named."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distill.errors import DataError, unknown_name
 
 Severity = Literal["error", "warning", "note"]
 
-_NAMED = 5  # rows named a finding
+_NAMED = 5  # rows named per finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +18,9 @@ class Code:
     """A kind of finding.
 
     Attributes:
-        severity: an error keeps `train` from starting; a warning says what a user would want to know; a note what
-            was chosen.
-        meaning: what is the matter, in one sentence.
-        hint: the way out.
+        severity: an error keeps `train` from starting; a warning is worth a look; a note states a choice.
+        meaning: what is wrong, in one sentence.
+        hint: how to fix it.
     """
 
     severity: Severity
@@ -30,7 +29,7 @@ class Code:
 
 
 CODES: dict[str, Code] = {
-    # The label proof (`distill.dataset.verify`).
+    # The label check (`distill.dataset.verify`).
     "wrong-answer": Code(
         "error",
         "the tokens of an answer do not decode to the assistant's text",
@@ -41,7 +40,7 @@ CODES: dict[str, Code] = {
     ),
     "prompt-trained": Code(
         "error",
-        "what the assistant did not write is trained, though not everything is",
+        "text that the assistant did not write is trained, though not everything is",
         "look at the row with `distill show`; choose another --labeler",
     ),
     "end-not-trained": Code(
@@ -51,22 +50,22 @@ CODES: dict[str, Code] = {
     ),
     "end-is-not-eos": Code(
         "error",
-        "an answer ends with another token than the one that generation stops at",
-        "use a --formatter that ends all answers alike",
+        "an answer does not end with the token at which generation stops",
+        "use a --formatter that ends all answers the same way",
     ),
     "pad-is-eos": Code("error", "padding is the end-of-turn marker", "give the tokenizer a pad token of its own"),
     "control-from-content": Code(
         "error", "a control token came from a message's text", "report it: the engine should make this impossible"
     ),
     "unsteady-format": Code(
-        "error", "the format refuses the plainest conversation: a question and an answer", "choose another --formatter"
+        "error", "the format refuses the simplest conversation: a question and an answer", "choose another --formatter"
     ),
     "all-trained": Code(
-        "note", "every token is trained, the prompts' too", "use --labeler masked to train answers only"
+        "note", "every token is trained, including the prompts", "use --labeler masked to train answers only"
     ),
     "template-trained": Code(
         "note",
-        "some of the format's own text outside of answers is trained",
+        "some of the format's own text outside the answers is trained",
         "use --labeler masked to train answers only",
     ),
     "untrained-answer": Code("note", "an answer is not trained", "check its `weight`, and the labeler's options"),
@@ -74,21 +73,21 @@ CODES: dict[str, Code] = {
     "reasoning-left-out": Code(
         "warning",
         "the format leaves out an answer's reasoning",
-        "choose a student or a --formatter that has a place for it, if it shall be learnt",
+        "choose a student or a --formatter that has a place for it, if the student should learn it",
     ),
     "system-prompt-added": Code(
         "warning",
-        "the chat template writes a system prompt that the data do not have",
-        "collect with the same --system TEXT, or give another template with -F template=FILE",
+        "the chat template adds a system prompt that the data do not have",
+        "collect with the same --system TEXT, or use another template with -F template=FILE",
     ),
     "date-in-prompt": Code(
         "warning",
-        "the chat template writes today's date into every prompt: the student is trained on one that passes",
-        "give a template without it, with -F template=FILE",
+        "the chat template writes today's date into every prompt: the student is trained on a date that will pass",
+        "use a template without it, with -F template=FILE",
     ),
     "text-changed": Code(
         "warning",
-        "the student's tokenizer cannot give this text back as it was",
+        "the student's tokenizer cannot reproduce this text",
         "choose a student whose tokenizer knows the data's languages",
     ),
     "unknown-token": Code(
@@ -98,13 +97,13 @@ CODES: dict[str, Code] = {
     ),
     "control-text": Code(
         "note",
-        "a message holds the text of a control token; it is trained as plain text",
+        "a message contains the text of a control token; it is trained as plain text",
         "clean the data if it should not be there",
     ),
     "history-rewritten": Code(
         "note",
-        "the chat template shows earlier answers differently: the row is trained as one example an answer",
-        "nothing to do; the report counts rows and examples apart",
+        "the chat template renders earlier answers differently: the row is trained as one example per answer",
+        "nothing to do; the report counts rows and examples separately",
     ),
     # The teacher's log probabilities (`distill.soft_labels`).
     "logprobs-malformed": Code(
@@ -144,16 +143,16 @@ CODES: dict[str, Code] = {
     ),
     # Rows that are not trained (`distill.dataset.prepare`).
     "answer-left-out": Code(
-        "warning", "an answer of a row that was split is not trained; the others are", "see the reason, as for a row"
+        "warning", "one answer of a row is not trained; its other answers are", "see the reason, as for a row"
     ),
-    "skipped": Code("warning", "a row is not trained", "see the reason; mend the row or leave it out"),
+    "skipped": Code("warning", "a row is not trained", "see the reason; fix the row or leave it out"),
     "no-answer": Code("warning", "a conversation has no answer; it is not trained", "collect its answers first"),
     "weight-0": Code(
-        "note", "every answer of a row has weight 0; it is not trained", "nothing to do, if it is meant so"
+        "note", "every answer of a row has weight 0; it is not trained", "nothing to do, if that is intended"
     ),
     "empty-answer": Code("warning", "an answer is empty; the row is not trained", "collect it again, or leave it out"),
     "refused-answer": Code(
-        "warning", "an answer is a refusal; the row is not trained", "ask otherwise, or leave it out"
+        "warning", "an answer is a refusal; the row is not trained", "rephrase the prompt, or leave it out"
     ),
     "cut-answer": Code(
         "warning",
@@ -166,25 +165,27 @@ CODES: dict[str, Code] = {
         "collect it again; or remove the finish reason from the row, if the answer is whole",
     ),
     "overlong": Code(
-        "error", "a row is longer than the student can take", "--max-length, or --overlong drop, or --overlong truncate"
+        "error",
+        "a row exceeds the student's context",
+        "--max-length, or --overlong drop, or --overlong truncate",
     ),
-    # The data themselves (`distill.dataset.check`).
+    # The data themselves (`distill.dataset.conversations`).
     "nothing-to-train": Code("error", "no row can be trained", "see the reasons of the skipped rows"),
-    "role-order": Code("warning", "the roles do not take turns", "make sure that the row is meant so"),
+    "role-order": Code("warning", "the roles do not take turns", "make sure that this is intended"),
     "ends-on-user": Code("note", "the conversation ends without an answer", "its last message is not trained"),
-    "duplicate": Code("warning", "the conversation is in the data already", "leave it out: it counts twice"),
-    "leakage": Code("error", "a prompt is in the held-out file too", "leave it out of one of the two"),
+    "duplicate": Code("warning", "the conversation is already in the data", "leave it out, or it counts twice"),
+    "leakage": Code("error", "a prompt is also in the held-out data", "leave it out of one of the two"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """All rows with the same matter.
+    """All rows with the same finding.
 
     Attributes:
         code: a key of `CODES`.
-        count: how often it was found.
-        rows: the first few, each `file:line`, with what was found there.
+        count: the number of times it was found.
+        rows: the first few, each a `file:line` with the detail.
     """
 
     code: str
@@ -193,7 +194,7 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
-        """How bad it is."""
+        """The severity of its code."""
         return CODES[self.code].severity
 
     def __str__(self) -> str:
@@ -216,7 +217,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Findings:
-    """Findings as they come: counts by code, and the first rows of each."""
+    """Findings by code: their counts, and the first rows of each."""
 
     counts: dict[str, int] = field(default_factory=dict)
     rows: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
@@ -228,14 +229,14 @@ class Findings:
         return cls(dict(saved["counts"]), rows)
 
     def add(self, code: str, where: object, detail: str = "") -> None:
-        """Count one: `where` is the row's source."""
+        """Count one finding; `where` is the row's source."""
         self.counts[code] = self.counts.get(code, 0) + 1
         named = self.rows.setdefault(code, [])
         if len(named) < _NAMED:
             named.append((str(where), detail))
 
     def merge(self, other: Findings) -> None:
-        """Take in what was found elsewhere."""
+        """Add the findings of another part of the data."""
         for code, count in other.counts.items():
             self.counts[code] = self.counts.get(code, 0) + count
             named = self.rows.setdefault(code, [])
@@ -263,10 +264,10 @@ class Findings:
                 raise unknown_name("finding", code, CODES)
 
     def raise_errors(self, allow: Collection[str] = ()) -> None:
-        """Refuse what the proof found wrong.
+        """Refuse to train on errors.
 
         Raises:
-            DataError: there are errors that are not allowed; names the first with its rows and the way out.
+            DataError: there are errors that are not allowed; names the first with its rows and how to fix it.
         """
         errors = self.errors(allow)
         if not errors:

@@ -1,4 +1,4 @@
-"""What is to be done with transcripts: the student's encoder, the labeler, and what they were made of."""
+"""The preparation pipeline: tokenizer, formatter, labeler."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Pipeline:
         encoder: for the student and its format.
         labeler: decides which tokens count.
         labeler_name: for errors.
-        settings: names and options of formatter and labeler: part of the cached data's name.
+        settings: names and options of the formatter and the labeler; part of the cached data's name.
         turns: which answers of a conversation are trained.
-        data_format: the format of the rows, as `distill.transcripts.dialects` names it; None: found out row by row.
-        allows: errors of the label proof that are the labeler's purpose.
-        new_tokens: ids of the tokens that the format brought.
-        ref: the student, as `resolve_model` returns it; empty where the encoder came from elsewhere.
+        data_format: of the rows, as `distill.transcripts.dialects` names it; None: detected row by row.
+        allows: errors of the label check that the labeler intends.
+        new_tokens: ids of the tokens that the format added.
+        ref: the student, as `resolve_model` returns it; empty where the encoder was made elsewhere.
         hold_out: which conversations are held out; None: none.
         soft: makes soft targets of the teacher's log probabilities; None: the loss does not ask for them.
     """
@@ -63,7 +63,7 @@ def make_pipeline(settings: DataSettings, manager: PluginManager, *, soft_labels
     """
     formatter, formatter_options = settings.formatter, settings.formatter_options
     labeler, labeler_options = settings.labeler, settings.labeler_options
-    manager.labelers.get(labeler)  # a wrong name fails before anything is loaded
+    manager.labelers.get(labeler)  # fail early, before anything is loaded
     made = manager.formatters.build(formatter, formatter_options)
     ref = resolve_model(settings.student, manager)
     tokenizer = load_tokenizer(ref)

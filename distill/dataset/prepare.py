@@ -1,4 +1,4 @@
-"""Transcripts to labelled examples. Every row that comes in is trained, or skipped with a reason: nothing vanishes."""
+"""Transcripts to labelled examples. Every row is either trained or skipped with a reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from distill.dataset.conversations import describe
 from distill.dataset.findings import Findings
 from distill.dataset.table import Examples
-from distill.dataset.verify import Proof
+from distill.dataset.verify import LabelCheck
 from distill.encode.encoder import Encoder, text_of
 from distill.errors import DataError, DistillError, PluginError, one_line
 from distill.protocols import Labeler
@@ -30,7 +30,7 @@ CHUNK = 500  # transcripts prepared at a time
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A row that is not trained, and why: in words, and as a code of `distill.dataset.findings`."""
+    """A row that is not trained, with the reason in words and its code in `distill.dataset.findings`."""
 
     id: str
     source: str
@@ -39,7 +39,7 @@ class Skipped:
 
 
 class _Unfit(DataError):
-    """A row that cannot be trained for a reason with a code of its own."""
+    """A row cannot be trained, for a reason that has a code."""
 
     def __init__(self, code: str, message: str):
         super().__init__(message)
@@ -121,7 +121,7 @@ class Prepared:
 
     @property
     def trained_rows(self) -> int:
-        """Rows of which something is trained; with those skipped and held out they are all that came in."""
+        """Rows of which something is trained: all rows but those skipped and held out."""
         return self.rows - len(self.skipped) - self.held_out
 
 
@@ -151,7 +151,7 @@ def prepare(
         encoder: for the student and its format.
         labeler: decides which tokens count.
         labeler_name: for errors.
-        max_length: the most tokens of an example; None: no limit.
+        max_length: the most tokens per example; None: no limit.
         overlong: what to do with longer ones: refuse, leave the row out, or cut it.
         soft: makes the soft targets; None: none are made.
 
@@ -180,8 +180,8 @@ def prepare_chunk(
     labeler_name: str,
     soft: SoftLabeler | None = None,
 ) -> Chunk:
-    """Render, encode, label and prove a batch of transcripts, of any length."""
-    chunk, proof = Chunk(len(transcripts)), Proof(encoder)
+    """Render, encode, label and verify a batch of transcripts, of any length."""
+    chunk, checked = Chunk(len(transcripts)), LabelCheck(encoder)
     rendered: list[_Rendered] = []
     for transcript in transcripts:
         try:
@@ -193,13 +193,13 @@ def prepare_chunk(
             raise PluginError(f"{transcript.source or transcript.id}: {error.message}") from error
         if len(parts) > 1:
             chunk.expanded_rows += 1
-            proof.findings.add("history-rewritten", transcript.source or transcript.id)
+            checked.findings.add("history-rewritten", transcript.source or transcript.id)
         rendered += parts
     for part, encoded in _encode(rendered, encoder, chunk):
-        example = _label(part, encoded, labeler, labeler_name, chunk, proof)
+        example = _label(part, encoded, labeler, labeler_name, chunk, checked)
         if example is not None:
-            chunk.examples.append(example if soft is None else _with_soft(example, part, encoded, soft, chunk, proof))
-    chunk.findings = proof.finish()
+            chunk.examples.append(example if soft is None else _with_soft(example, part, encoded, soft, chunk, checked))
+    chunk.findings = checked.finish()
     chunk.skipped = _settle(chunk.skipped, chunk.examples, chunk.findings)
     return chunk
 
@@ -209,7 +209,7 @@ def _skip(skipped: list[Skipped], row: Transcript | Example, reason: str, code: 
 
 
 def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
-    """Render a transcript whole; or answer by answer, where the template shows history otherwise than at inference.
+    """Render a transcript as a whole; answer by answer where the template renders history differently from inference.
 
     Raises:
         DataError: nothing of it can be trained; says why.
@@ -292,7 +292,7 @@ def _encode(rendered: Sequence[_Rendered], encoder: Encoder, chunk: Chunk) -> It
 
 
 def _label(
-    part: _Rendered, encoded: Encoded, labeler: Labeler, name: str, chunk: Chunk, proof: Proof
+    part: _Rendered, encoded: Encoded, labeler: Labeler, name: str, chunk: Chunk, checked: LabelCheck
 ) -> Example | None:
     """Label a conversation; None where nothing of it is trained."""
     transcript = part.transcript
@@ -314,19 +314,19 @@ def _label(
     if not example.trained_tokens:
         _skip(chunk.skipped, transcript, f"labeler {name!r} leaves no token to train")
         return None
-    proof.examine(transcript, part.turns, part.segments, encoded, labels)
+    checked.examine(transcript, part.turns, part.segments, encoded, labels)
     chunk.encoded.append(encoded)
     return example
 
 
 def _with_soft(
-    example: Example, part: _Rendered, encoded: Encoded, soft: SoftLabeler, chunk: Chunk, proof: Proof
+    example: Example, part: _Rendered, encoded: Encoded, soft: SoftLabeler, chunk: Chunk, checked: LabelCheck
 ) -> Example:
     """Give an example the teacher's part, where its transcript tells it."""
     where = part.transcript.source or part.transcript.id
 
     def found(code: str, detail: str) -> None:
-        proof.findings.add(code, where, detail)
+        checked.findings.add(code, where, detail)
 
     targets = soft.targets(part.transcript, part.turns, part.segments, encoded, example.labels, found)
     chunk.shares.count(example.labels, targets)
@@ -337,7 +337,7 @@ def _with_soft(
 def _check_labels(labels: list[int], encoded: Encoded, name: str, transcript: Transcript) -> None:
     where = f"labeler {name!r} on {transcript.source or transcript.id}"
     if not isinstance(labels, list) or len(labels) != len(encoded.input_ids):
-        raise PluginError(f"{where}: not one label a token")
+        raise PluginError(f"{where}: expected one label per token")
     if sum(map(operator.eq, labels, encoded.input_ids)) + labels.count(IGNORE_INDEX) == len(labels):
         return
     for label, token in zip(labels, encoded.input_ids, strict=True):
@@ -388,7 +388,7 @@ def _too_long(examples: Examples, max_length: int) -> DistillError:
 
 
 def _settle(skipped: Sequence[Skipped], examples: Iterable[Example], findings: Findings) -> list[Skipped]:
-    """Count each skipped row once; one that was split is trained when any answer of it is, and the others are found."""
+    """Count each skipped row once; a row of which another answer is trained becomes a finding instead."""
     trained = {(example.id, str(example.source or "?")) for example in examples}
     once: dict[tuple[str, str], Skipped] = {}
     for row in skipped:

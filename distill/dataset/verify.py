@@ -1,7 +1,7 @@
-"""The label proof: before anything is trained, every trained answer is read back from its own tokens and labels.
+"""The label check: before anything is trained, every trained answer is read back from its own tokens and labels.
 
-The engine and the labelers should make each of these errors impossible. The proof does not trust them: it looks at
-what comes out, knows nothing of how it was made, and holds for a plugin's formats and labelers as well.
+The engine and the labelers should make each of these errors impossible. The check does not trust them: it examines
+only their output, so that it covers the formats and labelers of plugins as well.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from distill.errors import DistillError
 from distill.types import IGNORE_INDEX, Encoded, Message, Segment, Transcript
 
 
-class _Read(NamedTuple):
-    """An answer to read back: its tokens but for the end marker, and the text that they should give."""
+class _Answer(NamedTuple):
+    """An answer to decode: its tokens without the end-of-turn marker, and the text that they should give."""
 
     ids: list[int]
     text: str
@@ -27,17 +27,17 @@ class _Read(NamedTuple):
 
 
 @dataclass(slots=True)
-class Proof:
-    """Proves labelled conversations, and keeps what it finds.
+class LabelCheck:
+    """Checks labelled conversations and collects the findings.
 
     Args:
-        encoder: the one they were encoded with.
+        encoder: the one that encoded them.
         findings: filled by `examine` and `finish`.
     """
 
     encoder: Encoder
     findings: Findings = field(default_factory=Findings)
-    _answers: list[_Read] = field(default_factory=list)
+    _answers: list[_Answer] = field(default_factory=list)
     _added_prompt: str = ""
     _unknown: int | None = None
 
@@ -53,14 +53,14 @@ class Proof:
         encoded: Encoded,
         labels: Sequence[int],
     ) -> None:
-        """Prove one conversation.
+        """Check one conversation.
 
         Args:
-            transcript: where it is from.
-            turns: the assistant turns that shall be trained.
-            segments: as it was rendered.
-            encoded: as it was encoded.
-            labels: as the labeler gave them, and after `weight: 0` was applied.
+            transcript: the conversation.
+            turns: the indexes of the assistant messages to train.
+            segments: the conversation, rendered.
+            encoded: the conversation, encoded.
+            labels: the labeler's, after `weight: 0` was applied.
         """
         where = str(transcript.source or transcript.id)
         ids, add = encoded.input_ids, self.findings.add
@@ -76,14 +76,14 @@ class Proof:
             start, end = _stretch_of(encoded.turn, turn)
             inside += self._answer(turn, encoded, labels, start, end, where)
             stop = end - sum(encoded.end_of_turn[start:end])
-            self._answers.append(_Read(ids[start:stop], text_of(parts), where, turn))
+            self._answers.append(_Answer(ids[start:stop], text_of(parts), where, turn))
             if transcript.messages[turn].reasoning_content and not any(part.reasoning for part in parts):
                 add("reasoning-left-out", where, f"message {turn}")
         if len(labels) - labels.count(IGNORE_INDEX) != inside:
             self._outside(turns, encoded, labels, where)
 
     def _controls(self, transcript: Transcript, segments: Sequence[Segment], ids: Sequence[int], where: str) -> None:
-        """As many control tokens as the template's own text has: none came from a message."""
+        """Count control tokens: there must be no more than in the template's own text."""
         found = sum(map(self.encoder.control_ids.__contains__, ids))
         unknown = self._unknown
         if found != sum(self.encoder.count_controls(part.text) for part in segments if not part.content):
@@ -96,20 +96,20 @@ class Proof:
         for turn, message in enumerate(transcript.messages):
             if message.content and self.encoder.holds_control(message.content):
                 said = text_of([part for part in segments if part.content and part.turn == turn])
-                # The format must have said that this text is the message's, and not its own.
+                # The format must have declared this text as the message's, not as its own.
                 inside = self._holds(said, message.content) or not any(part.turn == turn for part in segments)
                 self.findings.add("control-text" if inside else "control-from-content", where, f"message {turn}")
                 break
 
     def _holds(self, said: str, content: str) -> bool:
-        """Whether a rendered text is a message's: as it is, or its words, as they stand or as JSON (tool results)."""
+        """Whether a rendered text holds a message: unchanged, or word by word, plain or as JSON (tool results)."""
         answer = content.rpartition("</think>")[2]  # templates cut off what comes before, or frame it themselves
         words = self.encoder.without_controls(answer).split()
         forms = [(word, json.dumps(word)[1:-1], json.dumps(word, ensure_ascii=False)[1:-1]) for word in words]
         return content.strip() in said or bool(forms and all(any(form in said for form in word) for word in forms))
 
     def _answer(self, turn: int, encoded: Encoded, labels: Sequence[int], start: int, end: int, where: str) -> int:
-        """Prove one answer's labels; returns how many of its tokens are trained."""
+        """Check one answer's labels; returns the number of its trained tokens."""
         add, ids, given = self.findings.add, encoded.input_ids[start:end], labels[start:end]
         ends = encoded.end_of_turn[start:end]
         if ids and ends[-1] and ids[-1] != self.encoder.stop:
@@ -131,7 +131,7 @@ class Proof:
         return trained
 
     def _outside(self, turns: Collection[int], encoded: Encoded, labels: Sequence[int], where: str) -> None:
-        """Something outside of the answers is trained."""
+        """Report trained tokens outside the answers."""
         outside = [
             n
             for n, (label, turn) in enumerate(zip(labels, encoded.turn, strict=True))
@@ -143,7 +143,7 @@ class Proof:
             for label, wrote, turn in zip(labels, encoded.assistant_mask, encoded.turn, strict=True)
         )
         if any(encoded.assistant_mask[n] for n in foreign):
-            self.findings.add("prompt-trained", where, "an answer that shall not be trained")
+            self.findings.add("prompt-trained", where, "an answer that is not to be trained")
         elif everything:
             self.findings.add("all-trained", where)
         elif foreign:
@@ -152,12 +152,12 @@ class Proof:
             self.findings.add("template-trained", where)
 
     def finish(self) -> Findings:
-        """Read the answers back that were examined so far, in one batch."""
+        """Decode all answers examined so far, in one batch, and compare them with their texts."""
         backend = self.encoder.tokenizer.backend_tokenizer
         texts = backend.decode_batch([answer.ids for answer in self._answers], skip_special_tokens=False)
         for answer, text in zip(self._answers, texts, strict=True):
             if text != answer.text:
-                # A tokenizer that normalizes gives no text back as it was; then its own round trip is the measure.
+                # A tokenizer that normalizes does not reproduce text; then its own round trip is the reference.
                 lossy = self.encoder.round_trip(answer.text) != answer.text
                 code = "text-changed" if lossy else "wrong-answer"
                 detail = f"message {answer.turn}: {answer.text[:60]!r} → {text[:60]!r}"
@@ -167,14 +167,14 @@ class Proof:
 
 
 def _stretch_of(turns: Sequence[int], turn: int) -> tuple[int, int]:
-    """Where a turn's tokens are: they stand together."""
+    """Where a message's tokens start and end: they are contiguous."""
     size = turns.count(turn)
     start = turns.index(turn) if size else 0
     return start, start + size
 
 
 def added_system_prompt(encoder: Encoder) -> str:
-    """The system prompt that the format writes into a conversation without one; empty where it writes none."""
+    """The system prompt that the format adds to a conversation without one; empty where it adds none."""
     ask, say = Message("user", "a"), Message("assistant", "b")
     try:
         segments = encoder.segments([ask, say, ask, say])

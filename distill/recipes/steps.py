@@ -170,7 +170,7 @@ def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
             "findings": [finding.as_dict() for finding in report.findings],
         }
 
-    return Step("check", inputs, do, lambda: [f"the label proof over {transcripts}"])
+    return Step("check", inputs, do, lambda: [f"the label check over {transcripts}"])
 
 
 def _refuse_findings(report: CheckReport, allowed: set[str]) -> None:
@@ -197,7 +197,7 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
     }
 
     def note(text: str) -> None:
-        if not text.startswith(("warning: ", "error: ")):  # of the label proof: `check` has told them
+        if not text.startswith(("warning: ", "error: ")):  # of the label check: `check` has told them
             watch.note(f"  {text.replace(' with --resume', '')}")
 
     def do(run: Path) -> dict[str, Any]:

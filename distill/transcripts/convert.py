@@ -1,7 +1,7 @@
-"""Conversations from one dialect to another, with a report of what was lost.
+"""Conversations from one data format to another, with a report of what was lost.
 
-The report is not declared by the writers but found: each row is read again as it was written, and what differs from
-the conversation before is lost.
+The writers do not declare what is lost. Each written row is read again, and whatever differs from the conversation
+before is lost.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _WRITTEN = Source("the written row", 1)
 
 @dataclass(slots=True)
 class ConversionLoss:
-    """Something that happened to rows.
+    """Something that is lost in rows, or a reason to leave rows out.
 
     Attributes:
-        rows: to how many.
-        example: the first one's `file:line`.
+        rows: the number of rows.
+        example: the `file:line` of the first one.
     """
 
     rows: int
@@ -49,12 +49,12 @@ class ConvertReport:
     """What became of the rows. `rows` is `converted` and `left_out` together.
 
     Attributes:
-        to: the dialect written.
+        to: the data format written.
         rows: rows read.
         converted: those that were written.
-        left_out: those that the dialect cannot hold.
+        left_out: those that the format cannot hold.
         written: rows written; more than `converted` where some were split by answer.
-        split: how many rows were split.
+        split: the number of rows that were split.
         lost: kind of loss → the rows with it.
         reasons: reason → the rows left out for it.
     """
@@ -73,17 +73,17 @@ def convert(rows: Rows, to: str, write: Callable[[str], Any], data_format: str |
     """Convert rows.
 
     Args:
-        rows: as they were read, each with where it stands.
-        to: the dialect to write.
+        rows: as they were read, each with its source.
+        to: the data format to write.
         write: called with each line, its newline included.
-        data_format: the dialect to read; None: found out row by row.
+        data_format: the format to read; None: detected row by row.
 
     Returns:
-        The counts, and what was lost.
+        The counts and the losses.
 
     Raises:
         DataError: a row is no conversation.
-        UsageError: no such dialect.
+        UsageError: no such format.
     """
     target, named = find_dialect(to), find_dialect(data_format) if data_format else None
     report = ConvertReport(to)
@@ -107,7 +107,7 @@ def convert(rows: Rows, to: str, write: Callable[[str], Any], data_format: str |
 
 
 def _convert(transcript: Transcript, target: Dialect) -> tuple[list[str], set[str]]:
-    """The lines that a transcript becomes, and what is lost by it."""
+    """The lines that a transcript becomes, and the kinds of loss."""
     parts = target.parts(transcript)
     lines, lost = [], set()
     for part in parts:
@@ -116,14 +116,14 @@ def _convert(transcript: Transcript, target: Dialect) -> tuple[list[str], set[st
         again = parse_transcript(target.read(json.loads(line), str(_WRITTEN)), _WRITTEN)
         lost |= set(losses(part, again))
         lines.append(line)
-    said = max((part.messages for part in parts), key=len)
-    if len(said) < len(transcript.messages):
+    longest = max((part.messages for part in parts), key=len)
+    if len(longest) < len(transcript.messages):
         lost.add("messages")
     return lines, lost
 
 
 def losses(before: Transcript, after: Transcript) -> Iterator[str]:
-    """Say what of a conversation is not in another one: the kinds, as `ConvertReport.lost` has them."""
+    """The kinds of loss between a conversation and its copy, as `ConvertReport.lost` has them."""
     if before.id not in (str(before.source), after.id):
         yield "id"
     if before.metadata != after.metadata:
@@ -164,19 +164,19 @@ def convert_file(
     overwrite: bool = False,
     watch: Callable[[Rows], Rows] = lambda rows: rows,
 ) -> ConvertReport:
-    """Convert a file; the new one appears whole, or not at all.
+    """Convert data to a file, which is written atomically.
 
     Args:
         source: a file or other data, see `distill.transcripts.sources`; `-` is standard input.
         target: the file of JSON lines to make; `-` is standard output, which gets the rows as they come.
-        to: the dialect to write.
-        data_format: the dialect to read; None: found out row by row.
+        to: the data format to write.
+        data_format: the format to read; None: detected row by row.
         overwrite: replace `target` where it exists.
-        watch: is handed the rows, and hands them on: for a progress bar.
+        watch: gets the rows and returns them, e.g. through a progress bar.
 
     Raises:
         DataError: a row is no conversation, or there is none that `to` can hold.
-        UsageError: `target` exists, or no such dialect.
+        UsageError: `target` exists, or no such format.
     """
     sources = as_sources(source)
     name = ", ".join(map(str, sources))
@@ -199,11 +199,11 @@ def _stdout() -> Iterator[Callable[[str], Any]]:
 
 @contextmanager
 def _new_file(target: Path, overwrite: bool) -> Iterator[Callable[[str], Any]]:
-    """Give the `write` of a file that appears as `target` when the block ends well."""
+    """The `write` of a file that becomes `target` when the block ends without an error."""
     if target.exists() and not target.is_file():
         raise UsageError(f"{target} is not a regular file", "give a file name, or - for standard output")
     if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists; it was left as it is", "give another file, or --force to replace it")
+        raise UsageError(f"{target} exists already", "give another file, or --force to replace it")
     try:
         with whole_file(Path(os.path.realpath(target))) as file:
             yield file.write

@@ -12,21 +12,21 @@ Turns = Literal["all", "last"]
 
 
 def choose_turns(transcripts: Iterable[Transcript], turns: Turns) -> Iterator[Transcript]:
-    """Mark which answers are trained: `last` clears `Message.train` of every assistant message but the last.
+    """Mark the answers to train: `last` clears `Message.train` of every assistant message but the last.
 
-    One that its row keeps from being trained (`weight: 0`, `train: false`) is not trained either way.
+    An answer that its row excludes (`weight: 0`, `train: false`) is not trained in either case.
 
     Args:
         transcripts: passed on one by one.
         turns: `all` or `last`.
     """
     for transcript in transcripts:
-        answers = [turn for turn, message in enumerate(transcript.messages) if message.role == "assistant"]
+        answers = [index for index, message in enumerate(transcript.messages) if message.role == "assistant"]
         if turns == "all" or len(answers) < 2:
             yield transcript
             continue
         messages = [
-            replace(message, train=False) if turn in answers[:-1] else message
-            for turn, message in enumerate(transcript.messages)
+            replace(message, train=False) if index in answers[:-1] else message
+            for index, message in enumerate(transcript.messages)
         ]
         yield replace(transcript, messages=tuple(messages))

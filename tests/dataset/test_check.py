@@ -1,4 +1,4 @@
-"""`distill check`, and `train`, which refuses what the proof finds wrong."""
+"""`distill check`, and `train`, which refuses what the label check finds wrong."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from distill.cli.main import main
 from distill.dataset.check import check as check_data
 from distill.dataset.pipeline import make_pipeline
+from distill.dataset.settings import DataSettings
 
 GOOD = [{"role": "user", "content": "How do you say dog?"}, {"role": "assistant", "content": "perro"}]
 
@@ -43,7 +44,7 @@ def test_good_data_have_no_finding(bloom, write, capsys):
 
 
 def test_the_report_shows_itself_in_a_notebook(bloom, write, manager):
-    pipeline = make_pipeline(str(bloom), manager, "chat-template", {}, "masked", {})
+    pipeline = make_pipeline(DataSettings(str(bloom)), manager)
     report = check_data(write(GOOD, [GOOD[0], {"role": "assistant", "content": ""}], name="<b>.jsonl"), pipeline)
     frame = report.to_pandas()
     assert list(frame["code"]) == ["empty-answer"] and frame["row"][0].endswith("<b>.jsonl:2")
@@ -119,7 +120,7 @@ def test_hostile_text_in_a_finding_is_inert(bloom, write, capsys):
     assert "\x1b[31m" not in capsys.readouterr().out
 
 
-def test_train_refuses_what_the_proof_finds_wrong(bloom, write, tmp_path, capsys):
+def test_train_refuses_what_the_label_check_finds_wrong(bloom, write, tmp_path, capsys):
     words = ["train", str(write(GOOD)), "--student", str(bloom), "--out", str(tmp_path / "run"), "--dry-run"]
     words += ["--labeler", "trl", "-L", "end_of_turn=false"]
     assert main(words) == 1

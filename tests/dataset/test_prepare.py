@@ -144,9 +144,9 @@ class Bad:
 @pytest.mark.parametrize(
     ("labels", "complaint"),
     [
-        (lambda ids: ids[:-1], "not one label a token"),
+        (lambda ids: ids[:-1], "expected one label per token"),
         (lambda ids: [10**6] * len(ids), "neither the token's id"),
-        (lambda ids: None, "not one label a token"),
+        (lambda ids: None, "expected one label per token"),
         (lambda ids: 1 / 0, "ZeroDivisionError"),
     ],
 )

@@ -113,7 +113,7 @@ def test_a_teacher_that_raises_for_some_prompts(cli, tmp_path):
 
 @pytest.mark.parametrize(
     ("labeler", "complaint"),
-    [("short", "not one label a token"), ("foreign", "is neither the token's id")],
+    [("short", "expected one label per token"), ("foreign", "is neither the token's id")],
 )
 def test_a_labeler_that_returns_wrong_lengths_or_ids(cli, tmp_path, chats, bloom, labeler, complaint):
     code, _, err = cli("train", chats, "--student", bloom, "--labeler", labeler, "--out", tmp_path / "run", "--dry-run")

@@ -18,7 +18,7 @@ SMOLLM2 = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 OTHERS_COMMANDS = {"babel-prompts", "ledger"}  # of packages in plugins/
-OTHERS_OPTIONS = {"--nproc-per-node", "--gguf"}
+OTHERS_OPTIONS = {"--nproc-per-node", "--gguf", "--logdir"}
 
 
 @pytest.fixture(scope="session")

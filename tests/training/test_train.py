@@ -159,6 +159,7 @@ def test_a_loss_that_is_no_number_stops_and_publishes_nothing(manager, article, 
         ({"warmup_stps": "1"}, "unknown option of trainer 'hf': 'warmup_stps'", "warmup_steps"),
         ({"num_train_epochs": "1"}, "num_train_epochs is set by --epochs", None),
         ({"optim": "nonsense"}, "the trainer refuses its settings", None),
+        ({"report_to": "kubeflow"}, "report_to=kubeflow: kubeflow is not installed", "pip install kubeflow"),
     ],
 )
 def test_trainer_options_are_checked(manager, bloom, article, tmp_path, options, complaint, hint):

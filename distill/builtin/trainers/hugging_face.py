@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations import get_reporting_integration_callbacks
+from transformers.integrations import get_reporting_integration_callbacks, integration_utils
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from distill import (
@@ -146,7 +146,20 @@ def check_options(options: Mapping[str, Any], arguments: Any, trainer: str) -> d
         get_reporting_integration_callbacks(made.report_to)
     except (ValueError, ImportError, RuntimeError) as error:
         raise UsageError(f"trainer {trainer!r}: report_to: {error}") from error
+    _check_trackers(made.report_to, trainer)
     return options
+
+
+def _check_trackers(names: Sequence[str], trainer: str) -> None:
+    """Refuse experiment trackers whose packages are missing: transformers would notice only once the model is loaded.
+
+    Raises:
+        UsageError: names the package to install.
+    """
+    for name in names:
+        installed = getattr(integration_utils, f"is_{name}_available", None)
+        if installed is not None and not installed():
+            raise UsageError(f"trainer {trainer!r}: report_to={name}: {name} is not installed", f"pip install {name}")
 
 
 # In transformers 5.2x; the old name is ignored where the new one has a value.

@@ -1,4 +1,4 @@
-"""The label proof finds what is wrong, whoever made it wrong; and finds nothing where nothing is."""
+"""The label check finds what is wrong, whoever made it wrong, and nothing else."""
 
 from __future__ import annotations
 
