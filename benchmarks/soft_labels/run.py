@@ -1,10 +1,12 @@
 """How much a teacher's likeliest tokens are worth: one student, trained on the same answers towards more or less of it.
 
-    distill collect prompts.jsonl --teacher smollm2 --logprobs 1024 --temperature 1 --seed 1 --max-tokens 80 --out told.jsonl
+    python benchmarks/soft_labels/prompts.py 352 > prompts.jsonl
+    distill collect prompts.jsonl --teacher smollm2 --logprobs 1024 --temperature 1 --seed 1 --max-tokens 80 \
+        -T batch_size=88 --out told.jsonl
     python benchmarks/soft_labels/run.py told.jsonl --work DIR --seeds 3
 
-The student is SmolLM2-135M-Instruct without most of its layers; it has the teacher's tokenizer. Every way takes the same
-steps over the same tokens. `python benchmarks/soft_labels/run.py --table DIR` prints the table of what is done so far.
+The student is SmolLM2-135M-Instruct without most of its layers; it has the teacher's tokenizer. Every way takes the
+same steps over the same tokens. `python benchmarks/soft_labels/run.py --table DIR` prints the table of what is done so far.
 """
 
 from __future__ import annotations
@@ -113,7 +115,7 @@ class Judge:
         return logits, ids[0, at]
 
     def measure(self, folder: Path) -> list[tuple[float, float, float, int]]:
-        """Per answer: the sum of KL(teacher, student), of the negative log-likelihood, of agreements, and the tokens."""
+        """Per answer the sums of KL(teacher, student), of negative log-likelihoods and of agreements, and the tokens."""
         chat, found = self._load(folder), []
         for messages, (teacher, labels) in zip(self._conversations, self._told, strict=True):
             student, _ = self._logprobs(chat, messages)

@@ -65,42 +65,45 @@ def _rows(logits: Tensor) -> int:
     return max(1, _BLOCK.get(logits.device.type, _OTHER_BLOCK) // max(1, logits.shape[-1]))
 
 
+def _towards(
+    block: Tensor, ids: Tensor, weights: Tensor, rest: Tensor | None, label: Tensor | None, mix: float, record: bool
+) -> Tensor:
+    """The loss of some positions; their gradient is left in `block`."""
+    import torch
+
+    there = ids >= 0
+    at = torch.where(there, ids, ids[:, :1]).long()
+    log_probabilities = torch.log_softmax(block, -1, dtype=torch.float32)
+    known = log_probabilities.gather(1, at)
+    loss = -(weights * known.masked_fill(~there, 0)).sum()
+    if label is not None:
+        loss = loss - mix * log_probabilities.gather(1, label).sum()
+    if not record and rest is None:
+        return loss
+    whole = weights.sum(1) + mix
+    gradient = log_probabilities.exp_()
+    if rest is None:
+        gradient.mul_(whole[:, None])
+        gradient.scatter_add_(1, at, -weights)
+    else:
+        # The candidates are taken out first: 1 minus their sum would lose all its digits where the sum is near 1.
+        gradient.scatter_(1, at, 0.0)
+        others = gradient.sum(1).clamp_min(1e-30)
+        loss = loss - (rest * others.log()).sum()
+        whole = whole + rest
+        gradient.mul_((whole - rest / others)[:, None])
+        gradient.scatter_add_(1, at, (whole[:, None] * known.exp() - weights).masked_fill(~there, 0))
+    if label is not None:
+        gradient.scatter_add_(1, label, gradient.new_full(label.shape, -mix))
+    if record:
+        block.copy_(gradient)
+    return loss
+
+
 @cache
 def _soft_cross_entropy() -> Any:
     import torch
     from torch.autograd.function import once_differentiable
-
-    def towards(
-        block: Tensor, ids: Tensor, weights: Tensor, rest: Tensor | None, label: Tensor | None, mix: float, record: bool
-    ) -> Tensor:
-        """The loss of some positions; their gradient is left in `block`."""
-        there = ids >= 0
-        at = torch.where(there, ids, ids[:, :1]).long()
-        log_probabilities = torch.log_softmax(block, -1, dtype=torch.float32)
-        known = log_probabilities.gather(1, at)
-        loss = -(weights * known.masked_fill(~there, 0)).sum()
-        if label is not None:
-            loss = loss - mix * log_probabilities.gather(1, label).sum()
-        if not record and rest is None:
-            return loss
-        whole = weights.sum(1) + mix
-        gradient = log_probabilities.exp_()
-        if rest is None:
-            gradient.mul_(whole[:, None])
-            gradient.scatter_add_(1, at, -weights)
-        else:
-            # The candidates are taken out first: 1 minus their sum would lose all its digits where the sum is near 1.
-            gradient.scatter_(1, at, 0.0)
-            others = gradient.sum(1).clamp_min(1e-30)
-            loss = loss - (rest * others.log()).sum()
-            whole = whole + rest
-            gradient.mul_((whole - rest / others)[:, None])
-            gradient.scatter_add_(1, at, (whole[:, None] * known.exp() - weights).masked_fill(~there, 0))
-        if label is not None:
-            gradient.scatter_add_(1, label, gradient.new_full(label.shape, -mix))
-        if record:
-            block.copy_(gradient)
-        return loss
 
     class SummedSoftCrossEntropy(torch.autograd.Function):
         """The gradient is made in the forward pass, in place."""
@@ -121,7 +124,7 @@ def _soft_cross_entropy() -> Any:
                 here = slice(start, start + rows)
                 some = None if rest is None else rest[here]
                 label = None if labels is None else labels[here].unsqueeze(1)
-                total += towards(logits[here], ids[here], weights[here], some, label, mix, record)
+                total += _towards(logits[here], ids[here], weights[here], some, label, mix, record)
             if record:
                 ctx.save_for_backward(logits)
             return total
