@@ -14,11 +14,14 @@ from distill.hookspecs import hookimpl
 from distill.options import NoOptions
 from distill.plugins import PluginManager, make_formatter, make_plugin_manager
 from distill.protocols import (
+    BatchFileTeacher,
     BatchTeacher,
     Checkpoints,
     CollatingLabeler,
     Collator,
     ExplainingLoss,
+    Exporter,
+    ExportJob,
     Formatter,
     Labeler,
     Loss,
@@ -28,7 +31,16 @@ from distill.protocols import (
     TrainJob,
     TrainPlan,
 )
-from distill.specs import FormatterSpec, LabelerSpec, LossSpec, ModelSpec, TeacherSpec, TrainerSpec
+from distill.specs import (
+    ExporterSpec,
+    FormatterSpec,
+    HTTPTeacherOptions,
+    LabelerSpec,
+    LossSpec,
+    ModelSpec,
+    TeacherSpec,
+    TrainerSpec,
+)
 from distill.types import (
     IGNORE_INDEX,
     ROLES,
@@ -50,9 +62,14 @@ from distill.types import (
 )
 
 if TYPE_CHECKING:
+    from distill.collection.teachers import make_teacher as make_teacher
     from distill.encode.encoder import Encoder
+    from distill.exporters.gguf import write_gguf as write_gguf
+    from distill.exporters.ollama import write_modelfile as write_modelfile
     from distill.models.capture import TokenLogprobs as TokenLogprobs
     from distill.models.generate import ChatModel
+    from distill.models.load import load_model as load_model
+    from distill.models.load import load_tokenizer as load_tokenizer
     from distill.soft_labels.rows import AnswerLogprobs as AnswerLogprobs
     from distill.soft_labels.rows import LogprobsOrigin as LogprobsOrigin
     from distill.soft_labels.rows import pack_logprobs as pack_logprobs
@@ -70,10 +87,11 @@ __version__ = "0.1.0"
 _LAZY = {
     "ChatModel": "distill.models.generate",
     "Encoder": "distill.encode.encoder",
+    "make_teacher": "distill.collection.teachers",
     "pad_batch": "distill.dataset.collate",
     "read_transcripts": "distill.transcripts.dialects",
     "message_to_dict": "distill.transcripts.rows",
-    "cache_dir": "distill.models.load",
+    "cache_dir": "distill.models.references",
     "clean_surrogates": "distill.files.text",
     "convert_model": "distill.models.load",
     "has_half_surrogate": "distill.files.text",
@@ -92,7 +110,11 @@ _LAZY = {
     "tokenizer_fingerprint": "distill.soft_labels.vocabulary",
     "TokenLogprobs": "distill.models.capture",
     "fused_gelu": "distill.training.kernels.gelu",
+    "load_model": "distill.models.load",
+    "load_tokenizer": "distill.models.load",
     "supervised_only": "distill.training.kernels.supervised_head",
+    "write_gguf": "distill.exporters.gguf",
+    "write_modelfile": "distill.exporters.ollama",
 }
 
 _DEPRECATED = {
@@ -109,6 +131,7 @@ __all__ = [
     "ROLES",
     "Answer",
     "AnswerLogprobs",
+    "BatchFileTeacher",
     "BatchTeacher",
     "ChatModel",
     "Checkpoints",
@@ -121,8 +144,12 @@ __all__ = [
     "Encoder",
     "Example",
     "ExplainingLoss",
+    "ExportJob",
+    "Exporter",
+    "ExporterSpec",
     "Formatter",
     "FormatterSpec",
+    "HTTPTeacherOptions",
     "Labeler",
     "LabelerSpec",
     "LogprobsOrigin",
@@ -165,8 +192,11 @@ __all__ = [
     "hookimpl",
     "hushed",
     "label_logprobs",
+    "load_model",
+    "load_tokenizer",
     "make_formatter",
     "make_plugin_manager",
+    "make_teacher",
     "message_to_dict",
     "pack_logprobs",
     "pad_batch",
@@ -176,6 +206,8 @@ __all__ = [
     "summed_soft_cross_entropy",
     "tokenizer_fingerprint",
     "unknown_name",
+    "write_gguf",
+    "write_modelfile",
 ]
 
 

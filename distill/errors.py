@@ -44,10 +44,13 @@ class TeacherError(DistillError):
         hint: what to do about it.
         retryable: whether asking again may help (timeouts, 429, 5xx, broken connections).
         retry_after: seconds the server asked to wait, if it did.
-        fatal: whether every further request would fail the same way (wrong key, unknown model): the run stops at once.
+        fatal: whether every further request would fail the same way (wrong key, unknown model). Before the first good
+            answer the run stops at once; after one, when many different rows in a row have met the same error.
         unreachable: whether no connection could be made at all (a server that is not running).
         throttled: whether the server is overloaded (429): the collector sends fewer requests at a time.
         maybe_paid: whether the request may have been billed although it failed (a timeout, a broken answer).
+        down: whether a gateway says that the server behind it is away (502, 503). If it says so of several rows, the
+            collector waits for the server instead of counting retries.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class TeacherError(DistillError):
         unreachable: bool = False,
         throttled: bool = False,
         maybe_paid: bool = False,
+        down: bool = False,
     ):
         super().__init__(message, hint)
         self.retryable = retryable
@@ -69,6 +73,7 @@ class TeacherError(DistillError):
         self.unreachable = unreachable
         self.throttled = throttled
         self.maybe_paid = maybe_paid
+        self.down = down
 
 
 class Terminated(BaseException):

@@ -56,6 +56,27 @@ class BatchTeacher(Protocol):
 
 
 @runtime_checkable
+class BatchFileTeacher(Protocol):
+    """A teacher whose questions and answers can also go through files: `collect --batch` and `--batch-answers`.
+
+    Both methods are offered beside `ask`. A file's format is that of OpenAI's batches: one JSON object per line, whose
+    `custom_id` is the row's id.
+    """
+
+    def batch_request(self, id: str, request: Request) -> Mapping[str, Any]:
+        """The line that asks the request, with `id` as its `custom_id`."""
+        ...
+
+    def batch_answer(self, row: Mapping[str, Any]) -> Answer:
+        """The answer in a line of an answer file.
+
+        Raises:
+            TeacherError: the line holds none.
+        """
+        ...
+
+
+@runtime_checkable
 class Formatter(Protocol):
     """Turns a conversation into text, and tells who wrote each piece. It never tokenizes."""
 
@@ -292,5 +313,40 @@ class PlanningTrainer(Trainer, Protocol):
 
         Args:
             steps: optimizer steps of `--epochs`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExportJob:
+    """A student to export.
+
+    Attributes:
+        model: the student's folder: safetensors, tokenizer, chat template, generation config. It is not to be changed.
+        out: an empty folder to write into; when the export succeeds, it appears as `--out`.
+        name: the run's name.
+        note: call it with a line about each step that takes time.
+    """
+
+    model: Path
+    out: Path
+    name: str
+    note: Callable[[str], None]
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """Writes a trained student in a shape that another program loads."""
+
+    def export(self, job: ExportJob) -> Sequence[str]:
+        """Write files into `job.out`.
+
+        Verify what was written as far as it can be read back: an export that is not the student is an error.
+
+        Returns:
+            Notes for the user, one line each: what was verified, and what could not be.
+
+        Raises:
+            DistillError: the student cannot be written in this shape; nothing is left at `--out`.
         """
         ...

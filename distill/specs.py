@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from distill.options import NoOptions
-from distill.protocols import BatchTeacher, Formatter, Labeler, Loss, Teacher, Trainer
+from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Loss, Teacher, Trainer
+
+
+@dataclass(frozen=True)
+class HTTPTeacherOptions:
+    """Options of a teacher that asks a server, and all that distill itself reads from a teacher's options.
+
+    A teacher's options need not inherit from this class: what counts is the names. Where options have a field or a
+    property of one of these names, it means what is said here; where they lack it, distill goes without.
+
+    Attributes:
+        base_url: the server; `--base-url` sets it.
+        api_key_env: the environment variable that holds the key; `distill doctor` tells whether it is set.
+        timeout: seconds for a whole request, its answer included; `--timeout` sets it.
+        headers: further headers of each request; `$NAME` in a value is an environment variable.
+
+    Further names that are read where options have them:
+
+    * `api_url` (a property): the server that is asked in the end; its published prices are looked up by it;
+    * `max_tokens`: the longest answer where `--max-tokens` does not say: estimates and budgets use it;
+    * `logprobs`: how many of the most likely tokens to keep; `--logprobs` sets it;
+    * any field declared with `field(metadata={"params": True})` changes the answers: where it differs from its
+      default it becomes a part of each row's id and of its `metadata.params`.
+    """
+
+    base_url: str | None = None
+    api_key_env: str = ""
+    timeout: float = 120.0
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout < float("inf"):
+            raise ValueError("timeout must be a number of seconds above 0")
+
+    @property
+    def api_url(self) -> str | None:
+        """The server that is asked."""
+        return self.base_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +56,14 @@ class TeacherSpec:
         name: what the user writes.
         summary: one line for `distill plugins`.
         build: called once per collection with (options, MODEL or None), and the plugin manager where `loads_models`.
-        options: a dataclass; its fields are the keys of `-T key=value`.
+        options: a dataclass; its fields are the keys of `-T key=value`. What distill reads from it: see
+            `HTTPTeacherOptions`.
         loads_models: the teacher runs a model in this process. MODEL may then be the name of a registered model, and
             arrives as that model's path; `build` has a third argument, the plugin manager, for
             `distill.make_formatter(name, options, manager)`: the same plugins as the rest of the command, loaded once.
+        any_params: the teacher honours `Request.params.extra`, parameters such as `top_p` that a prompt row may have.
+            Otherwise a prompt with such parameters is refused.
+        server: the server that is asked where the user names none; comparisons look its published prices up.
     """
 
     name: str
@@ -30,6 +71,8 @@ class TeacherSpec:
     build: Callable[..., Teacher | BatchTeacher]
     options: type = NoOptions
     loads_models: bool = False
+    any_params: bool = False
+    server: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +118,16 @@ class TrainerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ExporterSpec:
+    """An exporter the user may name: `distill export RUN --to NAME`. `options` gives the keys of `-O key=value`."""
+
+    name: str
+    summary: str
+    build: Callable[[Any], Exporter]
+    options: type = NoOptions
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A local model the user may name as `--student NAME`, `--teacher NAME` or in `distill generate NAME`.
 
@@ -108,7 +161,7 @@ class LossSpec:
     soft_labels: SoftNeeds | None = None
 
 
-Spec = TeacherSpec | FormatterSpec | LabelerSpec | TrainerSpec | LossSpec | ModelSpec
+Spec = TeacherSpec | FormatterSpec | LabelerSpec | TrainerSpec | LossSpec | ExporterSpec | ModelSpec
 
 
 def __getattr__(name: str) -> Any:

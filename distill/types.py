@@ -57,7 +57,19 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a teacher is asked: `messages` first, then each of `followups` after the answer before it."""
+    """What a teacher is asked: `messages` first, then each of `followups` after the answer before it.
+
+    Attributes:
+        messages: the conversation up to the first answer.
+        followups: user messages, each asked after the answer to the one before.
+        tools: tool definitions in OpenAI's shape.
+        id: the user's own name for it.
+        metadata: whatever the user wants to keep with the row.
+        source: where it was read.
+        params: parameters of this prompt alone, such as `temperature`; they count before the common ones.
+        teacher_messages: what only the teacher sees, before `messages`: a long task description, examples. The student
+            is neither trained on it nor given it.
+    """
 
     messages: Sequence[Message]
     followups: Sequence[Message] = ()
@@ -65,6 +77,8 @@ class Prompt:
     id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     source: Source | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    teacher_messages: Sequence[Message] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +100,14 @@ class Params:
         max_tokens: the longest answer, in the teacher's tokens; None leaves it to the teacher.
         temperature: 0 is greedy; None leaves it to the teacher.
         seed: the sampling seed; sample number `n` of a prompt uses `seed + n`.
+        extra: further parameters of a prompt, such as `top_p` or `response_format`, by the server's names. Only
+            teachers whose spec sets `any_params` see them.
     """
 
     max_tokens: int | None = None
     temperature: float | None = None
     seed: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

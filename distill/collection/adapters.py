@@ -1,4 +1,4 @@
-"""Makes any plugin's teacher one thing to the scheduler: `await ask(requests)`, its answers checked."""
+"""Adapters that give every teacher one async interface, `await ask(requests)`, with its answers checked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from distill.errors import DataError, DistillError, PluginError, TeacherError, one_line
 from distill.files.jsonl import dumps
@@ -19,7 +19,7 @@ from distill.types import Answer, Message, Request
 
 
 class Asker:
-    """One worker's line to the teacher.
+    """Adapter that gives a teacher one async interface, for one worker.
 
     Args:
         teacher: what the plugin built.
@@ -29,7 +29,7 @@ class Asker:
     def __init__(self, teacher: Teacher | BatchTeacher, owner: str):
         self._owner = owner
         self._batch = isinstance(teacher, BatchTeacher)
-        self._function = teacher.ask_batch if self._batch else teacher.ask
+        self._function: Callable[[Any], Any] = teacher.ask_batch if isinstance(teacher, BatchTeacher) else teacher.ask
         self._thread = None if inspect.iscoroutinefunction(self._function) else DaemonThread()
 
     async def ask(self, requests: Sequence[Request]) -> list[Answer | DistillError]:
@@ -39,8 +39,9 @@ class Asker:
             requests: one; or up to `batch_size` for a BatchTeacher.
 
         Returns:
-            An Answer, or the error that stands for it, a request.
+            An Answer per request, or its error.
         """
+        answers: Any
         try:
             answers = await self._ask(requests if self._batch else requests[0])
             if not self._batch:
@@ -65,15 +66,15 @@ class Asker:
 
 
 def make_askers(teacher: Teacher | BatchTeacher, owner: str, concurrency: int) -> tuple[list[Asker], int]:
-    """Make an asker for each worker.
+    """Make an adapter for each worker.
 
     Args:
         teacher: what the plugin built.
         owner: the plugin, as errors name it.
-        concurrency: how many workers a teacher has that answers one request at a time; a BatchTeacher has one.
+        concurrency: workers of a teacher that answers one request at a time; a BatchTeacher has one.
 
     Returns:
-        The askers, and how many requests each takes at once.
+        The adapters, and how many requests each takes at once.
 
     Raises:
         PluginError: the teacher has neither `ask` nor `ask_batch`.
@@ -89,7 +90,7 @@ def make_askers(teacher: Teacher | BatchTeacher, owner: str, concurrency: int) -
 
 
 def checked(answer: Any, owner: str) -> Answer | DistillError:
-    """Make sure of an answer.
+    """Check an answer.
 
     Returns:
         An Answer in order, with text that can be written; or the error, with the plugin's name where it is to blame.
@@ -102,9 +103,10 @@ def checked(answer: Any, owner: str) -> Answer | DistillError:
         return PluginError(f"{owner} failed: {one_line(answer)}")
     if not isinstance(answer, Answer):
         return PluginError(f"{owner} returned a {type(answer).__name__}, not an Answer")
-    message = answer.message
-    if not isinstance(message, Message) or message.role != "assistant":
+    given: Any = answer.message
+    if not isinstance(given, Message) or given.role != "assistant":
         return PluginError(f"{owner} returned an Answer whose message is no assistant message")
+    message: Any = given
     if not isinstance(message.content, (str, type(None))):
         return PluginError(f"{owner} returned an Answer whose content is a {type(message.content).__name__}, not text")
     texts = (message.content, message.reasoning_content, message.refusal, message.tool_calls, answer.logprobs)
@@ -114,7 +116,8 @@ def checked(answer: Any, owner: str) -> Answer | DistillError:
         return _without_surrogates(answer)
     except (TypeError, ValueError, RecursionError):  # no JSON: it fails when its row is written
         pass
-    return answer if isinstance(answer.usage, Mapping) else replace(answer, usage={})
+    usage: Any = answer.usage
+    return answer if isinstance(usage, Mapping) else replace(answer, usage={})
 
 
 def _without_surrogates(answer: Answer) -> Answer:
@@ -130,6 +133,10 @@ def _without_surrogates(answer: Answer) -> Answer:
     return replace(answer, message=cleaned, usage=usage, logprobs=logprobs)
 
 
+_Call: TypeAlias = "tuple[asyncio.AbstractEventLoop, asyncio.Future[_Outcome], Callable[..., Any], tuple[Any, ...]]"
+_Outcome: TypeAlias = "tuple[Any, BaseException | None]"
+
+
 class DaemonThread:
     """A thread that makes calls one after the other.
 
@@ -137,17 +144,17 @@ class DaemonThread:
     a teacher is still busy.
     """
 
-    def __init__(self):
-        self._calls: queue.SimpleQueue = queue.SimpleQueue()
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._started = False
 
-    async def call(self, function: Callable, *args: Any) -> Any:
+    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call the function in the thread, and give what it returns or raises."""
         if not self._started:
             threading.Thread(target=self._work, daemon=True).start()
             self._started = True
         loop = asyncio.get_running_loop()
-        future = loop.create_future()
+        future: asyncio.Future[_Outcome] = loop.create_future()
         self._calls.put((loop, future, function, args))
         returned, error = await future
         if error is not None:
@@ -161,6 +168,7 @@ class DaemonThread:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             loop, future, function, args = call
+            outcome: _Outcome
             try:
                 outcome = function(*args), None
             except BaseException as error:
@@ -169,6 +177,6 @@ class DaemonThread:
                 loop.call_soon_threadsafe(_settle, future, outcome)
 
 
-def _settle(future: asyncio.Future, outcome: tuple) -> None:
+def _settle(future: asyncio.Future[_Outcome], outcome: _Outcome) -> None:
     if not future.done():
         future.set_result(outcome)

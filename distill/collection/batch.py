@@ -6,27 +6,28 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import Any
 
 from distill.collection.adapters import checked
 from distill.collection.budget import Meter, Price
-from distill.collection.collector import CollectSummary, open_output, summary_of
 from distill.collection.conversation import Conversation
 from distill.collection.output import Output, check_output, read_done, whole_rows
 from distill.collection.plan import Plan, counter_of, make_plan
 from distill.collection.progress import Live
-from distill.collection.prompts import open_prompts
+from distill.collection.prompts import PromptInput
 from distill.collection.row_id import IdSet
 from distill.collection.settings import CollectSettings
+from distill.collection.summary import CollectSummary, summary_of
 from distill.errors import DataError, DistillError, UsageError
 from distill.files.atomic import whole_file
 from distill.files.jsonl import Appender, dumps, parse_rows
 from distill.plugins import PluginManager, make_plugin_manager
-from distill.types import Answer, Request, Source
+from distill.protocols import BatchFileTeacher
+from distill.types import Request, Source
 
 log = logging.getLogger("distill")
 
@@ -34,19 +35,6 @@ MOST_ROWS = 50_000
 """Requests in one file, as OpenAI takes them."""
 MOST_BYTES = 190_000_000
 """Bytes of one file; OpenAI takes 200 MB."""
-
-
-@runtime_checkable
-class BatchFileTeacher(Protocol):
-    """A teacher whose questions and answers can go through files."""
-
-    def batch_request(self, id: str, request: Request) -> Mapping[str, Any]:
-        """The line that asks the request; `id` is its `custom_id`."""
-        ...
-
-    def batch_answer(self, row: Mapping[str, Any]) -> Answer:
-        """The answer in a line of an answer file; raises TeacherError where it holds none."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +55,7 @@ class BatchSummary:
 
 
 def write_batch(
-    prompts: str | Path,
+    prompts: PromptInput,
     out: str | Path,
     requests: str | Path,
     settings: CollectSettings,
@@ -90,11 +78,11 @@ def write_batch(
         hint = "read its answers with --batch-answers, then delete it: what has an answer is not asked again"
         raise UsageError(f"{requests} exists, and its requests may be on their way", hint)
     skipped: Counter[str] = Counter()
-    with open_prompts(prompts) as file:
-        total = plan.total(file)
-        check_output(out, prompts)
-        done = read_done(whole_rows(out), plan.teacher.name, plan.sent, settings.append)
-        jobs = plan.jobs(file, total, done, lambda kind: skipped.update([kind]))
+    with plan.open(prompts) as opened:
+        plan.total(opened)
+        check_output(out, opened.path)
+        done = read_done(whole_rows(out), plan)
+        jobs = plan.jobs(opened, done, lambda kind: skipped.update([kind]))
         lines = (dumps(built.batch_request(job.id, _only_request(job))) for job in jobs if job is not None)
         files, rows = _write_parts(lines, Path(requests))
     return BatchSummary(files, rows, skipped["cached"], skipped["duplicates"])
@@ -122,7 +110,7 @@ def _write_parts(lines: Iterable[str], path: Path) -> tuple[list[str], int]:
 
 
 def read_batch(
-    prompts: str | Path,
+    prompts: PromptInput,
     out: str | Path,
     answers: Sequence[str | Path],
     settings: CollectSettings,
@@ -153,22 +141,22 @@ def read_batch(
     meter = Meter(price)
     skipped: Counter[str] = Counter()
     lines = _Answers(answers)
-    with open_prompts(prompts) as file:
-        total = plan.total(file)
-        check_output(out, prompts)
+    with plan.open(prompts) as opened:
+        total = plan.total(opened)
+        check_output(out, opened.path)
         with Appender(out) as appender, Live(total, progress) as live:
-            output = open_output(appender, plan, manager, live)
+            output = Output(appender, plan, manager, live.row)
             try:
-                for job in plan.jobs(file, total, output.done, counter_of(skipped, live.skip)):
+                for job in plan.jobs(opened, output.done, counter_of(skipped, live.skip)):
                     row = lines.take(job.id) if job else None
-                    if row is not None:
+                    if job is not None and row is not None:
                         _settle(job, row, built, output, meter)
             finally:
                 output.close()
     strange = lines.left(output.done)
     if strange:
         log.warning("%d answers belong to no row asked for here: other prompts, teacher or parameters", strange)
-    return summary_of(output, None, meter, skipped, total, time.perf_counter() - began)
+    return summary_of(output, meter, skipped, total, time.perf_counter() - began)
 
 
 def _settle(job: Conversation, row: Any, teacher: BatchFileTeacher, output: Output, meter: Meter) -> None:
@@ -207,7 +195,8 @@ class _Answers:
             return None
         with open(path, "rb") as file:
             file.seek(at)
-            return json.loads(file.readline())
+            row: dict[str, Any] = json.loads(file.readline())
+            return row
 
     def left(self, done: IdSet) -> int:
         """How many rows were not taken and are not done."""
@@ -218,7 +207,7 @@ def _with_offsets(path: str) -> Iterator[tuple[Source, dict[str, Any], int]]:
     """The rows of a JSONL file, each with the offset of its line."""
     at = end = 0
 
-    def lines(file: IO[bytes]) -> Iterator[bytes]:
+    def lines(file: Iterable[bytes]) -> Iterator[bytes]:
         nonlocal at, end
         for line in file:
             at, end = end, end + len(line)

@@ -1,4 +1,4 @@
-"""What answers cost: prices, a meter that counts, and a budget that holds while many requests are in flight."""
+"""What answers cost: prices, a meter, and a budget that holds while many requests are in flight."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from distill.files.jsonl import dumps
 from distill.types import Answer, Message, Request
 
 BYTES_PER_TOKEN = 4
-"""Of text, about: what an estimate reckons with. No tokenizer makes more than one token of a byte."""
+"""Of text, about, for estimates. No tokenizer makes more than one token of a byte."""
 TOKENS_PER_MESSAGE = 8
 """What a chat format adds to a message, at most."""
 ASSUMED_ANSWER = 2048
-"""Tokens that an answer without a limit is reckoned to have, until a longer one was seen."""
+"""Tokens assumed for an answer without a limit, until a longer one was seen."""
 
 _MILLION = 1_000_000
 
 
 class OutOfMoney(DistillError):
-    """The budget does not reach for the next request."""
+    """The budget does not suffice for the next request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Dollars a million tokens.
+    """Dollars per million tokens.
 
     Attributes:
         input: of what is sent.
@@ -51,12 +51,12 @@ class Price:
         return self.for_tokens(sent - cached, answered) + cached * self.cached / _MILLION
 
     def for_tokens(self, sent: float, answered: float) -> float:
-        """Dollars for so many tokens."""
+        """Dollars for a number of tokens."""
         return (sent * self.input + answered * self.output) / _MILLION
 
 
 def parse_price(text: str) -> Price:
-    """Read what the user gave as `IN/OUT`, dollars a million tokens.
+    """Read what the user gave as `IN/OUT`, dollars per million tokens.
 
     Raises:
         UsageError: it is something else.
@@ -66,7 +66,7 @@ def parse_price(text: str) -> Price:
         if not (0 <= sent < float("inf") and 0 <= answered < float("inf")):
             raise ValueError
     except ValueError:
-        raise UsageError(f"price {text!r} is not IN/OUT", "write dollars a million tokens, e.g. 0.25/2") from None
+        raise UsageError(f"price {text!r} is not IN/OUT", "write dollars per million tokens, e.g. 0.25/2") from None
     return Price(sent, answered, sent)
 
 
@@ -119,7 +119,7 @@ def likely_tokens(request: Request) -> int:
 
 
 class Meter:
-    """Counts what was asked and paid, and keeps the budget: a request's most is set aside before it is sent.
+    """Counts what was asked and paid, and keeps the budget: the most a request can cost is set aside before it is sent.
 
     Args:
         price: None where nobody knows it: then there are no dollars.
@@ -136,7 +136,7 @@ class Meter:
 
     def __init__(self, price: Price | None = None, max_usd: float | None = None, answer_limit: int | None = None):
         self.price, self.max_usd, self._limit = price, max_usd, answer_limit
-        self._assumed = answer_limit or ASSUMED_ANSWER
+        self._longest = 0  # tokens of an answer beyond its limit, or without one
         self._reserved = 0.0
         self.spent = 0.0
         self.tokens_in = self.tokens_out = self.answers = self.asked = 0
@@ -145,12 +145,12 @@ class Meter:
         """Set aside what the requests can cost at most.
 
         Returns:
-            Dollars a request, for `settle`; None where the budget does not reach. Without a price, nothing.
+            Dollars per request, for `settle`; None where the budget does not suffice. Without a price, nothing.
         """
-        if self.price is None:
+        if self.price is None or self.max_usd is None:
             return []
-        most = [self._most(request) for request in requests] if self.max_usd is not None else []
-        if most and self.spent + self._reserved + sum(most) > self.max_usd:
+        most = [self._most(self.price, request) for request in requests]
+        if self.spent + self._reserved + sum(most) > self.max_usd:
             return None
         self._reserved += sum(most)
         return most
@@ -166,21 +166,22 @@ class Meter:
                 self.answers += 1
                 self.tokens_in += sent
                 self.tokens_out += answered
-                if self._limit is None:
-                    self._assumed = max(self._assumed, 2 * answered)
+                if answered > (request.params.max_tokens or self._limit or 0):
+                    self._longest = max(self._longest, answered)  # no limit, or a server that ignores it
             if self.price is not None:
-                self.spent += self._cost(request, outcome, usage)
+                self.spent += self._cost(self.price, request, outcome, usage)
 
-    def _cost(self, request: Request, outcome: Any, usage: Mapping[str, Any]) -> float:
+    def _cost(self, price: Price, request: Request, outcome: Any, usage: Mapping[str, Any]) -> float:
         if isinstance(outcome, Answer):
-            known = self.price.of(usage)
-            return self._most(request) if known is None else known
+            known = price.of(usage)
+            return self._most(price, request) if known is None else known
         broke = isinstance(outcome, TeacherError) and outcome.maybe_paid
-        return self._most(request) if broke else 0.0
+        return self._most(price, request) if broke else 0.0
 
-    def _most(self, request: Request) -> float:
+    def _most(self, price: Price, request: Request) -> float:
         sent = size_of(request.messages, request.tools) + TOKENS_PER_MESSAGE * (len(request.messages) + 1)
-        return self.price.for_tokens(sent, request.params.max_tokens or self._assumed)
+        limit = request.params.max_tokens or self._limit or ASSUMED_ANSWER
+        return price.for_tokens(sent, max(limit, 2 * self._longest))
 
     @property
     def usd(self) -> float | None:

@@ -8,71 +8,33 @@ import logging
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from distill.collection.adapters import make_askers
 from distill.collection.budget import Meter, OutOfMoney
 from distill.collection.conversation import Conversation
-from distill.collection.output import Output, check_output, read_done
+from distill.collection.evidence import Evidence
+from distill.collection.output import Output, check_output
 from distill.collection.plan import Plan, by_length, counter_of, make_plan
 from distill.collection.progress import Live, dollars, short
-from distill.collection.prompts import open_prompts
+from distill.collection.prompts import PromptInput
 from distill.collection.rate_limit import Throttle
 from distill.collection.schedule import Pool
 from distill.collection.settings import CollectSettings
+from distill.collection.summary import CollectSummary, summary_of
 from distill.errors import TeacherError, one_line
-from distill.files.jsonl import Appender, read_rows
+from distill.files.jsonl import Appender
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.protocols import BatchTeacher, Teacher
-from distill.types import CollectRun
 
 log = logging.getLogger("distill")
 
 
-@dataclass(frozen=True, slots=True)
-class CollectSummary:
-    """What a collection did. Every row asked for is in exactly one of rows, cached, failed, duplicates, left.
-
-    Attributes:
-        out: the file of transcripts.
-        rows: transcripts written by this run.
-        cached: rows that were in the file already.
-        failed: rows without a transcript; they are in `FILE.failed.jsonl` with their errors.
-        duplicates: rows that ask for what an earlier row of the prompt file asks for.
-        cut: written transcripts whose last answer ran into the token limit.
-        requests: requests sent, retries included.
-        usage: token counts of all answers, added up.
-        seconds: how long it took.
-        reasons: why rows failed, and how many for each reason.
-        usd: dollars this run cost; None where no price is known.
-        left: rows that were not asked for, because the budget did not reach.
-        stopped: why the run stopped before its end; None if it did not.
-        others: rows in the file that this run did not ask for: of other prompts, or of another `system`.
-    """
-
-    out: str
-    rows: int
-    cached: int
-    failed: int
-    duplicates: int
-    cut: int
-    requests: int
-    usage: Mapping[str, Any]
-    seconds: float
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    usd: float | None = None
-    left: int = 0
-    stopped: str | None = None
-    others: int = 0
-
-
 def collect(
-    prompts: str | Path,
+    prompts: PromptInput,
     out: str | Path,
     settings: CollectSettings,
     manager: PluginManager | None = None,
@@ -85,7 +47,7 @@ def collect(
     this again resumes where it was stopped.
 
     Args:
-        prompts: a prompt file (see `open_prompts`); every row is checked before the first request.
+        prompts: a prompt file, or prompts (see `open_prompts`); every row is checked before the first request.
         out: the file of transcripts, made or added to.
         settings: the teacher, how it answers, and limits of rate and money.
         manager: the plugins; default: those that are installed.
@@ -102,56 +64,23 @@ def collect(
     plan = make_plan(settings, manager)
     meter = Meter(plan.price(), settings.max_usd, plan.answer_limit)
     skipped: Counter[str] = Counter()
-    with open_prompts(prompts) as file:
-        total = plan.total(file)
-        check_output(out, prompts)
+    with plan.open(prompts) as opened:
+        total = plan.total(opened)
+        check_output(out, opened.path)
         with Appender(out) as appender, Live(total, progress) as live:
-            output = open_output(appender, plan, manager, live)
-            jobs = plan.jobs(file, total, output.done, counter_of(skipped, live.skip))
+            output = Output(appender, plan, manager, live.row)
+            jobs = plan.jobs(opened, output.done, counter_of(skipped, live.skip))
             live.numbers = _numbers(output, meter, skipped, total)
             try:
                 pool = _ask(plan, jobs, output, meter)
             finally:
                 output.close()
-    if pool is not None:
-        _raise_what_stopped(pool, output)
-    return summary_of(output, pool, meter, skipped, total, time.perf_counter() - began)
-
-
-def summary_of(
-    output: Output, pool: Pool | None, meter: Meter, skipped: Counter[str], total: int, seconds: float
-) -> CollectSummary:
-    """Make the summary of a run; `pool` is None where nothing was asked."""
-    return CollectSummary(
-        out=str(output.run.out),
-        rows=output.rows,
-        cached=skipped["cached"],
-        failed=output.failed,
-        duplicates=skipped["duplicates"],
-        cut=output.cut,
-        requests=pool.requests if pool else 0,
-        usage=output.usage,
-        seconds=round(seconds, 3),
-        reasons=dict(output.reasons.most_common()),
-        usd=None if meter.usd is None else round(meter.usd, 6),
-        left=total - output.rows - output.failed - skipped.total(),
-        stopped=pool.error.message if pool and pool.error else None,
-        others=len(output.done) - skipped["cached"],
-    )
-
-
-def open_output(appender: Appender, plan: Plan, manager: PluginManager, live: Live) -> Output:
-    """Read what is in the file of transcripts, and make ready to write to it.
-
-    Raises:
-        UsageError: it has rows by another teacher or with other parameters, and the settings do not say `append`.
-        DataError: it has a malformed row.
-    """
-    if appender.quarantined:
-        log.warning("%s: its last row was cut short; moved to %s.quarantine", appender.path, appender.path)
-    done = read_done(read_rows(appender.path), plan.teacher.name, plan.sent, plan.settings.append)
-    run = CollectRun(appender.path, plan.teacher.name)
-    return Output(appender, run, plan.sent, manager, plan.teacher.owner, done, live.row)
+    seconds = time.perf_counter() - began
+    if pool is None:
+        return summary_of(output, meter, skipped, total, seconds)
+    _raise_what_stopped(pool, output)
+    stopped = None if pool.error is None else str(pool.error)
+    return summary_of(output, meter, skipped, total, seconds, requests=pool.requests, stopped=stopped)
 
 
 def _numbers(output: Output, meter: Meter, skipped: Counter[str], total: int) -> Callable[[], str]:
@@ -160,8 +89,9 @@ def _numbers(output: Output, meter: Meter, skipped: Counter[str], total: int) ->
 
     def text() -> str:
         seconds = max(time.monotonic() - began, 0.001)
-        ended = output.rows + output.failed
-        parts = [f"{output.failed} failed"] if output.failed else []
+        failed = output.counts.failed
+        ended = output.counts.rows + failed
+        parts = [f"{failed} failed"] if failed else []
         parts += [f"{skipped['cached']} cached"] if skipped["cached"] else []
         if meter.usd is not None:
             whole = meter.usd / ended * (total - skipped.total()) if ended else 0.0
@@ -200,7 +130,8 @@ async def _ask_all(
         askers, size = make_askers(built, owner, settings.concurrency)
         jobs = by_length(jobs, size) if size > 1 else jobs
         throttle = Throttle(len(askers), meter, settings.rpm, settings.tpm)
-        pool = Pool(jobs, askers, size, settings.retries, output, throttle)
+        evidence = Evidence(earlier=len(output.done) > 0)
+        pool = Pool(jobs, askers, size, settings.retries, output, throttle, settings.patience, evidence)
         await pool.run()
         return pool
     finally:
@@ -217,13 +148,14 @@ async def _close(built: Teacher | BatchTeacher, owner: str) -> None:
 
 
 def _raise_what_stopped(pool: Pool, output: Output) -> None:
-    out, rows = output.run.out, output.rows
-    if isinstance(pool.error, TeacherError):
-        saved = f"{rows} rows are saved in {out}; the same command goes on from there" if rows else None
-        hint = "; ".join(part for part in (pool.error.hint, saved) if part)
-        raise TeacherError(f"teacher {output.run.teacher}: {pool.error.message}", hint, fatal=True) from pool.error
-    if pool.error is not None and not isinstance(pool.error, OutOfMoney):
-        raise pool.error
+    """Raise the error that ended the run before its end, or the signal; a used-up budget is none."""
+    out, rows, error = output.run.out, output.counts.rows, pool.error
+    if isinstance(error, TeacherError):
+        saved = f"{rows} rows are saved in {out}; the same command resumes" if rows else None
+        hint = "; ".join(part for part in (error.hint, saved) if part)
+        raise type(error)(f"teacher {output.run.teacher}: {error.message}", hint, fatal=True) from error
+    if error is not None and not isinstance(error, OutOfMoney):
+        raise error
     if pool.signum is not None:
-        log.warning("stopped: %d rows are saved in %s; the same command goes on from there", rows, out)
+        log.warning("stopped: %d rows are saved in %s; the same command resumes", rows, out)
         signal.raise_signal(pool.signum)  # now to whoever handled it before: Python, or the command line

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from distill.errors import TeacherError
+from distill.transcripts.finish import Finish, finish_of
 from distill.types import Answer, Message, Params, Prompt, Request
 
 
@@ -25,7 +26,7 @@ class Conversation:
         finish_reason: of the last answer.
         model: the model id as last answered.
         logprobs: of each answer, as `Answer.logprobs` holds them.
-        attempts: how often the next request has failed already.
+        attempts: how many tries the next request has used up.
         progress: how many answers the whole run had when it last failed.
         done: whether nothing is left to ask.
     """
@@ -48,7 +49,7 @@ class Conversation:
     @property
     def cut(self) -> bool:
         """Whether the last answer ran into the token limit."""
-        return self.finish_reason == "length"
+        return finish_of(self.finish_reason) is Finish.CUT
 
     @property
     def turns_left(self) -> int:
@@ -58,7 +59,8 @@ class Conversation:
     def request(self) -> Request:
         """The next thing to ask."""
         told = {"sample": self.sample, "turn": len(self.answers)}
-        return Request(tuple(self.messages), self.prompt.tools, self.params, told)
+        messages = as_teacher_sees(self.prompt.teacher_messages, self.messages)
+        return Request(messages, self.prompt.tools, self.params, told)
 
     def take(self, answer: Answer) -> None:
         """Take the answer to `request()`. A cut answer or one with tool calls ends the conversation.
@@ -82,15 +84,32 @@ class Conversation:
             self.messages.append(self.prompt.followups[asked])
 
 
+def as_teacher_sees(teacher_messages: Sequence[Message], messages: Sequence[Message]) -> tuple[Message, ...]:
+    """A conversation with what only the teacher sees before it; two system messages become one."""
+    if not teacher_messages or teacher_messages[0].role != "system" or messages[0].role != "system":
+        system, rest = _system_first(messages) if teacher_messages else ((), tuple(messages))
+        return (*system, *teacher_messages, *rest)
+    both = f"{teacher_messages[0].content or ''}\n\n{messages[0].content or ''}"
+    return (Message("system", both), *teacher_messages[1:], *messages[1:])
+
+
+def _system_first(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    count = 1 if messages[0].role == "system" else 0
+    return tuple(messages[:count]), tuple(messages[count:])
+
+
 def _problem(answer: Answer) -> str | None:
-    message = answer.message
+    """Why an answer cannot be learnt from; None where it can."""
+    message, finish = answer.message, finish_of(answer.finish_reason)
     if message.refusal:
         return f"the teacher refused: {message.refusal[:200]}"
-    if answer.finish_reason == "content_filter":
-        return "the answer was stopped by a content filter"
+    if finish is Finish.REFUSED:
+        return f"the answer was stopped by a content filter (finish reason {answer.finish_reason!r})"
+    if finish is Finish.UNKNOWN:
+        return f"the answer may not be whole: its finish reason is {answer.finish_reason!r}"
     if message.tool_calls or (message.content or "").strip():
         return None
-    if answer.finish_reason == "length":
+    if finish is Finish.CUT:
         return "the answer is empty: the token limit cut it before it began (raise --max-tokens)"
     return "the answer is empty"
 

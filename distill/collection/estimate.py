@@ -12,7 +12,7 @@ from distill.collection.budget import BYTES_PER_TOKEN, TOKENS_PER_MESSAGE, size_
 from distill.collection.conversation import Conversation
 from distill.collection.output import check_output, read_done, whole_rows
 from distill.collection.plan import Plan, make_plan
-from distill.collection.prompts import open_prompts
+from distill.collection.prompts import PromptInput
 from distill.collection.settings import CollectSettings
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.types import Source
@@ -48,7 +48,7 @@ class Estimate:
 
 
 def estimate(
-    prompts: str | Path, out: str | Path, settings: CollectSettings, manager: PluginManager | None = None
+    prompts: PromptInput, out: str | Path, settings: CollectSettings, manager: PluginManager | None = None
 ) -> Estimate:
     """Estimate what `collect` with the same arguments would ask for; nothing is asked, nothing is written.
 
@@ -59,13 +59,13 @@ def estimate(
     found = plan.price()
     skipped: Counter[str] = Counter()
     answers = _Answers()
-    with open_prompts(prompts) as file:
-        total = plan.total(file)
-        check_output(out, prompts)
-        done = read_done(answers.of(out), plan.teacher.name, plan.sent, settings.append)
+    with plan.open(prompts) as opened:
+        plan.total(opened)
+        check_output(out, opened.path)
+        done = read_done(answers.of(out), plan)
         each, basis = answers.mean(plan)
         rows = requests = sent = most = 0
-        for job in plan.jobs(file, total, done, lambda kind: skipped.update([kind])):
+        for job in plan.jobs(opened, done, lambda kind: skipped.update([kind])):
             if job is not None:
                 rows += 1
                 requests += job.turns_left
@@ -82,7 +82,10 @@ def estimate(
 def _sent(job: Conversation, answer: int, bytes_per_token: int) -> int:
     """Tokens sent for a conversation: each turn sends all that was said before it once more."""
     sent, total = 0, 0
-    for turn in [job.prompt.messages, *([followup] for followup in job.prompt.followups)]:
+    for turn in [
+        (*job.prompt.teacher_messages, *job.prompt.messages),
+        *([followup] for followup in job.prompt.followups),
+    ]:
         sent += size_of(turn, () if total else job.prompt.tools) // bytes_per_token + TOKENS_PER_MESSAGE * len(turn)
         total += sent
         sent += answer

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.collection.conversation import Conversation, add_usage
+from distill.collection.plan import Plan
 from distill.collection.prompts import prompt_to_dict
 from distill.collection.row_id import IdSet
 from distill.errors import DataError, DistillError, PluginError, UsageError, one_line
@@ -25,9 +26,8 @@ from distill.types import CollectRun, Source, Transcript
 log = logging.getLogger("distill")
 
 _FIRST_BYTES = b'{"id": "'
-HOPELESS = 20
-"""So many rows that fail before one is written are worth a warning while there is still money to save."""
-_REASONS = 100  # distinct ones that are counted by their text
+_REASONS = 100
+"""Distinct reasons that are counted by their text."""
 
 
 def failed_path(out: str | Path) -> Path:
@@ -35,8 +35,12 @@ def failed_path(out: str | Path) -> Path:
     return Path(f"{out}.failed.jsonl")
 
 
-def check_output(out: str | Path, prompts: str | Path) -> None:
-    """Make sure that `out` is a file of transcripts, or none yet, before anything touches it.
+def check_output(out: str | Path, prompts: Path | None) -> None:
+    """Make sure that `out` is a file of transcripts, or does not exist yet, before anything touches it.
+
+    Args:
+        out: the file to write to.
+        prompts: the prompt file, if the prompts come from one.
 
     Raises:
         UsageError: it is the prompt file.
@@ -44,7 +48,7 @@ def check_output(out: str | Path, prompts: str | Path) -> None:
     """
     if not os.path.exists(out):
         return
-    if os.path.exists(prompts) and os.path.samefile(out, prompts):
+    if prompts is not None and os.path.exists(prompts) and os.path.samefile(out, prompts):
         raise UsageError(f"--out {out} is the prompt file", "give another file to write to")
     try:
         with open(out, "rb") as file:
@@ -74,16 +78,12 @@ def whole_rows(out: str | Path) -> Iterator[tuple[Source, dict[str, Any]]]:
             yield from parse_rows((line for line in file if line.endswith(b"\n")), str(out))
 
 
-def read_done(
-    rows: Iterable[tuple[Source, dict[str, Any]]], teacher: str, params: Mapping[str, Any], append: bool
-) -> IdSet:
+def read_done(rows: Iterable[tuple[Source, dict[str, Any]]], plan: Plan) -> IdSet:
     """The ids of the rows that are in a file.
 
     Args:
         rows: of the file, as `read_rows` or `whole_rows` gives them.
-        teacher: who is going to answer.
-        params: how; as `all_params` gives them.
-        append: whether rows by others are welcome.
+        plan: what is going to be asked, and of whom; with its setting `append`, rows by others are welcome.
 
     Raises:
         DataError: a row is no transcript.
@@ -93,8 +93,8 @@ def read_done(
     for source, row in rows:
         transcript = parse_transcript(row, source)
         done.add(transcript.id)
-        if not append:
-            difference = _difference(transcript.metadata, teacher, params)
+        if not plan.settings.append:
+            difference = _difference(transcript.metadata, plan)
             if difference:
                 raise UsageError(
                     f"{source}: {difference}", "use another --out FILE, or --append to mix them in one file"
@@ -102,14 +102,16 @@ def read_done(
     return done
 
 
-def _difference(metadata: Mapping[str, Any], teacher: str, params: Mapping[str, Any]) -> str | None:
-    theirs = metadata.get("teacher")
-    if theirs != teacher:
-        return f"the row is by teacher {theirs!r}, not {teacher!r}" if theirs else "the row does not say its teacher"
+def _difference(metadata: Mapping[str, Any], plan: Plan) -> str | None:
+    """How a row's teacher or parameters differ from what is asked for now; a prompt's own parameters do not count."""
+    theirs, ours = metadata.get("teacher"), plan.teacher.name
+    if theirs != ours:
+        return f"the row is by teacher {theirs!r}, not {ours!r}" if theirs else "the row does not say its teacher"
     before = metadata.get("params") or {}
-    for key in sorted({*before, *params}):
-        if before.get(key) != params.get(key):
-            return f"the row was made with {key}={_shown(before, key)}, not {key}={_shown(params, key)}"
+    own = metadata.get("prompt_params") or ()
+    for key in sorted({*before, *plan.sent}):
+        if key not in own and before.get(key) != plan.sent.get(key):
+            return f"the row was made with {key}={_shown(before, key)}, not {key}={_shown(plan.sent, key)}"
     return None
 
 
@@ -118,38 +120,61 @@ def _shown(params: Mapping[str, Any], key: str) -> str:
 
 
 @dataclass
-class Output:
-    """Writes a run's rows, and counts them.
+class Counters:
+    """Counts of one run.
 
     Attributes:
-        appender: of the transcripts' file.
-        run: what observers are told.
-        params: what goes into each row's `metadata.params`.
-        manager: whose observers are notified.
-        owner: the teacher's plugin, as errors name it.
-        done: the ids of the rows that were in the transcripts' file.
-        tick: called at each row's end.
-        rows, failed, cut, usage: counts of this run.
+        rows: transcripts written.
+        failed: rows set apart.
+        cut: transcripts whose last answer ran into the token limit.
+        usage: token counts of all answers, added up.
         reasons: why rows failed.
     """
 
-    appender: Appender
-    run: CollectRun
-    params: Mapping[str, Any]
-    manager: PluginManager
-    owner: str
-    done: IdSet
-    tick: Callable[[], None]
     rows: int = 0
     failed: int = 0
     cut: int = 0
     usage: dict[str, Any] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
-    _failures: Appender | None = None
-    _failed_before: IdSet = field(default_factory=IdSet)
-    _mended: IdSet = field(default_factory=IdSet)
 
-    def __post_init__(self) -> None:
+    def fail(self, reason: str) -> None:
+        """Count a failed row; beyond 100 different reasons they are no longer told apart."""
+        known = reason in self.reasons or len(self.reasons) < _REASONS
+        self.failed += 1
+        self.reasons[reason if known else "other reasons"] += 1
+
+
+class Output:
+    """Writes a run's rows, and counts them.
+
+    Args:
+        appender: of the transcripts' file.
+        plan: what is asked, and of whom.
+        manager: whose observers are notified.
+        tick: called at each row's end.
+
+    Raises:
+        UsageError: the file has rows by another teacher or with other parameters, and the settings do not say
+            `append`.
+        DataError: it has a malformed row.
+
+    Attributes:
+        run: what observers are told.
+        owner: the teacher's plugin, as errors name it.
+        done: the ids of the rows that were in the transcripts' file.
+        counts: of this run.
+    """
+
+    def __init__(self, appender: Appender, plan: Plan, manager: PluginManager, tick: Callable[[], None]):
+        if appender.quarantined:
+            log.warning("%s: its last row was cut short; moved to %s.quarantine", appender.path, appender.path)
+        self._appender, self._plan, self._manager, self._tick = appender, plan, manager, tick
+        self.run = CollectRun(appender.path, plan.teacher.name)
+        self.owner = plan.teacher.owner
+        self.done = read_done(read_rows(appender.path), plan)
+        self.counts = Counters()
+        self._failures: Appender | None = None
+        self._failed_before, self._repaired = IdSet(), IdSet()
         with suppress(DataError):  # none yet, or somebody edited it: `close` tells
             for _, row in read_rows(failed_path(self.run.out)):
                 self._failed_before.add(str(row.get("id")))
@@ -168,24 +193,25 @@ class Output:
         except (TypeError, ValueError, RecursionError) as error:
             self.fail(conversation, PluginError(f"{self.owner} gave an answer that is no JSON: {one_line(error)}"))
             return
-        self.appender.append_line(line)
+        self._appender.append_line(line)
         if conversation.id in self._failed_before:
-            self._mended.add(conversation.id)
-        self.rows += 1
-        self.cut += conversation.cut
-        self.usage = add_usage(self.usage, conversation.usage)
-        self.tick()
-        self.manager.notify("transcript_collected", transcript=transcript, run=self.run)
+            self._repaired.add(conversation.id)
+        counts = self.counts
+        counts.rows += 1
+        counts.cut += conversation.cut
+        counts.usage = add_usage(counts.usage, conversation.usage)
+        self._tick()
+        self._manager.notify("transcript_collected", transcript=transcript, run=self.run)
 
     def _metadata(self, conversation: Conversation) -> dict[str, Any]:
         prompt = conversation.prompt
-        metadata = {
+        metadata: dict[str, Any] = {
             "teacher": self.run.teacher,
             "model": conversation.model,
             "finish_reason": conversation.finish_reason,
             "usage": conversation.usage,
             "created": utc_now(),
-            "params": dict(self.params),
+            "params": self._plan.sent_with(prompt),
             "sample": conversation.sample,
         }
         if prompt.source is not None:
@@ -194,18 +220,20 @@ class Output:
             metadata["prompt_id"] = prompt.id
         if prompt.metadata:
             metadata["prompt_metadata"] = dict(prompt.metadata)
+        if prompt.params:
+            metadata["prompt_params"] = sorted(prompt.params)
+        if prompt.teacher_messages:
+            metadata["teacher_messages"] = [message_to_dict(message) for message in prompt.teacher_messages]
         if conversation.turns_left:
             metadata["turns_left"] = conversation.turns_left
         if any(logprobs is not None for logprobs in conversation.logprobs):
-            metadata["logprobs"] = conversation.logprobs
+            metadata["logprobs"] = list(conversation.logprobs)
         return metadata
 
     def fail(self, conversation: Conversation, error: DistillError) -> None:
         """Write a row that has no transcript, with its error, to the file of failed rows."""
-        reason = error.message if error.message in self.reasons or len(self.reasons) < _REASONS else "other reasons"
-        self.failed += 1
-        self.reasons[reason] += 1
-        self.usage = add_usage(self.usage, conversation.usage)
+        self.counts.fail(error.message)
+        self.counts.usage = add_usage(self.counts.usage, conversation.usage)
         source = conversation.prompt.source
         row = {
             "id": conversation.id,
@@ -214,17 +242,15 @@ class Output:
             "source": {"file": source.file, "line": source.line} if source else None,
             "sample": conversation.sample,
             "teacher": self.run.teacher,
-            "params": dict(self.params),
+            "params": self._plan.sent_with(conversation.prompt),
             "created": utc_now(),
             "finish_reason": conversation.finish_reason,
             "answers": [message_to_dict(message) for message in conversation.answers],
         }
-        if self.rows == 0 and self.failed == HOPELESS:
-            log.warning("the first %d rows all failed, the last of them so: %s", HOPELESS, error.message)
         if self._failures is None:
             self._failures = Appender(failed_path(self.run.out))
         self._failures.append(_writable(row))
-        self.tick()
+        self._tick()
 
     def close(self) -> None:
         """Rewrite the file of failed rows: the latest failure of each row, without the rows that are done."""
@@ -234,7 +260,7 @@ class Output:
         if not path.exists():
             return
         try:
-            _rewrite(path, self.done, self._mended)
+            _rewrite(path, self.done, self._repaired)
         except DataError as error:  # somebody edited it: the transcripts are safe, and so is what it holds
             log.warning("%s; the file of failed rows is left as it is", error.message)
 

@@ -1,21 +1,23 @@
-"""What shall be asked, of whom and how: the same for a collection, its estimate, and both steps of a batch."""
+"""What is asked, of whom and how: the same for a collection, its estimate, and both steps of a batch."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 from distill.collection.budget import Price, find_price, parse_price, size_of
 from distill.collection.conversation import Conversation
-from distill.collection.prompts import PromptFile
+from distill.collection.prompts import COMMON_PARAMS, PromptInput, PromptReader, Prompts, open_prompts
 from distill.collection.row_id import IdSet, all_params, row_id
 from distill.collection.settings import CollectSettings
 from distill.collection.teachers import NamedTeacher
-from distill.errors import UsageError
+from distill.errors import DataError, UsageError
 from distill.plugins import PluginManager
+from distill.types import Params, Prompt
 
 WINDOW = 16
 """Batches that are sorted by length together."""
@@ -38,41 +40,74 @@ class Plan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "sent", all_params(self.settings.params, self.teacher.options))
 
-    def total(self, file: PromptFile) -> int:
+    def open(self, prompts: PromptInput) -> AbstractContextManager[Prompts]:
+        """Open prompts, with the settings' system messages; see `open_prompts`."""
+        settings = self.settings
+        return open_prompts(prompts, PromptReader(settings.system, settings.teacher_prompt, settings.allow_unknown))
+
+    def total(self, prompts: Prompts) -> int:
         """Check every prompt, and tell how many rows are asked for.
 
         Raises:
             DataError: a prompt is malformed, or there is none.
+            UsageError: a prompt has parameters that the teacher does not take.
         """
-        return file.count(self.settings.limit) * self.settings.samples
+        count = 0
+        for prompt in prompts.read(self.settings.limit):
+            if prompt.params:
+                self._check_params(prompt)
+            count += 1
+        if not count:
+            raise DataError(f"{prompts.name}: no prompt in it", prompts.hint)
+        return count * self.settings.samples
 
-    def jobs(
-        self, file: PromptFile, total: int, done: IdSet, skipped: Callable[[str], None]
-    ) -> Iterator[Conversation | None]:
+    def jobs(self, prompts: Prompts, done: IdSet, skipped: Callable[[str], None]) -> Iterator[Conversation | None]:
         """Go through what is to be asked, row by row.
 
         Args:
-            file: the prompts, read lazily.
-            total: as `total` counted them.
+            prompts: read lazily.
             done: rows that are there.
             skipped: told `cached` or `duplicates` for a row that is there, or comes twice.
 
         Yields:
             None for a row that needs no asking: thousands may follow each other.
         """
-        seen = IdSet(total)
-        params = self.settings.params
-        for prompt in file.read(self.settings.system, self.settings.limit):
+        seen = IdSet()
+        for prompt in prompts.read(self.settings.limit):
             for sample in range(self.settings.samples):
-                id = row_id(self.teacher.name, self.sent, prompt, sample)
+                id = self.row_id(prompt, sample)
                 if not seen.add(id):
                     skipped("duplicates")
                 elif id in done:
                     skipped("cached")
                 else:
-                    yield Conversation(id, prompt, sample, params)
+                    yield Conversation(id, prompt, sample, self.params_of(prompt))
                     continue
                 yield None
+
+    def row_id(self, prompt: Prompt, sample: int = 0) -> str:
+        """The id of the row that answers a prompt."""
+        return row_id(self.teacher.name, self.sent_with(prompt), prompt, sample)
+
+    def sent_with(self, prompt: Prompt) -> dict[str, Any]:
+        """What the answer to a prompt depends on besides the messages: the common parameters, and the prompt's own."""
+        return all_params(self.params_of(prompt), self.teacher.options) if prompt.params else dict(self.sent)
+
+    def params_of(self, prompt: Prompt) -> Params:
+        """How a prompt is to be answered: a parameter of its own counts before the common one."""
+        params = self.settings.params
+        if not prompt.params:
+            return params
+        own = dict(prompt.params)
+        named = {name: own.pop(name) for name in COMMON_PARAMS if name in own}
+        return replace(params, **named, extra={**params.extra, **own})
+
+    def _check_params(self, prompt: Prompt) -> None:
+        """Refuse parameters that the teacher would ignore."""
+        strange = [name for name in prompt.params if name not in COMMON_PARAMS]
+        if strange and not self.teacher.takes_any_params:
+            hint = f"leave it out; a prompt for it may have {', '.join(COMMON_PARAMS)}"
+            raise UsageError(f"{prompt.source}: teacher {self.teacher.name!r} has no parameter {strange[0]!r}", hint)
 
     @property
     def answer_limit(self) -> int | None:

@@ -1,4 +1,4 @@
-"""When the next request may go: Retry-After, requests and tokens a minute, how many at a time, and the budget."""
+"""Rate limiter and concurrency gate: Retry-After, requests and tokens per minute, concurrency, and the budget."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from distill.collection.budget import Meter, OutOfMoney, likely_tokens
 from distill.types import Answer, Request
 
 SLOWER = 0.7
-"""What is left of the requests in flight after a 429; each answer gives a little back."""
+"""The fraction of the requests in flight that is left after a 429."""
+FASTER = 1 / SLOWER - 1
+"""What each answer gives back: one round of answers undoes one 429."""
 GLANCE = 0.1
-"""Seconds after which the one who waits for the pace looks again: answers may have been shorter than reckoned."""
+"""Seconds between looks at the pace while waiting for it: answers may have been shorter than estimated."""
 FIRST_GUESS = 256
-"""Tokens that an answer is reckoned to have before one came."""
+"""Tokens assumed for an answer before one came."""
 
 
 class Pace:
-    """So much a minute, evenly spread: a server that counts by the second is not overrun either.
+    """An amount per minute, evenly spread: a server that counts per second is not overrun either.
 
     Attributes:
-        next: the time from which on more may go.
+        next: the time from which more may go.
     """
 
     def __init__(self, per_minute: float):
@@ -33,17 +35,17 @@ class Pace:
         self.next = 0.0
 
     def take(self, amount: float, now: float) -> None:
-        """Count so much that goes now."""
+        """Count an amount that goes now."""
         self.next = max(now, self.next) + amount * self._seconds
 
     def correct(self, amount: float) -> None:
-        """Count so much more (or less) than was taken."""
+        """Correct what was taken by an amount, which may be negative."""
         self.next += amount * self._seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A permission to send: when it was given, and what was reckoned for it."""
+    """A permission to send: when it was given, the tokens estimated for it, and the dollars set aside."""
 
     at: float
     tokens: int
@@ -51,13 +53,13 @@ class Ticket:
 
 
 class Throttle:
-    """The one door that all workers go through. Make it inside the event loop.
+    """Rate limiter and concurrency gate that all workers pass. Make it inside the event loop.
 
     Args:
-        most: how many workers may be inside at a time; 429 lowers it for a while.
+        most: requests in flight at most; a 429 lowers it for a while.
         meter: counts what is asked and paid.
-        rpm: requests a minute; None: no limit.
-        tpm: tokens a minute, those of the answers included; None: no limit.
+        rpm: requests per minute; None: no limit.
+        tpm: tokens per minute, those of the answers included; None: no limit.
     """
 
     def __init__(self, most: int, meter: Meter, rpm: float | None = None, tpm: float | None = None):
@@ -70,7 +72,7 @@ class Throttle:
         self._inside = 0
         self._opens = 0.0
         self._slowed = 0.0
-        self._waiting: deque[asyncio.Future] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed = asyncio.Event()
 
     @property
@@ -84,7 +86,7 @@ class Throttle:
         return self._opens > self._loop.time()
 
     def close(self) -> None:
-        """Let nobody in any more, and wake all who wait."""
+        """Let no request pass any more, and wake all workers that wait."""
         self._closed.set()
         while self._waiting:
             self._wake()
@@ -93,19 +95,13 @@ class Throttle:
         """Wait until the requests may be sent; then `leave` must be called with the ticket.
 
         Returns:
-            None where the door was closed meanwhile.
+            None where the gate was closed meanwhile.
 
         Raises:
-            OutOfMoney: the budget does not reach for them, and nothing in flight can give back what it had set aside.
+            OutOfMoney: the budget does not suffice, and nothing in flight can give back what it had set aside.
         """
-        most = None
-        while not self.closed and (self._inside >= int(self._limit) or (most := self._meter.reserve(requests)) is None):
-            if not self._inside:
-                raise OutOfMoney(f"the budget of ${self._meter.max_usd:g} is used up")
-            waiting = self._loop.create_future()
-            self._waiting.append(waiting)
-            await waiting
-        if self.closed:
+        most = await self._room(requests)
+        if most is None:
             return None
         self._inside += 1
         self._wake()  # there may be room for one more
@@ -121,6 +117,19 @@ class Throttle:
             return None
         return ticket
 
+    async def _room(self, requests: Sequence[Request]) -> Sequence[float] | None:
+        """Wait until there is room and money for the requests; None where the gate was closed meanwhile."""
+        while not self.closed:
+            most = self._meter.reserve(requests) if self._inside < int(self._limit) else None
+            if most is not None:
+                return most
+            if not self._inside:
+                raise OutOfMoney(f"the budget of ${self._meter.max_usd:g} is used up")
+            waiting: asyncio.Future[None] = self._loop.create_future()
+            self._waiting.append(waiting)
+            await waiting
+        return None
+
     def leave(self, ticket: Ticket, requests: Sequence[Request], outcomes: Sequence[Any]) -> None:
         """Give the place back, and count what came; `outcomes` are Answers or errors, one a request."""
         meter = self._meter
@@ -128,19 +137,19 @@ class Throttle:
         meter.settle(requests, ticket.most, outcomes)
         if self._tpm:
             untold = sum(isinstance(outcome, Answer) for outcome in outcomes) - (meter.answers - told)
-            reckoned = ticket.tokens * untold / max(len(outcomes), 1)  # what is not known stays as it was reckoned
-            self._tpm.correct(meter.tokens_in + meter.tokens_out - tokens + reckoned - ticket.tokens)
+            estimated = ticket.tokens * untold / max(len(outcomes), 1)  # what is not known stays as it was estimated
+            self._tpm.correct(meter.tokens_in + meter.tokens_out - tokens + estimated - ticket.tokens)
         if any(getattr(outcome, "throttled", False) for outcome in outcomes):
             if ticket.at >= self._slowed:  # else it was sent before the last slowing: that took care of it
                 self._limit = max(1.0, min(self._limit, self._inside) * SLOWER)
                 self._slowed = self._loop.time()
         elif self._limit < self._most and any(isinstance(outcome, Answer) for outcome in outcomes):
-            self._limit = min(self._most, self._limit + 1 / self._limit)
+            self._limit = min(self._most, self._limit + FASTER)
         self._inside -= 1
         self._wake()
 
     def hold(self, seconds: float) -> None:
-        """Let nobody go for so long."""
+        """Let no request pass for a number of seconds."""
         self._opens = max(self._opens, self._loop.time() + seconds)
         for pace in self._paces:
             pace.next = max(pace.next, self._opens)

@@ -1,12 +1,11 @@
-"""Asks a teacher many things at once: retries, one door for all workers, and an orderly stop."""
+"""Asks a teacher many things at once: workers, retries, and an orderly stop."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-import signal
-import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -14,15 +13,18 @@ from typing import Protocol
 from distill.collection.adapters import Asker
 from distill.collection.budget import OutOfMoney
 from distill.collection.conversation import Conversation
+from distill.collection.evidence import Evidence
+from distill.collection.outage import Outage, spoken
 from distill.collection.rate_limit import Throttle
 from distill.errors import DistillError, TeacherError
+from distill.files.signals import kept_handlers
 from distill.types import Answer
 
 FIRST_WAIT = 0.5
 """Seconds before the first retry; doubled with each further one."""
 
-LONGEST_WAIT = 60.0
-"""Seconds between retries at most, whatever the server asks for."""
+LONGEST_BACKOFF = 60.0
+"""Seconds between retries at most, where the server does not say how long to wait."""
 
 LONG_WAIT = 10.0
 """Seconds without a request from which on the user is told why."""
@@ -30,10 +32,13 @@ LONG_WAIT = 10.0
 GRACE = 5.0
 """Seconds that answers in flight have after the first Ctrl-C or SIGTERM."""
 
-HOPELESS = 10
-"""So many rows given up one after the other, retries and all, mean that the teacher is down."""
-
 log = logging.getLogger("distill")
+
+
+class TooEarly(TeacherError):
+    """The teacher's limit lasts longer than the user's patience (exit code 75, as `EX_TEMPFAIL`): run again later."""
+
+    exit_code = 75
 
 
 class Recorder(Protocol):
@@ -51,11 +56,13 @@ class Pool:
 
     Args:
         jobs: what to ask, read lazily; None stands for a row that needs no asking.
-        askers: one a worker.
+        askers: one per worker.
         size: how many conversations each worker holds at a time.
-        retries: how often a failed request is sent again.
+        retries: how often a failed request is retried.
         recorder: is told of each row's end.
         throttle: says when a request may go.
+        patience: seconds to wait for a server that went away, or for a limit to end.
+        evidence: weighs failures against answers.
 
     Attributes:
         requests: how many requests were sent.
@@ -71,16 +78,18 @@ class Pool:
         retries: int,
         recorder: Recorder,
         throttle: Throttle,
+        patience: float = 0.0,
+        evidence: Evidence | None = None,
     ):
         self._jobs, self._askers, self._size, self._retries, self._recorder = jobs, askers, size, retries, recorder
         self._throttle = throttle
+        self._patience, self._evidence = patience, evidence or Evidence()
+        self._outage = Outage(patience)
         self._loop = asyncio.get_running_loop()
         self._in_flight = 0
-        self._answered = 0
         self._refusals = 0  # 429 and the like, one after the other
-        self._given_up = 0  # rows, one after the other
         self._warned = False
-        self._tasks: list[asyncio.Task] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self.requests = 0
         self.error: Exception | None = None
         self.signum: int | None = None
@@ -123,12 +132,18 @@ class Pool:
             return None
         if ticket is None:
             return None
+        probe = await self._outage.wait()
+        if self._throttle.closed:
+            self._throttle.leave(ticket, (), ())
+            return None
         self.requests += len(requests)
         self._in_flight += len(requests)
         try:
             answers = await asker.ask(requests)
         finally:
             self._in_flight -= len(requests)
+            if probe:
+                self._outage.probed()
         self._throttle.leave(ticket, requests, answers)
         return answers
 
@@ -143,35 +158,61 @@ class Pool:
             else:
                 await asyncio.sleep(0)  # thousands of rows may need no asking: let the others work
 
-    def _settle(self, conversation: Conversation, answer: Answer | DistillError) -> float | None:
-        """Deal with one answer: gives the seconds to wait before the next request, or None at the row's end."""
-        if isinstance(answer, Answer):
-            self._answered += 1
-            self._given_up = self._refusals = 0
-            try:
-                conversation.take(answer)
-            except TeacherError as error:
-                self._recorder.fail(conversation, error)
-                return None
-            if conversation.done:
-                self._recorder.save(conversation)
-                return None
-            return 0.0
-        if isinstance(answer, TeacherError) and (answer.fatal or answer.retryable):
-            if answer.fatal:
-                self._stop(answer)
-            elif not self._throttle.closed and self._may_retry(conversation, answer):
-                return self._wait_before_retry(conversation, answer)
-            elif not self._throttle.closed and not self._is_down(answer):
-                self._recorder.fail(conversation, answer)
-                return None
+    def _settle(self, conversation: Conversation, outcome: Answer | DistillError) -> float | None:
+        """Deal with one outcome: gives the seconds to wait before the next request, or None at the row's end."""
+        if isinstance(outcome, Answer):
+            return self._take(conversation, outcome)
+        if not isinstance(outcome, TeacherError):
+            return self._give_up(conversation, outcome)
+        if not (outcome.unreachable or outcome.down):
+            self._outage.answered()
+        if self._evidence.fatal(outcome):
+            self._stop(outcome)
+        if self._throttle.closed and (outcome.fatal or outcome.retryable):
             return 0.0  # the run is stopping, and not because of this row: the next run asks again
-        self._recorder.fail(conversation, answer)
+        if self._is_away(conversation, outcome):
+            return 0.0
+        if self._evidence.may_retry(outcome) and self._may_retry(conversation, outcome):
+            return self._wait_before_retry(conversation, outcome)
+        return self._give_up(conversation, outcome)
+
+    def _take(self, conversation: Conversation, answer: Answer) -> float | None:
+        """Take an answer: the conversation has its end, or goes on."""
+        self._refusals = 0
+        self._outage.answered()
+        try:
+            conversation.take(answer)
+        except TeacherError as error:
+            return self._give_up(conversation, error, paid=True)
+        self._evidence.answer()
+        if not conversation.done:
+            return 0.0
+        self._recorder.save(conversation)
         return None
 
+    def _give_up(self, conversation: Conversation, error: DistillError, *, paid: bool = False) -> float | None:
+        """Set a row apart, and stop the run where it is one too many; gives None: it is the row's end."""
+        stops = self._evidence.against(conversation.id, error, paid=paid)
+        if isinstance(error, TeacherError) and error.unreachable and not self._evidence.answered:
+            stops = error  # there is no such server: this row was not refused by it
+        if stops is not None:
+            self._stop(stops)
+            if not paid and isinstance(error, TeacherError) and error.retryable:
+                return 0.0
+        self._recorder.fail(conversation, error)
+        return None
+
+    def _is_away(self, conversation: Conversation, error: TeacherError) -> bool:
+        """Whether the server is away: the row waits, and pays nothing."""
+        try:
+            return self._outage.explains(error, conversation.id, proven=self._evidence.answered > 0)
+        except TeacherError as too_long:
+            self._stop(too_long)
+            return True
+
     def _may_retry(self, conversation: Conversation, error: TeacherError) -> bool:
-        progress = self._answered > conversation.progress
-        conversation.progress = self._answered
+        progress = self._evidence.answered > conversation.progress
+        conversation.progress = self._evidence.answered
         if (error.throttled or error.retry_after is not None) and progress and self._retries:
             return True  # a rate limit that lets others pass is no failure of this row: it waits for its turn
         conversation.attempts += 1
@@ -181,59 +222,50 @@ class Pool:
         if error.unreachable and not self._warned:
             self._warned = True
             log.warning("%s; trying again", error.message)
-        if error.throttled or error.retry_after is not None:
+        if error.retry_after is not None and error.retry_after > max(self._patience, LONGEST_BACKOFF):
+            self._stop(_too_early(error))
+        elif error.throttled or error.retry_after is not None:
             self._throttle.hold(self._wait_of_all(error))
-            return 0.0
-        return _backoff(conversation.attempts) * random.uniform(0.75, 1.25)
+        else:
+            return _backoff(conversation.attempts) * random.uniform(0.75, 1.25)
+        return 0.0
 
     def _wait_of_all(self, error: TeacherError) -> float:
         """Seconds that nobody asks, after the server said that it is asked too much."""
-        first = not self._throttle.held  # the others were sent before the door closed
+        first = not self._throttle.held  # the others were sent before the gate closed
         self._refusals += first
-        wait = _backoff(min(self._refusals, 8)) if error.retry_after is None else min(error.retry_after, LONGEST_WAIT)
+        wait = _backoff(min(self._refusals, 8)) if error.retry_after is None else error.retry_after
         if first and wait >= LONG_WAIT:
-            log.warning("%s; nobody asks for %.0f s", error.message, wait)
+            log.warning("%s; nobody asks for %s", error.message, spoken(wait))
         return wait
-
-    def _is_down(self, error: TeacherError) -> bool:
-        """Whether this row, given up after all its retries, shows that the teacher is down; stops the run then."""
-        self._given_up += 1
-        if error.unreachable and not self._answered:
-            self._stop(error)
-        elif self._given_up >= HOPELESS:
-            self._stop(
-                TeacherError(f"gave up after {HOPELESS} rows failed one after the other: {error.message}", error.hint)
-            )
-        return self._throttle.closed
 
     def _stop(self, error: Exception) -> None:
         """Send nothing any more; what is in flight may come."""
         self.error = self.error or error
+        self._close()
+
+    def _close(self) -> None:
         self._throttle.close()
+        self._outage.close()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """While the loop runs, the first signal stops the run in order, and the second at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        handlers = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
-        for number in handlers:
-            self._loop.add_signal_handler(number, self._interrupt, number)
-        try:
-            yield
-        finally:
-            for number, handler in handlers.items():
-                self._loop.remove_signal_handler(number)
-                signal.signal(number, handler)
+        with kept_handlers() as handlers:
+            for number in handlers:
+                self._loop.add_signal_handler(number, self._interrupt, number)
+            try:
+                yield
+            finally:
+                for number in handlers:
+                    self._loop.remove_signal_handler(number)
 
     def _interrupt(self, number: int) -> None:
         if self.signum is not None:
             self._cancel()
             return
         self.signum = number
-        self._throttle.close()
+        self._close()
         if self._in_flight:
             log.warning("stopping: %d answers may come within %g s; once more to stop at once", self._in_flight, GRACE)
         self._loop.call_later(GRACE, self._cancel)
@@ -244,5 +276,13 @@ class Pool:
 
 
 def _backoff(attempts: int) -> float:
-    """Seconds before the so-manieth try."""
-    return min(FIRST_WAIT * 2 ** (attempts - 1), LONGEST_WAIT)
+    """Seconds to wait before retry number `attempts`."""
+    return float(min(FIRST_WAIT * 2 ** (attempts - 1), LONGEST_BACKOFF))
+
+
+def _too_early(error: TeacherError) -> TooEarly:
+    """The error for a limit that nobody wants to wait for: says when to run the command again."""
+    seconds = error.retry_after or 0.0
+    at = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + seconds))
+    hint = f"run the same command again at {at}, in {spoken(seconds)}"
+    return TooEarly(error.message, hint, retry_after=seconds, fatal=True)

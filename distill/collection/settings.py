@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from distill.collection.teachers import NamedTeacher, make_teacher
@@ -37,6 +38,11 @@ class CollectSettings:
         help="An option of the teacher (`distill plugins --options` lists them); may be repeated.",
     )
     system: str | None = setting(None, metavar="TEXT", help="A system message for prompts without one.")
+    teacher_system: str | None = setting(
+        None,
+        metavar="TEXT|@FILE",
+        help="A system message that only the teacher sees; the student is neither trained on it nor given it.",
+    )
     samples: int = setting(1, min=1, metavar="N", help="Answers per prompt.")
     max_tokens: int | None = setting(
         None, min=1, metavar="N", unset="the teacher's", help="Maximum length of an answer, in tokens."
@@ -51,6 +57,9 @@ class CollectSettings:
         None, min=0, metavar="K", help="Keep each token's log probability, and its K most likely alternatives."
     )
     limit: int | None = setting(None, min=1, metavar="N", help="Use only the first N prompts.")
+    allow_unknown: bool = setting(
+        False, help="Keep unknown keys of prompt rows in their metadata, instead of refusing the row."
+    )
     append: bool = setting(
         False, recipe=False, help="Add to a file that has rows from another teacher or with other parameters."
     )
@@ -63,6 +72,13 @@ class CollectSettings:
         None, above=0, metavar="SECONDS", unset="the teacher's", group=_SPEED, help="Time limit for one whole request."
     )
     retries: int = setting(5, min=0, metavar="N", group=_SPEED, help="How many times a failed request is retried.")
+    patience: float = setting(
+        600.0,
+        min=0,
+        metavar="SECONDS",
+        group=_SPEED,
+        help="How long to wait for a server that went away, or for its limit to end; 0 for scripts.",
+    )
     max_usd: float | None = setting(
         None,
         above=0,
@@ -83,6 +99,21 @@ class CollectSettings:
     def params(self) -> Params:
         """How the teacher answers."""
         return Params(self.max_tokens, self.temperature, self.seed)
+
+    @property
+    def teacher_prompt(self) -> str | None:
+        """The system message that only the teacher sees; `@FILE` is read.
+
+        Raises:
+            UsageError: the file cannot be read.
+        """
+        text = self.teacher_system
+        if text is None or not text.startswith("@"):
+            return text
+        try:
+            return Path(text[1:]).read_text(encoding="utf-8").strip() or None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--teacher-system {text}: {error}", "give a text, or @ and a UTF-8 file") from None
 
     def named_teacher(self, manager: PluginManager) -> NamedTeacher:
         """Look the teacher up and check its options.

@@ -12,8 +12,6 @@ from distill.plugins import PluginManager
 from distill.protocols import BatchTeacher, Teacher
 from distill.specs import TeacherSpec
 
-_MODEL_TEACHER = "transformers"
-
 
 @dataclass(frozen=True, slots=True)
 class NamedTeacher:
@@ -21,10 +19,11 @@ class NamedTeacher:
 
     Attributes:
         name: what the user wrote: it goes into each row and its id.
-        model: what stands behind the first colon of it; None where there is none.
+        model: what follows its first colon; None where there is none.
         owner: the plugin it comes from, as errors name it.
         options: its options object.
         build: builds it (may load a model); raises DistillError.
+        takes_any_params: whether a prompt may have parameters of its own, such as `top_p`.
     """
 
     name: str
@@ -32,6 +31,7 @@ class NamedTeacher:
     owner: str
     options: Any
     build: Callable[[], Teacher | BatchTeacher]
+    takes_any_params: bool = False
 
 
 def make_teacher(
@@ -47,8 +47,8 @@ def make_teacher(
 
     Args:
         manager: the plugins.
-        name: `NAME` or `NAME:MODEL`; MODEL may hold colons. The name of a registered model means
-            `transformers:NAME`, and so may MODEL be one for a teacher that loads models.
+        name: `NAME` or `NAME:MODEL`; MODEL may hold colons. For a teacher that loads models, MODEL may be the name of
+            a registered model; and such a name alone means the first teacher that loads models (`transformers:NAME`).
         options: `-T key=value`.
         base_url: the server; for a teacher with an option `base_url`.
         timeout: seconds a request may take; for a teacher with an option `timeout`.
@@ -59,9 +59,10 @@ def make_teacher(
     """
     kind, _, model = name.partition(":")
     if kind not in manager.teachers and name in manager.models:
-        kind, model = _MODEL_TEACHER, name
+        kind, model = _model_teacher(manager) or kind, name
     if kind not in manager.teachers:
-        more = f"{manager.failures()} A local model is written {_MODEL_TEACHER}:PATH_OR_NAME."
+        local = _model_teacher(manager)
+        more = f"{manager.failures()} " + (f"A local model is written {local}:PATH_OR_NAME." if local else "")
         raise unknown_name("teacher", kind, [*manager.teachers.names(), *manager.models.names()], more.strip())
     spec = manager.teachers.get(kind)
     values = dict(options or {})
@@ -77,7 +78,12 @@ def make_teacher(
         path = str(manager.models.get(model).path()) if model in manager.models else model or None
         return manager.teachers.construct(kind, made, path, manager)
 
-    return NamedTeacher(name, model or None, owner, made, build)
+    return NamedTeacher(name, model or None, owner, made, build, spec.any_params)
+
+
+def _model_teacher(manager: PluginManager) -> str | None:
+    """The teacher that the name of a local model means: the first one that loads models."""
+    return next((spec.name for spec in manager.teachers if spec.loads_models), None)
 
 
 def _add_option(spec: TeacherSpec, values: dict[str, Any], key: str, value: Any) -> None:

@@ -5,17 +5,14 @@ What was answered stays in a file of the run folder. Comparing again asks only w
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distill.collection import CollectSettings, NamedTeacher, collect
-from distill.collection.prompts import prompt_to_dict
-from distill.collection.row_id import all_params, row_id
+from distill.collection.plan import make_plan
 from distill.plugins import PluginManager
 from distill.transcripts.dialects import read_transcripts
-from distill.types import Params, Prompt, Transcript
+from distill.types import Prompt, Transcript
 
 
 def ask_all(
@@ -46,13 +43,11 @@ def ask_all(
     if not prompts:
         return []
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "prompts.jsonl"
-        file.write_text("".join(json.dumps(prompt_to_dict(prompt)) + "\n" for prompt in prompts), encoding="utf-8")
-        summary = collect(file, out, CollectSettings(teacher, append=True), manager, progress=progress)
+    settings = CollectSettings(teacher, append=True)
+    summary = collect(prompts, out, settings, manager, progress=progress)
     if summary.failed:
         reason = next(iter(summary.reasons), "")
         note(f"{teacher.name} did not answer {summary.failed} of {len(prompts)} questions: {reason}")
     known = {transcript.id: transcript for transcript in read_transcripts(out)} if out.exists() else {}
-    sent = all_params(Params(), teacher.options)
-    return [known.get(row_id(teacher.name, sent, prompt, 0)) for prompt in prompts]
+    plan = make_plan(settings, manager)
+    return [known.get(plan.row_id(prompt)) for prompt in prompts]

@@ -174,6 +174,11 @@ CODES: dict[str, Code] = {
     "role-order": Code("warning", "the roles do not take turns", "make sure that this is intended"),
     "ends-on-user": Code("note", "the conversation ends without an answer", "its last message is not trained"),
     "duplicate": Code("warning", "the conversation is already in the data", "leave it out, or it counts twice"),
+    "teacher-prompt": Code(
+        "error",
+        "a message holds text that only the teacher should see (`teacher_messages` in its metadata)",
+        "collect the row again; the student is to answer without it",
+    ),
     "leakage": Code("error", "a prompt is also in the held-out data", "leave it out of one of the two"),
 }
 

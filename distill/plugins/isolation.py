@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
+
+from distill.files.signals import kept_handlers
 
 
 @contextlib.contextmanager
 def fenced() -> Iterator[None]:
     """Run a plugin's code: standard output belongs to the command's data, and Ctrl-C to the user."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        for number, handler in handlers.items():
-            changed = handler is not None and signal.getsignal(number) is not handler
-            if changed and threading.current_thread() is threading.main_thread():
-                signal.signal(number, handler)
+    with kept_handlers(), contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ from distill import hookspecs
 from distill.errors import PluginError, Terminated, one_line
 from distill.plugins.isolation import fenced, own_process_state
 from distill.plugins.registry import KINDS, PluginRecord, Registry, check_spec
-from distill.protocols import BatchTeacher, Formatter, Labeler, Loss, Teacher, Trainer
-from distill.specs import FormatterSpec, LabelerSpec, LossSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
+from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Loss, Teacher, Trainer
+from distill.specs import ExporterSpec, FormatterSpec, LabelerSpec, LossSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
 
 if TYPE_CHECKING:
     import click
@@ -33,7 +33,7 @@ class PluginManager:
 
     Attributes:
         records: every plugin that was found, in load order, the failed ones included.
-        teachers, formatters, labelers, trainers, losses, models: registries of specs.
+        teachers, formatters, labelers, trainers, losses, exporters, models: registries of specs.
     """
 
     def __init__(self) -> None:
@@ -62,6 +62,10 @@ class PluginManager:
     @property
     def losses(self) -> Registry[LossSpec, Loss]:
         return self.registries["loss"]
+
+    @property
+    def exporters(self) -> Registry[ExporterSpec, Exporter]:
+        return self.registries["exporter"]
 
     @property
     def models(self) -> Registry[ModelSpec, None]:

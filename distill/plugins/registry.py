@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from distill.errors import DistillError, PluginError, one_line, unknown_name
 from distill.options import make_options
-from distill.protocols import BatchTeacher, Formatter, Labeler, Loss, Teacher, Trainer
-from distill.specs import FormatterSpec, LabelerSpec, LossSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
+from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Loss, Teacher, Trainer
+from distill.specs import ExporterSpec, FormatterSpec, LabelerSpec, LossSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
 
 S = TypeVar("S", bound=Spec)
 B = TypeVar("B")
@@ -42,6 +42,7 @@ KINDS: Mapping[str, Kind] = {
     "labeler": Kind(LabelerSpec, (Labeler,)),
     "trainer": Kind(TrainerSpec, (Trainer,)),
     "loss": Kind(LossSpec, (Loss,), plural="losses"),
+    "exporter": Kind(ExporterSpec, (Exporter,)),
     "model": Kind(ModelSpec),
 }
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from distill.collection.output import whole_rows
 from distill.collection.plan import Plan
-from distill.collection.prompts import open_prompts
 from distill.collection.row_id import IdSet
 from distill.files.atomic import whole_file
 
@@ -29,8 +28,8 @@ def gather(plan: Plan, prompts: Path, store: Path, target: Path) -> int:
     """
     places = _places(store)
     count = 0
-    with open_prompts(prompts) as asked, open(store, "rb") as rows, whole_file(target) as file:
-        for job in plan.jobs(asked, plan.total(asked), IdSet(), lambda kind: None):
+    with plan.open(prompts) as asked, open(store, "rb") as rows, whole_file(target) as file:
+        for job in plan.jobs(asked, IdSet(), lambda kind: None):
             if job is not None and job.id in places:
                 rows.seek(places[job.id])
                 file.write(rows.readline().decode("utf-8"))

@@ -151,7 +151,6 @@ def _compare_settings(recipe: Recipe, loaded: Loaded, folder: Path, manager: Plu
 def _plan(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager, prompts: Path) -> Plan:
     """The teacher, its options, the prompts and the price: all that `collect` checks before it asks."""
     from distill.collection.plan import make_plan
-    from distill.collection.prompts import open_prompts
 
     section = recipe.collect
     options = {**section.options(), "teacher": _teacher(section.options()["teacher"], folder, manager)}
@@ -161,8 +160,8 @@ def _plan(recipe: Recipe, loaded: Loaded, folder: Path, manager: PluginManager, 
         plan = make_plan(settings, manager)
     with _at(loaded, "collect"):
         plan.price()
-    with open_prompts(prompts) as file:
-        plan.total(file)
+    with plan.open(prompts) as opened:
+        plan.total(opened)
     return plan
 
 

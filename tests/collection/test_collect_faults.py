@@ -59,8 +59,11 @@ def test_given_up_after_the_retries(ask, out, failures, name):
 
     ran, server = ask(script, "--retries", 2, count=3, file=None)
     assert ran.code == 1
-    if not name.startswith("429"):  # which costs a try only where nobody else gets an answer
-        assert server.texts().count("prompt 0") == 3
+    asked = server.texts().count("prompt 0")
+    if name in ("reset", "closed without an answer"):  # a broken connection that was reused costs no try
+        assert 3 <= asked <= 5
+    elif not name.startswith("429"):  # which costs a try only where nobody else gets an answer
+        assert asked == 3
     assert ran.summary["rows"] == 2 and ran.summary["failed"] == 1
     [row] = failures()
     assert row["prompt"]["messages"] == [{"role": "user", "content": "prompt 0"}]
@@ -95,7 +98,6 @@ FATAL = {
     "307 to nowhere": (Reply("", 307), "redirects", "--base-url"),
     "a page": (HTML, "a web page", "--base-url"),
     "a page that says it is JSON": (Reply("<!doctype html>"), "a web page", "--base-url"),
-    "an event stream": (Reply("data: {}\n\n", headers={"Content-Type": "text/event-stream"}), "event stream", "/v1"),
 }
 
 
@@ -111,15 +113,14 @@ def test_what_every_request_would_meet_stops_the_run(ask, name):
     assert ran.out == "" and "token=t" not in ran.err and "u:p" not in ran.err
 
 
-def test_a_fatal_error_in_the_middle_keeps_what_came(ask, out, read, failures):
+def test_a_fatal_error_after_good_answers_is_the_rows_own(ask, out, read, failures):
     def script(asked):
         return Reply({}, 401) if asked.text == "prompt 30" else None
 
-    ran, server = ask(script, "--concurrency", 3, count=200)
+    ran, _ = ask(script, "--concurrency", 3, "--retries", 2, count=200)
     assert ran.code == 1
-    assert 30 <= len(read(out)) == len(server.asked) - 1 <= 33
-    assert f"{len(read(out))} rows are saved" in ran.err
-    assert failures() == []
+    assert (ran.summary["rows"], ran.summary["failed"], ran.summary["stopped"]) == (199, 1, None)
+    assert "HTTP 401" in failures()[0]["error"]
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -232,9 +233,11 @@ def test_a_tight_rate_limit_loses_no_row(ask):
     [
         ("7", 7, 7),
         ("1.5", 1.5, 1.5),
-        ("100000", 60, 60),
+        ("39600", 39600, 39600),
         ("-3", 0, 0),
-        ("inf", 60, 60),
+        ("inf", None, None),
+        ("7m54.3s", 474.3, 474.3),
+        (lambda: str(int(time.time()) + 20), 17, 20),
         ("nan", None, None),
         ("soon", None, None),
         (lambda: formatdate(time.time() + 20, usegmt=True), 17, 20),
@@ -243,7 +246,7 @@ def test_a_tight_rate_limit_loses_no_row(ask):
     ],
 )
 def test_retry_after_as_number_and_date(value, least, most):
-    from distill.builtin.teachers.http import retry_after
+    from distill.builtin.teachers.waits import retry_after
 
     seconds = retry_after(value() if callable(value) else value)
     assert seconds is None if least is None else least <= seconds <= most
@@ -264,7 +267,7 @@ def test_a_server_that_goes_down_later_stops_the_run_too(ask, failures):
         return Reply("overloaded", 503) if len(served) >= 5 else served.append(1)
 
     served = []
-    ran, server = ask(script, "--retries", 1, "--concurrency", 2, count=500)
+    ran, server = ask(script, "--retries", 1, "--concurrency", 2, "--patience", 0, count=500)
     assert ran.code == 1
     assert "one after the other" in ran.err and "overloaded" in ran.err
     assert len(server.asked) < 40

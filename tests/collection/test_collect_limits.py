@@ -258,9 +258,11 @@ def test_the_live_line_is_for_terminals(spawn, prompts, out, server):
     assert "30/30" in text and "requests/s" in text and "tokens/s" in text and "$0.0002 of about $0.0002" in text
 
 
-def test_twenty_failures_before_a_first_row_are_told_early(ask):
-    ran, _ = ask(lambda asked: Reply(completion("")), count=30)
-    assert ran.code == 1 and ran.err.count("the first 20 rows all failed") == 1
+def test_twenty_failures_before_a_first_row_stop_the_run(ask):
+    """There is still money to save."""
+    ran, server = ask(lambda asked: Reply(completion("")), "--concurrency", 1, count=300)
+    assert ran.code == 1 and "20 rows in a row met the same refusal: the answer is empty" in ran.err
+    assert len(server.asked) == 20
 
 
 def test_rows_are_on_disk_while_others_hang(spawn, prompts, out, read):
@@ -304,7 +306,7 @@ def test_a_set_of_ids_is_a_set(added, others):
 
 
 def test_a_set_of_ids_grows():
-    ids = IdSet(10)
+    ids = IdSet()
     assert all(ids.add(f"{n}") for n in range(5000)) and len(ids) == 5000
     assert not any(ids.add(f"{n}") for n in range(5000)) and "5000" not in ids
 

@@ -33,9 +33,6 @@ RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 
 MAX_MODULES_AT_THE_TOP, MAX_FILE, MAX_FUNCTION = 12, 400, 60
 
-# Arrows between rooms that still point up or in circles, to be removed.
-KNOWN_ARROWS: set[tuple[str, str]] = set()
-
 
 class Arrow(NamedTuple):
     """One import inside the package."""
@@ -151,7 +148,7 @@ def test_rooms_import_downward_only():
             wrong.append(f"{arrow.where}: the core imports its modules, not the façade")
         elif there == "builtin":
             wrong.append(f"{arrow.where}: plugins are found by the plugin manager")
-        elif RANK[there] > RANK[here] and (here, there) not in KNOWN_ARROWS:
+        elif RANK[there] > RANK[here]:
             wrong.append(f"{arrow.where}: {here} imports {there}")
     assert not wrong, "\n".join(wrong)
 
@@ -161,7 +158,7 @@ def test_no_rooms_import_in_circles():
     needs: dict[str, set[str]] = {room: set() for room in RANK}
     for arrow in arrows():
         here, there = arrow.rooms
-        if there in RANK and (here, there) not in KNOWN_ARROWS:
+        if there in RANK:
             needs[here].add(there)
     assert not circle_in(needs)
 
@@ -171,7 +168,7 @@ def test_no_modules_import_in_circles():
     modules = {module_of(path) for path in MODULES}
     needs: dict[str, set[str]] = defaultdict(set)
     for arrow in arrows():
-        if arrow.rooms in KNOWN_ARROWS or not room_of(arrow.imported):
+        if not room_of(arrow.imported):
             continue
         # A package's own modules may import each other; the package's `__init__` may gather them.
         needs[arrow.importer].add(arrow.imported if arrow.imported in modules else arrow.imported.rpartition(".")[0])

@@ -15,12 +15,16 @@ def register_teachers() -> list[TeacherSpec]:
             "any OpenAI-compatible server: openai:MODEL, with --base-url or OPENAI_BASE_URL",
             openai.OpenAITeacher,
             openai.OpenAIOptions,
+            any_params=True,
+            server=openai.DEFAULT_BASE_URL,
         ),
         TeacherSpec(
             "anthropic",
             "Anthropic's Messages API: anthropic:MODEL, with the key from ANTHROPIC_API_KEY",
             anthropic.AnthropicTeacher,
             anthropic.AnthropicOptions,
+            any_params=True,
+            server=anthropic.DEFAULT_BASE_URL,
         ),
         TeacherSpec("replay", "recorded answers: replay:FILE of transcripts", replay.build),
         TeacherSpec(

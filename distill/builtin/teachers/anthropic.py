@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill import Answer, Message, Request, TeacherError, UsageError
-from distill.builtin.teachers.http import HttpClient, endpoint, read_key
+from distill import Answer, HTTPTeacherOptions, Message, Request, TeacherError, UsageError
+from distill.builtin.teachers.headers import make_headers, read_key
+from distill.builtin.teachers.http import HttpClient, endpoint
+from distill.builtin.teachers.openai import refuse_overrides
+from distill.builtin.teachers.streaming import joined_message
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 VERSION = "2023-06-01"
@@ -27,27 +29,38 @@ _FINISH = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class AnthropicOptions:
-    """Options of an Anthropic teacher.
+SET_BY_DISTILL = {
+    "model": "write it behind the colon of --teacher",
+    "messages": "they come from the prompts",
+    "system": "use --system",
+    "stream": "use -T stream=true",
+    "max_tokens": "use --max-tokens",
+    "temperature": "use --temperature",
+    "tools": "they come from the prompts",
+}
+"""Fields of a request that `body` must not override, and how they are set."""
+
+
+@dataclass(frozen=True)
+class AnthropicOptions(HTTPTeacherOptions):
+    """Options of an Anthropic teacher; see `HTTPTeacherOptions` for the common ones.
 
     Attributes:
         base_url: where `/v1/messages` is; default: `ANTHROPIC_BASE_URL`, else Anthropic's own.
-        api_key_env: the environment variable that holds the key.
-        timeout: seconds for a whole request, its answer included.
         max_tokens: the longest answer where `--max-tokens` does not say; the API wants a limit.
+        stream: ask for an event stream, as the API wants it for long answers.
         body: further fields of the request, as JSON, such as `thinking`; they count as parameters.
     """
 
-    base_url: str | None = None
     api_key_env: str = "ANTHROPIC_API_KEY"
     timeout: float = 300.0
     max_tokens: int = field(default=4096, metadata={"params": True})
+    stream: bool = False
     body: dict[str, Any] = field(default_factory=dict, metadata={"params": True})
 
     def __post_init__(self) -> None:
-        if not self.timeout > 0 or math.isinf(self.timeout):
-            raise ValueError("timeout must be a number of seconds above 0")
+        super().__post_init__()
+        refuse_overrides(self.body, SET_BY_DISTILL)
         if self.max_tokens < 1:
             raise ValueError("max_tokens must be at least 1")
 
@@ -73,10 +86,11 @@ class AnthropicTeacher:
             raise UsageError("teacher 'anthropic' needs a model", "write --teacher anthropic:MODEL")
         self._model, self._options = model, options
         url = endpoint(options.api_url.rstrip("/").removesuffix("/v1"), "/v1/messages")
-        key = read_key(options.api_key_env, url, _HOST)
-        headers = {"anthropic-version": VERSION} | ({"x-api-key": key} if key else {})
+        key = read_key(options.api_key_env, url, None if options.headers else _HOST)
+        own = {"anthropic-version": VERSION} | ({"x-api-key": key} if key else {})
+        headers = make_headers(own, key, options.headers)
         self._http = HttpClient(
-            url, headers, key=key, key_env=options.api_key_env, model=model, timeout=options.timeout
+            url, headers, key_env=options.api_key_env, model=model, timeout=options.timeout, join=joined_message
         )
 
     async def ask(self, request: Request) -> Answer:
@@ -107,7 +121,9 @@ class AnthropicTeacher:
             body["tools"] = [_tool(tool) for tool in request.tools]
         if params.temperature is not None:
             body["temperature"] = params.temperature
-        return body | self._options.body
+        if self._options.stream:
+            body["stream"] = True
+        return body | self._options.body | dict(params.extra)
 
     def _answer(self, payload: Mapping[str, Any]) -> Answer:
         blocks = payload.get("content")

@@ -1,66 +1,65 @@
-"""The way to a paid server and back: one session, one deadline a request, and a clear end for every fault."""
+"""A client for paid servers: one session per run, one deadline per request, and a clear outcome for every fault."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import json
-import math
 import os
-import time
-from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import distill
 from distill import TeacherError, UsageError, clean_surrogates
+from distill.builtin.teachers.headers import Headers
+from distill.builtin.teachers.proxies import proxy_for
+from distill.builtin.teachers.statuses import BASE_RESP, BROKE, rule_of, status_in
+from distill.builtin.teachers.streaming import is_stream
+from distill.builtin.teachers.waits import wait_of
 
 if TYPE_CHECKING:
     import aiohttp
 
-LONGEST_WAIT = 60.0
-"""Seconds that a server's Retry-After is obeyed for, at most."""
 LONGEST_CONNECT = 20.0
 """Seconds in which a connection must come about."""
 LARGEST_BODY = 64 << 20
 """Bytes of one response; a server that sends more has lost its way."""
-SECRET_LENGTH = 16
-"""Keys from this length on are blotted out of what servers send; shorter ones are dummies such as `EMPTY`."""
-
-_BROKE = {"insufficient_quota", "billing_error", "billing_not_active"}
-_FATAL = (401, 402, 403, 404)
+LARGEST_HEADER = 64 << 10
+"""Bytes of one header line: some gateways send more than the client's usual 8 KiB."""
+Joiner = Callable[[bytes], "dict[str, Any] | None"]
+"""Puts an event stream together; None where it broke off."""
 
 
 class HttpClient:
-    """POSTs JSON to one address, over one session a run.
+    """POSTs JSON to one address, over one session per run.
 
     Args:
         url: where to; as `endpoint` gives it.
-        headers: of every request, the one with the key among them.
-        key: the key, which is blotted out of whatever the server sends; None where there is none.
-        key_env: the environment variable it came from, for hints.
+        headers: of every request; their secrets are replaced in whatever the server sends.
+        key_env: the environment variable of the key, for hints.
         model: its name at the server, for hints.
         timeout: seconds for a whole request, its answer included.
+        join: puts an event stream together.
     """
 
-    def __init__(
-        self, url: str, headers: Mapping[str, str], *, key: str | None, key_env: str, model: str, timeout: float
-    ):
+    def __init__(self, url: str, headers: Headers, *, key_env: str, model: str, timeout: float, join: Joiner):
         agent = {"Content-Type": "application/json", "User-Agent": f"distill/{distill.__version__}"}
-        self._url, self._headers, self._timeout = url, agent | dict(headers), timeout
-        self._secret = key if key and len(key) >= SECRET_LENGTH else None
-        self._key_env, self._model = key_env, model
-        self._proxy = _proxy(url)
+        self._url, self._headers, self._timeout = url, agent | dict(headers.values), timeout
+        self._secrets = headers.secrets
+        self._key_env, self._model, self._join = key_env, model, join
+        self._proxy = proxy_for(url)
         self._session: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
         self.where = shown(url)
 
     async def post(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send one request.
 
         Returns:
-            The JSON object of a 200 response, fit to be written: no halves of surrogate pairs, no key of ours.
+            The JSON object of a 2xx response, or an event stream put together to one; without lone surrogates and
+            without our secrets.
 
         Raises:
             TeacherError: there was none; says whether asking again may help.
@@ -71,28 +70,39 @@ class HttpClient:
             response, answer = await self._exchange(json.dumps(body).encode())
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
             raise self._no_answer(error) from None
-        if response.status != 200:
+        if not 200 <= response.status < 300:
             raise self._refused(response, answer)
         return self._parse(response, answer)
 
     async def close(self) -> None:
-        """Close the session."""
-        if self._session is not None:
-            await self._session.close()
+        """Close the connections."""
+        for session in (self._session, self._fresh):
+            if session is not None:
+                await session.close()
 
     async def _exchange(self, data: bytes) -> tuple[aiohttp.ClientResponse, bytes]:
+        """Send the request; once more, over a new connection, where a reused one turns out to be closed."""
         import aiohttp
 
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                headers=self._headers,
-                connector=aiohttp.TCPConnector(limit=0),  # the collector limits what is in flight
-                timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=min(self._timeout, LONGEST_CONNECT)),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,  # no ~/.netrc in place of the key
-            )
+        sent = SimpleNamespace(reused=False, answered=False)
+        self._session = self._session or self._open()
+        try:
+            return await self._send(self._session, data, sent)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            if not sent.reused or sent.answered:
+                raise
+        self._fresh = self._fresh or self._open(keep=False)
+        return await self._send(self._fresh, data, sent)
+
+    async def _send(
+        self, session: aiohttp.ClientSession, data: bytes, sent: SimpleNamespace
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        proxy = self._proxy and self._proxy.url
         # A redirect would turn the POST into a GET, or carry the key to another host.
-        async with self._session.post(self._url, data=data, allow_redirects=False, proxy=self._proxy) as response:
+        async with session.post(
+            self._url, data=data, allow_redirects=False, proxy=proxy, trace_request_ctx=sent
+        ) as response:
+            sent.answered = True
             body = bytearray()
             async for chunk in response.content.iter_any():
                 body += chunk
@@ -101,6 +111,26 @@ class HttpClient:
                     raise TeacherError(what, maybe_paid=True)
             return response, bytes(body)
 
+    def _open(self, *, keep: bool = True) -> aiohttp.ClientSession:
+        """A session; without `keep`, each of its requests has a connection of its own."""
+        import aiohttp
+
+        async def reused(session: Any, context: Any, params: Any) -> None:
+            context.trace_request_ctx.reused = True
+
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_reuseconn.append(reused)
+        return aiohttp.ClientSession(
+            headers=self._headers,
+            connector=aiohttp.TCPConnector(limit=0, force_close=not keep),  # the collector limits what is in flight
+            timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=min(self._timeout, LONGEST_CONNECT)),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,  # no ~/.netrc in place of the key
+            max_line_size=LARGEST_HEADER,
+            max_field_size=LARGEST_HEADER,
+            trace_configs=[tracing],
+        )
+
     def _no_answer(self, error: Exception) -> TeacherError:
         """The error for a request that brought no whole response."""
         import aiohttp
@@ -108,9 +138,15 @@ class HttpClient:
         where = self.where
         if isinstance(error, aiohttp.InvalidURL):
             return TeacherError(f"{where} is not a URL", "check --base-url", fatal=True)
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            what = f"{self._proxy} refused the way to {where}: HTTP {error.status}"
+            return TeacherError(what, "check the proxy, or put the server into NO_PROXY", fatal=True, retryable=True)
         if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ClientConnectorCertificateError)):
             hint = "check --base-url: http or https, and the server's certificate"
             return TeacherError(f"no secure connection to {where}: {self._clean(str(error))}", hint, fatal=True)
+        if isinstance(error, aiohttp.ClientProxyConnectionError):
+            hint = f"is the proxy running? It is needed to reach {where}; NO_PROXY lists servers to reach without it"
+            return _unreachable(str(self._proxy), error.os_error, hint)
         if isinstance(error, aiohttp.ClientConnectorError):
             return _unreachable(where, error.os_error)
         if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -119,103 +155,127 @@ class HttpClient:
             what = f"no whole answer from {where} within {self._timeout:g} s"
             return TeacherError(what, "raise --timeout", retryable=True, maybe_paid=True)
         what = f"the connection to {where} broke: {type(error).__name__}"
+        if isinstance(error, aiohttp.ClientPayloadError) and "encod" in str(error):
+            what = f"the answer of {where} cannot be decoded: {self._clean(str(error))[:100]}"
         return TeacherError(what, retryable=True, maybe_paid=True)
 
     def _refused(self, response: aiohttp.ClientResponse, body: bytes) -> TeacherError:
-        """The error for a status other than 200."""
-        status = response.status
+        """The error for a status that is no success."""
+        status, headers = response.status, response.headers
         if 300 <= status < 400:
-            to = shown(self._clean(response.headers.get("Location", "nowhere")))
-            return TeacherError(f"{self.where} redirects to {to}", "give the right address as --base-url", fatal=True)
+            target = self._clean(shown(headers.get("Location", "nowhere")))
+            what = f"HTTP {status}: {self.where} redirects to {target}"
+            return TeacherError(what, rule_of(status).hint, fatal=True)
         payload = self._loads(body)
         reason = error_text(payload) or self._text(body)
         what = f"HTTP {status} from {self.where}" + (f": {reason}" if reason else "")
-        return self._error(status, what, error_codes(payload), _wait(response.headers))
+        return self._error(status, what, payload, headers)
 
-    def _error(self, status: int, what: str, codes: set[str], wait: float | None = None) -> TeacherError:
+    def _error(self, status: int, what: str, payload: Any, headers: Mapping[str, str] | None = None) -> TeacherError:
         """The error for a status, be it of the response or in an error object."""
-        if codes & _BROKE or (status == 400 and "credit balance is too low" in what):
+        if error_codes(payload) & BROKE or (status == 400 and "credit balance is too low" in what):
             return TeacherError(
                 what,
                 "the account's quota or money is used up; what came is kept: top it up, and run the same command again",
                 fatal=True,
             )
-        if status == 429:
-            return TeacherError(what, "lower --concurrency", retryable=True, retry_after=wait, throttled=True)
-        if status >= 500 or status in (408, 409, 425):
-            # 529 and the like: the server has too much to do, as with 429
-            return TeacherError(what, retryable=True, retry_after=wait, throttled=status == 529)
-        hint = {
-            401: f"check the key in {self._key_env}",
-            402: "the account needs money",
-            403: f"check what the key in {self._key_env} may do",
-            404: f"check the model {self._model!r} and --base-url, which usually ends in /v1",
-        }.get(status)
-        return TeacherError(what, hint, fatal=status in _FATAL)
+        rule = rule_of(status)
+        flags, hint = dict(rule.flags), rule.hint
+        if flags.get("retryable") and not flags.get("fatal"):
+            flags["retry_after"] = wait_of(headers or {}, payload, what, limited=bool(flags.get("throttled")))
+            if flags["retry_after"] is not None:
+                flags.pop("down", None)  # it says itself when it is back
+        if hint is not None:
+            hint = hint.format(key=self._key_env, model=self._model)
+        return TeacherError(what, hint, **flags)
 
     def _parse(self, response: aiohttp.ClientResponse, body: bytes) -> dict[str, Any]:
-        """The JSON object of a 200 response."""
-        payload = self._loads(body)
+        """The JSON object of a 2xx response."""
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if is_stream(kind, body):
+            payload: Any = self._fit(self._join(body), body)
+            if payload is None:
+                what = f"the event stream of {self.where} broke off before its end"
+                raise TeacherError(what, retryable=True, maybe_paid=True)
+        else:
+            payload = self._loads(body)
         if isinstance(payload, dict):
-            if payload.get("error"):
+            if _reports_error(payload):
                 raise self.reported(payload)
             return payload
-        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind in ("text/html", "text/event-stream") or body.lstrip()[:1] == b"<":
-            what = "an event stream" if kind == "text/event-stream" else "a web page"
+        if kind == "text/html" or body.lstrip()[:1] == b"<":
             hint = "check --base-url, which usually ends in /v1"
-            raise TeacherError(f"{self.where} answered with {what}, not with JSON", hint, fatal=True)
+            # A gateway that is being restarted sends such a page, too: after good answers, it is worth another try.
+            raise TeacherError(
+                f"{self.where} answered with a web page, not with JSON", hint, fatal=True, retryable=True
+            )
         start = self._text(body)
         what = f"broken JSON: {start}" if start else "nothing"
         raise TeacherError(f"{self.where} answered with {what}", retryable=True, maybe_paid=True)
 
     def reported(self, payload: Mapping[str, Any]) -> TeacherError:
-        """The error for an error object in a 200 response: gateways report the servers behind them so."""
+        """The error for an error object in a 2xx response: gateways report the servers behind them so."""
         what = f"error from {self.where}: {error_text(payload) or 'unknown'}"
-        codes = error_codes(payload)
-        status = next((int(code) for code in codes if code.isascii() and code.isdigit() and len(code) == 3), 500)
-        return self._error(status if status >= 400 else 500, what, codes)
+        base = payload.get("base_resp")
+        if isinstance(base, Mapping) and base.get("status_code"):
+            return self._error(BASE_RESP.get(base["status_code"], 500), what, payload)
+        return self._error(status_in(error_codes(payload)), what, payload)
 
     def _loads(self, body: bytes) -> Any:
         """The body's JSON, fit to be written; None where it is no JSON."""
         try:
             payload = json.loads(body.decode("utf-8-sig"), parse_constant=_null)
-            if self._secret and (b"\\" in body or self._secret.encode() in body):
-                payload = self._without_key(payload)
-            # In decoded UTF-8 a half of a surrogate pair can only come from an escape.
-            return clean_surrogates(payload) if b"\\u" in body else payload
+            if isinstance(payload, list) and payload and isinstance(payload[0], dict) and payload[0].get("error"):
+                payload = payload[0]  # Google's errors are lists
+            return self._fit(payload, body)
         except (ValueError, RecursionError):
             return None
 
-    def _without_key(self, value: Any) -> Any:
+    def _fit(self, payload: Any, body: bytes) -> Any:
+        """A payload without our secrets and without lone surrogates."""
+        if b"\\" in body or any(secret.encode() in body for secret in self._secrets):
+            payload = self._without_secrets(payload)
+        # In decoded UTF-8 a lone surrogate can only come from an escape.
+        return clean_surrogates(payload) if b"\\u" in body else payload
+
+    def _without_secrets(self, value: Any) -> Any:
         if isinstance(value, str):
-            return value.replace(self._secret, "***") if self._secret else value
+            for secret in self._secrets:
+                value = value.replace(secret, "***")
+            return value
         if isinstance(value, dict):
-            return {self._without_key(key): self._without_key(item) for key, item in value.items()}
-        return [self._without_key(item) for item in value] if isinstance(value, list) else value
+            return {self._without_secrets(key): self._without_secrets(item) for key, item in value.items()}
+        return [self._without_secrets(item) for item in value] if isinstance(value, list) else value
 
     def _clean(self, text: str) -> str:
-        return " ".join(self._without_key(text).split())
+        return " ".join(str(self._without_secrets(text)).split())
 
     def _text(self, body: bytes) -> str:
         """The start of a body that is no JSON, on one line."""
         return self._clean(body[: 1 << 12].decode(errors="replace"))[:200]
 
 
-def _unreachable(where: str, cause: OSError) -> TeacherError:
-    if cause.errno in (errno.EMFILE, errno.ENFILE):
+def _unreachable(where: str, cause: OSError, hint: str = "is the server running? check --base-url") -> TeacherError:
+    number = cause.errno or 0
+    if number in (errno.EMFILE, errno.ENFILE):
         hint = "lower --concurrency, or raise `ulimit -n`"
-        return TeacherError(f"cannot reach {where}: {os.strerror(cause.errno)}", hint, fatal=True)
-    reason = os.strerror(cause.errno) if (cause.errno or 0) > 0 else cause.strerror or type(cause).__name__
-    hint = "is the server running? check --base-url"
+        return TeacherError(f"cannot reach {where}: {os.strerror(number)}", hint, fatal=True)
+    reason = os.strerror(number) if number > 0 else cause.strerror or type(cause).__name__
     return TeacherError(f"cannot reach {where}: {reason}", hint, retryable=True, unreachable=True)
+
+
+def _reports_error(payload: Mapping[str, Any]) -> bool:
+    base = payload.get("base_resp")
+    return bool(payload.get("error")) or (isinstance(base, Mapping) and bool(base.get("status_code")))
 
 
 def error_text(payload: Any) -> str | None:
     """The message in `{"error": {"message": …}}`, `{"error": "…"}`, `{"message": …}` or `{"detail": …}`."""
     if not isinstance(payload, dict):
         return None
+    base = payload.get("base_resp")
     error = payload.get("error") or payload.get("message") or payload.get("detail")
+    error = error or (base.get("status_msg") if isinstance(base, dict) else None)
     if isinstance(error, dict):
         error = error.get("message") or error
     if error is None:
@@ -225,29 +285,12 @@ def error_text(payload: Any) -> str | None:
 
 
 def error_codes(payload: Any) -> set[str]:
-    """The `code` and `type` of an error object, as texts."""
+    """The `code`, `type` and `status` of an error object, as texts."""
     error = payload.get("error") if isinstance(payload, dict) else None
-    codes = (error.get("code"), error.get("type")) if isinstance(error, dict) else ()
+    if not isinstance(error, dict):
+        return set()
+    codes = (error.get("code"), error.get("type"), error.get("status"))
     return {str(code) for code in codes if isinstance(code, (str, int))}
-
-
-def _wait(headers: Mapping[str, str]) -> float | None:
-    milliseconds = retry_after(headers.get("retry-after-ms"), 0.001)
-    return retry_after(headers.get("Retry-After")) if milliseconds is None else milliseconds
-
-
-def retry_after(value: str | None, unit: float = 1.0) -> float | None:
-    """Seconds of a Retry-After header, which holds a number or a date; at most LONGEST_WAIT."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value) * unit
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return None if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT)
 
 
 def _null(name: str) -> None:
@@ -283,39 +326,3 @@ def shown(url: str) -> str:
         return bare
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-
-
-def read_key(variable: str, url: str, host: str) -> str | None:
-    """The key in an environment variable; None where there is none.
-
-    Args:
-        variable: its name.
-        url: where the key will be sent.
-        host: the one that asks for a key.
-
-    Raises:
-        UsageError: it is malformed, or is missing where `host` is asked.
-    """
-    key = os.environ.get(variable, "").strip()  # a key file's newline is no part of the key
-    if key and not (key.isascii() and key.isprintable()):
-        raise UsageError(f"the key in {variable} has characters that no key has", "copy it again")
-    if not key and urlsplit(url).hostname == host:
-        raise UsageError(
-            f"no key: the environment variable {variable} is not set", f"export {variable}=…, or give --base-url"
-        )
-    return key or None
-
-
-def _proxy(url: str) -> str | None:
-    """The proxy that the environment names for the URL; none for this machine itself."""
-    from urllib.request import getproxies_environment, proxy_bypass_environment
-
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    try:
-        local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    if local or proxy_bypass_environment(host):
-        return None
-    return getproxies_environment().get(parts.scheme)

@@ -2,51 +2,81 @@
 
 from __future__ import annotations
 
-import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from distill import Answer, Message, Request, TeacherError, UsageError, message_to_dict
-from distill.builtin.teachers.http import HttpClient, endpoint, read_key
+from distill import Answer, HTTPTeacherOptions, Message, Request, TeacherError, UsageError, message_to_dict
+from distill.builtin.teachers.headers import make_headers, read_key
+from distill.builtin.teachers.http import HttpClient, endpoint
+from distill.builtin.teachers.reasoning import spoken
+from distill.builtin.teachers.streaming import joined_chat
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 MOST_LOGPROBS = 20
-"""The most top log probabilities a token that the API gives."""
+"""The most top log probabilities per token that the API gives."""
 _PATH, _HOST = "/chat/completions", "api.openai.com"
 
+SET_BY_DISTILL = {
+    "model": "write it behind the colon of --teacher",
+    "messages": "they come from the prompts",
+    "n": "use --samples",
+    "stream": "use -T stream=true",
+    "stream_options": "use -T stream=true",
+    "max_tokens": "use --max-tokens",
+    "max_completion_tokens": "use --max-tokens, and -T max_tokens_field=max_completion_tokens where it is needed",
+    "temperature": "use --temperature",
+    "seed": "use --seed",
+    "tools": "they come from the prompts",
+    "logprobs": "use --logprobs",
+    "top_logprobs": "use --logprobs",
+}
+"""Fields of a request that `body` must not override, and how they are set."""
 
-@dataclass(frozen=True, slots=True)
-class OpenAIOptions:
-    """Options of an OpenAI-compatible teacher.
+_HINTS = {
+    "max_completion_tokens": "add -T max_tokens_field=max_completion_tokens",
+    "max_tokens": "leave --max-tokens out, lower it, or name the field with -T max_tokens_field=…",
+    "temperature": "leave --temperature out",
+    "seed": "leave --seed out",
+    "top_logprobs": "leave --logprobs out",
+    "logprobs": "leave --logprobs out",
+    "stream": "set or leave out -T stream=true",
+    "tools": "the model, or the server, takes no tools: leave `tools` out of the prompts",
+    "system": "the model takes no system message: leave --system out",
+}
+"""A name in a refused request's error → the option that helps. The first one that is found counts."""
+
+
+@dataclass(frozen=True)
+class OpenAIOptions(HTTPTeacherOptions):
+    """Options of an OpenAI-compatible teacher; see `HTTPTeacherOptions` for the common ones.
 
     Attributes:
         base_url: where `/chat/completions` is; default: `OPENAI_BASE_URL`, else OpenAI's own.
-        api_key_env: the environment variable that holds the key; servers that need none may leave it unset.
-        timeout: seconds for a whole request, its answer included.
         max_tokens_field: what the server calls the token limit; default: `max_completion_tokens` on api.openai.com,
             `max_tokens` elsewhere.
-        logprobs: ask for the log probability of each token, and of so many likeliest ones at its place.
+        logprobs: ask for the log probability of each token, and of this many most likely ones at its place.
         replay_reasoning: send the reasoning of earlier answers back, as some servers demand and others refuse;
             default: as soon as the server says that it is missing.
+        stream: ask for an event stream, for servers that answer, or think, only so.
         body: further fields of the request, as JSON; they count as parameters.
     """
 
-    base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
-    timeout: float = 120.0
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
     logprobs: int | None = field(default=None, metadata={"params": True})
     replay_reasoning: bool | None = field(default=None, metadata={"params": True})
+    stream: bool = False
     body: dict[str, Any] = field(default_factory=dict, metadata={"params": True})
 
     def __post_init__(self) -> None:
-        if not self.timeout > 0 or math.isinf(self.timeout):
-            raise ValueError("timeout must be a number of seconds above 0")
+        super().__post_init__()
         if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
             raise ValueError(f"logprobs must be a number from 0 to {MOST_LOGPROBS}")
+        refuse_overrides(self.body, SET_BY_DISTILL)
 
     @property
     def api_url(self) -> str:
@@ -62,7 +92,7 @@ class OpenAITeacher:
         model: its name there.
 
     Raises:
-        UsageError: no model, no key where one is needed, or a malformed URL or key.
+        UsageError: no model, no key where one is needed, or a malformed URL, key or header.
     """
 
     def __init__(self, options: OpenAIOptions, model: str | None):
@@ -70,13 +100,15 @@ class OpenAITeacher:
             raise UsageError("teacher 'openai' needs a model", "write --teacher openai:MODEL")
         self._model, self._options = model, options
         url = endpoint(options.api_url, _PATH)
-        key = read_key(options.api_key_env, url, _HOST)
+        needs = None if options.headers else _HOST
+        key = read_key(options.api_key_env, url, needs)
         official = urlsplit(url).hostname == _HOST
         self._max_tokens = options.max_tokens_field or ("max_completion_tokens" if official else "max_tokens")
         self._replay = bool(options.replay_reasoning)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._reasoning_name = "reasoning_content"
+        headers = make_headers({"Authorization": f"Bearer {key}"} if key else {}, key, options.headers)
         self._http = HttpClient(
-            url, headers, key=key, key_env=options.api_key_env, model=model, timeout=options.timeout
+            url, headers, key_env=options.api_key_env, model=model, timeout=options.timeout, join=joined_chat
         )
 
     async def ask(self, request: Request) -> Answer:
@@ -89,7 +121,7 @@ class OpenAITeacher:
             payload = await self._http.post(self._body(request))
         except TeacherError as error:
             if not self._misses_reasoning(error, request):
-                raise
+                raise _with_hint(error, self._http.where) from None
             self._replay = True
             payload = await self._http.post(self._body(request))
         return self._answer(payload)
@@ -111,8 +143,8 @@ class OpenAITeacher:
         if row.get("error"):
             raise self._http.reported(row)
         response = row.get("response")
-        payload = response.get("body") if isinstance(response, dict) else None
-        if not isinstance(payload, dict):
+        payload = response.get("body") if isinstance(response, Mapping) else None
+        if not isinstance(response, Mapping) or not isinstance(payload, dict):
             raise TeacherError("the batch's line holds no response")
         if payload.get("error") or response.get("status_code", 200) != 200:
             raise self._http.reported(payload)
@@ -125,9 +157,8 @@ class OpenAITeacher:
         return brings and undecided and not error.retryable and "reasoning" in error.message.lower()
 
     def _body(self, request: Request) -> dict[str, Any]:
-        params = request.params
-        messages = [_message(one, self._replay) for one in request.messages]
-        body: dict[str, Any] = {"model": self._model, "messages": messages}
+        params, options = request.params, self._options
+        body: dict[str, Any] = {"model": self._model, "messages": [self._message(one) for one in request.messages]}
         if request.tools:
             body["tools"] = [dict(tool) for tool in request.tools]
         if params.max_tokens is not None:
@@ -136,49 +167,77 @@ class OpenAITeacher:
             body["temperature"] = params.temperature
         if params.seed is not None:
             body["seed"] = params.seed
-        if self._options.logprobs is not None:
-            body |= {"logprobs": True, "top_logprobs": self._options.logprobs}
-        return body | self._options.body
+        if options.logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": options.logprobs}
+        if options.stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return body | options.body | dict(params.extra)
+
+    def _message(self, message: Message) -> dict[str, Any]:
+        """A message as servers take it back; DeepSeek's, for one, refused reasoning once and demands it now."""
+        row: dict[str, Any] = message_to_dict(message)
+        for key in ("refusal", "weight"):
+            row.pop(key, None)
+        reasoning = row.pop("reasoning_content", None)
+        if self._replay and reasoning is not None:
+            row[self._reasoning_name] = reasoning
+        return row
 
     def _answer(self, payload: Mapping[str, Any]) -> Answer:
         choices = payload.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = choice.get("message") if isinstance(choice, dict) else None
-        if not isinstance(message, dict):
+        if not isinstance(choice, dict) or not isinstance(message, dict):
             raise TeacherError(f"{self._http.where} sent no choice", retryable=True, maybe_paid=True)
-        content, calls = _content(message.get("content")), message.get("tool_calls") or ()
+        if isinstance(choice.get("error"), (dict, str)) and choice["error"]:
+            raise _paid(self._http.reported(choice))
+        calls = message.get("tool_calls") or ()
         if not isinstance(calls, (list, tuple)) or not all(isinstance(call, dict) for call in calls):
             what = f"{self._http.where} sent tool calls that are no objects"
             raise TeacherError(what, retryable=True, maybe_paid=True)
-        usage, finish, model = payload.get("usage"), choice.get("finish_reason"), payload.get("model")
+        said = spoken(message)
+        if said.name in ("reasoning", "reasoning_content"):
+            self._reasoning_name = said.name
+        usage = payload.get("usage")
         return Answer(
             Message(
                 "assistant",
-                content,
-                reasoning_content=_str(message.get("reasoning_content")) or _str(message.get("reasoning")),
+                said.content,
+                reasoning_content=said.reasoning,
                 tool_calls=tuple(calls),
                 refusal=_str(message.get("refusal")),
             ),
-            finish_reason=_str(finish),
+            finish_reason=_str(choice.get("finish_reason")),
             usage=usage if isinstance(usage, dict) else {},
-            model=_str(model),
+            model=_str(payload.get("model")),
             logprobs=None if self._options.logprobs is None else _logprobs(choice.get("logprobs")),
         )
 
 
-def _message(message: Message, reasoning: bool) -> dict[str, Any]:
-    """A message as servers take it back; DeepSeek's, for one, refused reasoning once and demands it now."""
-    row = message_to_dict(message)
-    for key in ("refusal", "weight") if reasoning else ("reasoning_content", "refusal", "weight"):
-        row.pop(key, None)
-    return row
+def refuse_overrides(body: Mapping[str, Any], taken: Mapping[str, str]) -> None:
+    """Refuse fields of `body` that distill sets itself.
+
+    Raises:
+        ValueError: names the field, and the option that sets it.
+    """
+    for name in body:
+        if name in taken:
+            raise ValueError(f"body must not set {name!r}: {taken[name]}")
 
 
-def _content(value: Any) -> str | None:
-    """Text, or a list of parts with text; anything else counts as no content."""
-    if isinstance(value, list):
-        return "".join(_str(part.get("text")) or "" for part in value if isinstance(part, dict))
-    return _str(value)
+def _with_hint(error: TeacherError, where: str) -> TeacherError:
+    """Add the option that helps to a refused request's error, where the server names its field."""
+    if error.hint is None and not error.retryable and not error.fatal:
+        reason = error.message.partition(where)[2]
+        names = set(re.findall(r"\w+", reason))
+        error.hint = next((hint for name, hint in _HINTS.items() if name in names), None)
+    return error
+
+
+def _paid(error: TeacherError) -> TeacherError:
+    """An error that came beside a part of an answer: it costs money, and the server is there."""
+    error.maybe_paid, error.down = True, False
+    return error
 
 
 def _str(value: Any) -> str | None:

@@ -35,6 +35,7 @@ class TransformersOptions:
         device: where to run; default: an accelerator if there is one.
         logprobs: keep the model's own log probability of each token, and of the K likeliest at its place; answers are
             then sampled from the whole distribution, without the top-p or penalties of the model's own settings.
+        trust_remote_code: run Python code that comes with the model.
     """
 
     batch_size: int = 16
@@ -43,6 +44,7 @@ class TransformersOptions:
     formatter: str = field(default="chat-template", metadata={"params": True})
     device: str | None = None
     logprobs: int | None = field(default=None, metadata={"params": True})
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.max_tokens < 1:
@@ -68,7 +70,13 @@ class TransformersTeacher:
         """Answer the requests; those with the same parameters go into one batch."""
         if self._model is None:
             options = self._options
-            self._model = ChatModel.load(self._ref, self._formatter, options.formatter, options.device)
+            self._model = ChatModel.load(
+                self._ref,
+                self._formatter,
+                options.formatter,
+                options.device,
+                trust_remote_code=options.trust_remote_code,
+            )
         groups: dict[object, list[int]] = {}
         for n, request in enumerate(requests):
             # Sampled answers depend on the seed, so each seed is its own batch; greedy ones ignore it. A batch draws
@@ -77,14 +85,14 @@ class TransformersTeacher:
             groups.setdefault((request.params.max_tokens, request.params.temperature, seed), []).append(n)
         answers: list[Answer | Exception] = [TeacherError("not answered")] * len(requests)
         for group in groups.values():
-            for n, answer in zip(group, self._ask([requests[n] for n in group]), strict=True):
+            for n, answer in zip(group, self._ask(self._model, [requests[n] for n in group]), strict=True):
                 answers[n] = answer
         return answers
 
-    def _ask(self, requests: Sequence[Request]) -> list[Answer | Exception]:
+    def _ask(self, model: ChatModel, requests: Sequence[Request]) -> list[Answer | Exception]:
         params = requests[0].params
         try:
-            generations = self._model.generate(
+            generations = model.generate(
                 [request.messages for request in requests],
                 max_tokens=params.max_tokens or self._options.max_tokens,
                 temperature=params.temperature,
@@ -95,7 +103,7 @@ class TransformersTeacher:
         except DataError as error:
             if len(requests) == 1:
                 return [TeacherError(error.message)]
-            return [answer for request in requests for answer in self._ask([request])]
+            return [answer for request in requests for answer in self._ask(model, [request])]
         return [
             Answer(
                 Message("assistant", made.text),

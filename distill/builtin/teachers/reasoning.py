@@ -1,0 +1,61 @@
+"""A teacher's thinking, under every name in which servers send it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+NAMES = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "reasoning_details")
+"""Fields of a message that hold its thinking."""
+_PARTS = ("thinking", "reasoning", "thought", "reasoning_text", "redacted_thinking")
+"""Types of a content part that are thinking, and no part of the answer."""
+_TEXTS = ("text", "thinking", "reasoning", "summary", "content")
+
+
+class Spoken(NamedTuple):
+    """What a message says, and what was thought before it.
+
+    Attributes:
+        content: the answer's text.
+        reasoning: the thinking; None where there is none.
+        name: the field the thinking came in, under which it goes back; None where it came in the content.
+    """
+
+    content: str | None
+    reasoning: str | None
+    name: str | None
+
+
+def spoken(message: Mapping[str, Any]) -> Spoken:
+    """Take a message of a chat completion apart. Thinking in tags stays in the content, as it was answered."""
+    content, thought = split_parts(message.get("content"))
+    for name in NAMES:
+        if text := text_of(message.get(name)):
+            return Spoken(content, text, name)
+    return Spoken(content, thought, None)
+
+
+def split_parts(content: Any) -> tuple[str | None, str | None]:
+    """The text and the thinking in a content: text, or a list of parts; anything else counts as no content."""
+    if not isinstance(content, list):
+        return (content if isinstance(content, str) else None), None
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for part in content:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, Mapping):
+            thinking = part.get("type") in _PARTS or part.get("thought") is True
+            (thoughts if thinking else texts).append(text_of(part) or "")
+    return "".join(texts), "".join(thoughts) or None
+
+
+def text_of(value: Any) -> str | None:
+    """The text in a value of any of the shapes seen: text, a list of parts, a part with its text under some name."""
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, Mapping):
+        return next((text for name in _TEXTS if (text := text_of(value.get(name)))), None)
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return "".join(text_of(part) or "" for part in value) or None
+    return None
