@@ -205,7 +205,7 @@ def main() -> None:
     if settings.table:
         print(table(settings.table))
         return
-    from distill.models.load import resolve_model
+    from distill.models.references import resolve_model
     from distill.plugins import make_plugin_manager
 
     settings.work.mkdir(parents=True, exist_ok=True)
