@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from distill.comparison.judge import judge
 from distill.comparison.measure import Progress, measure
 from distill.comparison.metrics import METRICS, Measured
 from distill.comparison.models import Models, QuestionSet, encode_questions, find_models
-from distill.comparison.questions import HeldOut, read_questions
+from distill.comparison.questions import read_questions
 from distill.comparison.result import Comparison, Interval, Judgement, ModelMetrics, Sample, Who
 from distill.comparison.results import Note, Results, model_results, teacher_results
 from distill.comparison.settings import CompareSettings
@@ -93,7 +93,19 @@ def compare(
         raise DataError(f"{', '.join(map(str, sources))}: nothing to ask{reason}", "give conversations with answers")
     results = measure_all(opened, models, questions, manager, settings, watch)
     judgement = _ask_judge(opened, questions, results, manager, settings, watch)
-    return _summarise(opened, sources, held, models, questions, results, judgement, settings, watch)
+    trained, recorded = read_training_data(opened, held.transcripts, manager), CostTable(manager)
+    for transcript in held.transcripts:
+        recorded.add(transcript.metadata)
+    found = _summarise(opened, models, questions, results, judgement, settings)
+    return replace(
+        found,
+        data=[{"file": str(source), "sha256": source.digest()} for source in sources],
+        skipped=skipped,
+        warnings=[*trained.leaks, *found.warnings, *watch.warnings],
+        costs=trained.costs,
+        question_costs=recorded.found(),
+        cost_unknown=trained.unknown,
+    )
 
 
 def _held_out(run: Run) -> DataSource:
@@ -166,14 +178,11 @@ def _ask_judge(
 
 def _summarise(
     run: Run,
-    sources: Sequence[DataSource],
-    held: HeldOut,
     models: Models,
     questions: QuestionSet,
     results: Mapping[Who, Results],
     judgement: Judgement | None,
     settings: CompareSettings,
-    watch: Watch,
 ) -> Comparison:
     """Compute the metrics and the verdict."""
     measured = Measured(
@@ -191,16 +200,12 @@ def _summarise(
     names: dict[Who, str] = {"base": models.base.name, "student": models.student.name}
     if (teacher := settings.named_teacher) is not None:
         names["teacher"] = teacher.name
-    trained = read_training_data(run, held.transcripts)
-    recorded = CostTable()
-    for transcript in held.transcripts:
-        recorded.add(transcript.metadata)
     return Comparison(
         run=str(run.path),
-        data=[{"file": str(source), "sha256": source.digest()} for source in sources],
+        data=(),
         conversations=len(set(questions.conversations)),
         questions=len(questions),
-        skipped=[*held.skipped, *questions.skipped],
+        skipped=(),
         metrics=used,
         standings=[ModelMetrics(who, names[who], metrics) for who, metrics in found.items()],
         differences=differences,
@@ -209,10 +214,7 @@ def _summarise(
         samples=[_sample(n, questions, results) for n in range(len(questions))],
         judged=judgement,
         settings=_settings(settings, models),
-        warnings=[*trained.leaks, *_cautions(models, questions, results, settings), *watch.warnings],
-        costs=trained.costs,
-        question_costs=recorded.found(),
-        cost_unknown=trained.unknown,
+        warnings=_cautions(models, questions, results, settings),
     )
 
 

@@ -12,6 +12,7 @@ from distill.collection.budget import Price, find_price
 from distill.comparison.result import Cost
 from distill.errors import DataError, DistillError
 from distill.files.atomic import sha256_of
+from distill.plugins import PluginManager
 from distill.runs.manifest import DataFile
 from distill.runs.run import Run
 from distill.transcripts.dialects import read_transcripts
@@ -19,9 +20,6 @@ from distill.transcripts.digest import prompt_digest
 from distill.types import Transcript
 
 _SHOWN = 3
-
-_SERVERS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
-"""Teacher → the server it asks when no other is named; a transcript does not tell which it was."""
 
 
 @dataclass(slots=True)
@@ -39,17 +37,18 @@ class TrainingData:
     unknown: list[str] = field(default_factory=list)
 
 
-def read_training_data(run: Run, held: Sequence[Transcript]) -> TrainingData:
+def read_training_data(run: Run, held: Sequence[Transcript], manager: PluginManager) -> TrainingData:
     """Read the files a run was trained on, once.
 
     Args:
         run: names the files, and knows what training left out of them.
         held: the held-out conversations; their prompts are looked for.
+        manager: the plugins, whose teachers name their servers.
     """
     asked = {prompt_digest(transcript): str(transcript.source) for transcript in held}
     untrained = {prompt_digest(one) for one in run.held_out()}
     found: dict[bytes, str] = {}
-    costs = CostTable()
+    costs = CostTable(manager)
     made = TrainingData()
     for entry in run.data:
         try:
@@ -91,16 +90,21 @@ def _trained(entry: DataFile, data_format: str | None) -> Iterator[Transcript]:
 
 
 class CostTable:
-    """Adds up what teachers' answers cost, as far as transcripts tell."""
+    """Adds up what teachers' answers cost, as far as transcripts tell.
 
-    def __init__(self) -> None:
+    Args:
+        manager: the plugins, whose teachers name their servers; a transcript does not tell which it was.
+    """
+
+    def __init__(self, manager: PluginManager) -> None:
         self._costs: dict[str, Cost] = {}
+        self._servers = {spec.name: spec.server or "" for spec in manager.teachers}
 
     def add(self, metadata: Mapping[str, Any]) -> None:
         """Count a transcript by its metadata."""
         teacher = metadata.get("teacher")
         name = teacher if isinstance(teacher, str) and teacher else "no teacher named"
-        cost = self._costs.setdefault(name, Cost(name, server=_SERVERS.get(name.partition(":")[0], "")))
+        cost = self._costs.setdefault(name, Cost(name, server=self._servers.get(name.partition(":")[0], "")))
         cost.rows += 1
         usage = metadata.get("usage")
         usage = usage if isinstance(usage, Mapping) else {}

@@ -150,17 +150,17 @@ def test_what_cannot_be_used_is_named(copycat, tmp_path, manager):
         compare(copycat, [write_chats(tmp_path / "none.jsonl", chats[1:2])], manager)
 
 
-def test_questions_that_were_trained_on_are_told(copycat, tmp_path):
+def test_questions_that_were_trained_on_are_told(copycat, tmp_path, manager):
     fresh = [("user", "What is new?"), ("assistant", "all")]
     known = [("system", "Be kind."), ("user", '  how do you say "DOG"  in Spanish? '), ("assistant", "can")]
     data = write_chats(tmp_path / "held.jsonl", [fresh, known])
     held, run = list(read_transcripts(data)), open_run(copycat)
-    (warning,) = read_training_data(run, held).leaks
+    (warning,) = read_training_data(run, held, manager).leaks
     assert "1 of 2 held-out conversations begin with a prompt" in warning and f"{data}:2 as " in warning
-    assert read_training_data(run, held[:1]).leaks == []
+    assert read_training_data(run, held[:1], manager).leaks == []
     for change, word in (({"file": str(tmp_path / "gone.jsonl")}, "is gone"), ({"sha256": "0"}, "has changed")):
         other = replace(run.manifest, data=(replace(run.data[0], **change),))
-        (warning,) = read_training_data(Run(copycat, other), held).leaks
+        (warning,) = read_training_data(Run(copycat, other), held, manager).leaks
         assert "is not known" in warning and word in warning
 
 
