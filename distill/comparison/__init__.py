@@ -6,5 +6,6 @@ Measured on conversations that neither was trained on.
 from distill.comparison.evaluate import compare
 from distill.comparison.result import Comparison
 from distill.comparison.settings import CompareSettings
+from distill.comparison.several import Comparisons, compare_runs
 
-__all__ = ["CompareSettings", "Comparison", "compare"]
+__all__ = ["CompareSettings", "Comparison", "Comparisons", "compare", "compare_runs"]
