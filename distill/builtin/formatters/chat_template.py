@@ -29,10 +29,12 @@ from distill.builtin.formatters.sentinels import (
     cut_thought,
     find_texts,
     split_at_placeholders,
+    with_thought_apart,
     with_thoughts_apart,
     without_reasoning,
 )
 from distill.builtin.formatters.template_analysis import only_copies
+from distill.builtin.formatters.thoughts import find_opening
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -78,12 +80,17 @@ class _Layout:
         absent: leaves that are not in it.
         ignores_tools: whether the tool definitions make no difference.
         segments: who wrote what, contents left empty; made when it is first needed.
+        numbers: the leaves that these contents are.
+        after_prompt: whether the segments are the last answer's only, to be put after its generation prompt: the
+            template renders the messages before an answer in another way once the answer is there.
     """
 
     skeleton: Skeleton
     absent: list[int]
     ignores_tools: bool
     segments: list[Segment] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    after_prompt: bool = False
 
 
 class ChatTemplate:
@@ -141,25 +148,54 @@ class ChatTemplate:
     ) -> list[Segment]:
         """Render a conversation with Jinja; with a `key`, keep the frame for others of its shape."""
         rows = [as_row(message, index) for index, message in enumerate(messages)]
+        is_answer = not prompt and bool(rows) and rows[-1]["role"] == "assistant"
+        if is_answer and self._opens_thought(rows, template):
+            rows[-1] = with_thought_apart(rows[-1], len(rows) - 1)
         try:
             blanks, layout, texts = self._match(rows, template, prompt)
         except RecursionError:
             raise DataError("the arguments of a tool call are nested too deeply") from None
-        _check_complete(layout, blanks)
         if not layout.segments:  # the conversation's shape alone decides who wrote what
-            layout.segments = self._attribution(template).segments(layout.skeleton, blanks)
-        leaves = [blanks.leaves[number] for number in layout.skeleton.leaves]
+            self._attribute(layout, blanks, template, is_answer)
+        _check_complete(layout, blanks)
+        found = dict(zip(layout.skeleton.leaves, texts, strict=True))
+        leaves = [blanks.leaves[number] for number in layout.numbers]
+        texts = [found.get(n, leaf.text.strip("\n")) for n, leaf in zip(layout.numbers, leaves, strict=True)]
+        if layout.after_prompt:
+            before = self._render(messages[:-1], template, True)
+            return [*before, *_filled(layout.segments, leaves, texts)]
         if key is not None:
             frame = make_frame(
-                layout.segments,
-                layout.skeleton.leaves,
-                blanks.leaves,
-                blanks.rows,
-                lambda rows: template.render(rows, prompt),
+                layout.segments, layout.numbers, blanks.leaves, blanks.rows, lambda rows: template.render(rows, prompt)
             )
             if frame is not None:
                 self._frames[key] = frame
         return _filled(layout.segments, leaves, texts)
+
+    def _opens_thought(self, rows: Sequence[Row], template: _Template) -> bool:
+        """Whether the last message holds a thought in its content, and its generation prompt opens one."""
+        if "</think>" not in rows[-1]["content"]:
+            return False
+        prompt = self._prompt_of(Blanks(rows, self._attribution(template).added), template)
+        return prompt is not None and find_opening(prompt.texts[-1]) is not None
+
+    def _prompt_of(self, blanks: Blanks, template: _Template) -> Skeleton | None:
+        """The prompt of a conversation's last answer; None where the template refuses it."""
+        try:
+            return self._layout(blanks.rows[:-1], template, True).skeleton
+        except DataError:
+            return None  # `prepare` finds that out for rows that need it
+
+    def _attribute(self, layout: _Layout, blanks: Blanks, template: _Template, is_answer: bool) -> None:
+        """Find out who wrote what in a layout; an answer always comes after its own generation prompt."""
+        attribution = self._attribution(template)
+        prompt = self._prompt_of(blanks, template) if is_answer else None
+        if prompt is not None and not attribution.starts_with(layout.skeleton, prompt):
+            layout.segments, layout.numbers = attribution.answer(layout.skeleton, blanks, prompt)
+            layout.after_prompt = True
+        else:
+            layout.segments = attribution.segments(layout.skeleton, blanks)
+            layout.numbers = list(layout.skeleton.leaves)
 
     def _match(self, rows: list[Row], template: _Template, prompt: bool) -> tuple[Blanks, _Layout, list[str]]:
         """Find the layout of a conversation, and its texts in the real rendering."""
@@ -180,9 +216,10 @@ class ChatTemplate:
         yield Blanks(rows, added)
         if any(not row["content"].strip() for row in rows):  # templates may ask whether there is any content
             yield Blanks(rows, added, keep_blank=True)
-        apart = with_thoughts_apart(rows)
-        if apart and template.render(apart, prompt) == rendered:  # the template reads it the same way
-            yield Blanks(apart, added)
+        for strip in (True, False):
+            apart = with_thoughts_apart(rows, strip)
+            if apart and template.render(apart, prompt) == rendered:  # the template reads it the same way
+                yield Blanks(apart, added)
 
     def _layout(self, rows: Sequence[Row], template: _Template, prompt: bool) -> _Layout:
         """How blank rows are rendered; cached by shape."""
@@ -277,9 +314,12 @@ def _filled(segments: Sequence[Segment], leaves: Sequence[Leaf], texts: Sequence
 
 def _check_complete(layout: _Layout, blanks: Blanks) -> None:
     """Everything must be in the rendering, reasoning apart: templates drop that of earlier answers."""
-    if layout.ignores_tools:
+    absent = [blanks.leaves[number] for number in layout.absent]
+    if layout.after_prompt:  # what came before is in the prompt, which is checked by itself
+        absent = [leaf for leaf in absent if leaf.message_index == len(blanks.rows) - 1]
+    elif layout.ignores_tools:
         raise DataError("the chat template has no place for tool definitions", "choose a student or format with tools")
-    for leaf in [blanks.leaves[number] for number in layout.absent]:
+    for leaf in absent:
         if leaf.kind == "call":
             raise DataError(f"message {leaf.message_index}: the chat template has no place for its tool calls")
         if leaf.kind == "content" and leaf.text.strip():
