@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import date
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from distill import DataError, Message, Segment, UsageError
+from distill import DataError, Message, Segment, UsageError, unknown_name
 from distill.builtin.formatters.attribution import Attribution
 from distill.builtin.formatters.frames import Frame, is_plain, make_frame
+from distill.builtin.formatters.prelude import FOLD_SYSTEM, INLINE_REASONING, set_variables
 from distill.builtin.formatters.sentinels import (
     Blanks,
     Leaf,
@@ -33,7 +34,7 @@ from distill.builtin.formatters.sentinels import (
     with_thoughts_apart,
     without_reasoning,
 )
-from distill.builtin.formatters.template_analysis import only_copies
+from distill.builtin.formatters.template_analysis import only_copies, variables_of
 from distill.builtin.formatters.thoughts import find_opening
 
 if TYPE_CHECKING:
@@ -46,14 +47,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplateOptions:
-    """Attributes:
-    template: a file with a Jinja chat template to use instead of the student's own.
-    reasoning: false leaves the teacher's thinking out of the text (`reasoning_content`, or `<think>…</think>` before
-        an answer).
+    """Options of the chat template; each variable that the template reads is one more (`-F enable_thinking=false`).
+
+    Attributes:
+        template: a file with a Jinja chat template to use instead of the student's own.
+        reasoning: false leaves the teacher's reasoning out of the text (`reasoning_content`, or `<think>…</think>`
+            before an answer); inline puts it before the answer as `<think>…</think>`, for a template that does not
+            read `reasoning_content`.
+        system: what to do with a system message that the template has no place for: error skips the row, fold puts it
+            into the first question.
+        variables: values for the template's variables, saved with the student as their defaults.
     """
 
     template: str | None = None
-    reasoning: bool = True
+    reasoning: bool | Literal["inline"] = True
+    system: Literal["error", "fold"] = "error"
+    variables: Mapping[str, Any] = field(default_factory=dict, metadata={"others": True})
 
 
 @lru_cache(1)
@@ -103,21 +112,51 @@ class ChatTemplate:
                 self._own = Path(options.template).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise UsageError(f"chat template {options.template!r} cannot be read: {error}") from None
-        self._reasoning = options.reasoning
+        self._options = options
+        self._preludes: dict[str, str] = {}  # of each template that was asked for
         self._layouts: _Cache[_Layout] = _Cache()
         self._attributions: _Cache[Attribution] = _Cache()
         self._frames: _Cache[Frame] = _Cache()
 
     def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str:
-        """The template that is used, and saved with the student."""
-        if self._own is not None:
-            return self._own
-        template: str = tokenizer.get_chat_template() if tokenizer.chat_template else chatml()
-        return template
+        """The template that is used, and saved with the student.
+
+        Raises:
+            UsageError: an option names no variable of the template.
+        """
+        source = self._source(tokenizer)
+        return self._prelude(source, tokenizer) + source
 
     def special_tokens(self, tokenizer: PreTrainedTokenizerFast) -> list[str]:
         """ChatML's two markers, where the shipped template is used."""
-        return ["<|im_start|>", "<|im_end|>"] if self.chat_template(tokenizer) == chatml() else []
+        return ["<|im_start|>", "<|im_end|>"] if self._source(tokenizer) == chatml() else []
+
+    def _source(self, tokenizer: PreTrainedTokenizerFast) -> str:
+        """The template without what the options put before it, which the student's own already has once it is saved."""
+        if self._own is not None:
+            return self._own
+        template: str = tokenizer.get_chat_template() if tokenizer.chat_template else chatml()
+        for source, prelude in self._preludes.items():
+            if template == prelude + source:
+                return source
+        return template
+
+    def _prelude(self, source: str, tokenizer: PreTrainedTokenizerFast) -> str:
+        """What the options put before a template."""
+        if source not in self._preludes:
+            options = self._options
+            known = variables_of(source)
+            for name in options.variables:
+                if name not in known:
+                    own = [field.name for field in fields(options) if field.name != "variables"]
+                    raise unknown_name("option or variable of the chat template", name, [*known, *own])
+            prelude = set_variables(options.variables)
+            if options.system == "fold" and not _shows_system(source, tokenizer):
+                prelude += FOLD_SYSTEM
+            if options.reasoning == "inline":
+                prelude += INLINE_REASONING
+            self._preludes[source] = prelude
+        return self._preludes[source]
 
     def segments(
         self,
@@ -133,7 +172,7 @@ class ChatTemplate:
             DataError: the template refuses the conversation, leaves something of it out, or changes its text so that
                 it cannot be found in the rendering.
         """
-        if not self._reasoning:
+        if not self._options.reasoning:
             messages = [without_reasoning(message, index) for index, message in enumerate(messages)]
         template = _Template(self.chat_template(tokenizer), tokenizer, tools)
         shape = _shape(messages) if only_copies(template.source) and is_plain(messages) else None
@@ -287,6 +326,15 @@ class _Template:
             what = "the conversation" if rows else "a conversation that the assistant begins"
             raise DataError(f"the chat template refuses {what}: {message}") from None
         return rendered[0]
+
+
+def _shows_system(source: str, tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether a template has a place for a system message."""
+    rows: list[Row] = [{"role": "system", "content": "distillQ7x0x7Q"}, {"role": "user", "content": "distillQ7x1x7Q"}]
+    try:
+        return 0 in split_at_placeholders(_Template(source, tokenizer, None).render(rows, True)).leaves
+    except DataError:
+        return False
 
 
 def _shape(messages: Sequence[Message]) -> Hashable | None:
