@@ -1,7 +1,7 @@
-"""The main job on one page: a teacher answers, a student learns, and what it learned is measured.
+"""The end-to-end demo: collect a teacher's answers, train a student on them, and measure what it learned.
 
-The teacher knows the Spanish names of all countries (the plugin `babel`); the student is SmolLM2-135M-Instruct (the
-plugin `smollm2`). 40 prompts are held out: student and base are compared on the teacher's answers to them.
+The teacher is a file of recorded answers, the Spanish names of all countries; the student is SmolLM2-135M-Instruct.
+40 prompts are held out: student and base are compared on the teacher's answers to them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from distill.plugins import PluginManager
 from distill.runs.run import is_run, open_run
 from distill.training import TrainSettings, train
 
+ANSWERS = "recorded-answers.jsonl"
 HELD_OUT = 40
 MAX_TOKENS = 32  # a country's name has fewer; the base goes on and on
 
@@ -50,7 +51,6 @@ def quickstart(
     manager: PluginManager,
     *,
     student: str = "smollm2",
-    teacher: str = "babel",
     epochs: float = 1.0,
     note: Note = lambda text: None,
     on_log: Callable[[Mapping[str, float]], None] = lambda row: None,
@@ -60,9 +60,8 @@ def quickstart(
 
     Args:
         out: the folder to work in.
-        manager: the plugins; they must offer the student and the teacher.
+        manager: the plugins; they must offer the student.
         student: the model to train.
-        teacher: who answers.
         epochs: passes over the transcripts.
         note: told what is being done, a line at a time.
         on_log: called after each training step.
@@ -72,13 +71,10 @@ def quickstart(
         UsageError: a plugin is missing.
     """
     began = time.monotonic()
-    for name, known in ((teacher.partition(":")[0], manager.teachers), (student, manager.models)):
-        if name in ("babel", "smollm2") and name not in known:
-            raise UsageError(
-                f"the quickstart needs the plugin distill-{name}, which is not installed",
-                f"`make quickstart` in a checkout installs it, or: pip install ./plugins/distill-{name}",
-            )
+    if student in manager.models:
+        manager.models.get(student).path()  # its weights may be missing: an error before anything is written
     train_prompts, held_prompts = _write_prompts(out)
+    teacher = f"replay:{out / ANSWERS}"
     transcripts, held_out = out / "transcripts.jsonl", out / "held-out.jsonl"
     for prompts, answers in ((train_prompts, transcripts), (held_prompts, held_out)):
         note(f"$ distill collect {prompts} --teacher {teacher} --out {answers}")
@@ -118,7 +114,9 @@ def quickstart(
 def _write_prompts(out: Path) -> tuple[Path, Path]:
     """Lay the shipped prompts out: those to train on, and the held-out ones. They are in a fixed, shuffled order."""
     out.mkdir(parents=True, exist_ok=True)
-    lines = resources.files("distill.recipes").joinpath("quickstart.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    shipped = resources.files("distill.recipes")
+    (out / ANSWERS).write_bytes(shipped.joinpath("quickstart-answers.jsonl").read_bytes())
+    lines = shipped.joinpath("quickstart.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     parts = (out / "prompts.jsonl", lines[HELD_OUT:]), (out / "held-out-prompts.jsonl", lines[:HELD_OUT])
     for path, rows in parts:
         path.write_text("\n".join(rows) + "\n", encoding="utf-8")

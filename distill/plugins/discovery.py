@@ -24,6 +24,7 @@ BUILTIN = (
     "distill.builtin.formatters",
     "distill.builtin.labelers",
     "distill.builtin.trainers",
+    "distill.builtin.smollm2",
 )
 
 log = logging.getLogger("distill")
@@ -31,6 +32,8 @@ log = logging.getLogger("distill")
 
 def make_plugin_manager(files: Sequence[str | Path] = (), environ: Mapping[str, str] | None = None) -> PluginManager:
     """Find and load all plugins: built-ins, then entry points by name, then files.
+
+    An entry point with the name of a built-in plugin replaces it.
 
     Args:
         files: Python files to load as plugins (`--plugin`).
@@ -42,12 +45,15 @@ def make_plugin_manager(files: Sequence[str | Path] = (), environ: Mapping[str, 
     """
     environ = os.environ if environ is None else environ
     manager = PluginManager()
+    entry_points = _entry_points(environ)
     for name in BUILTIN:
         record = PluginRecord(name.rpartition(".")[2], "builtin")
+        if any(entry.name == record.name for entry, *_ in entry_points):
+            continue  # an installed package of the same name replaces it
         manager.load(record, partial(importlib.import_module, name))
         if record.error:
             raise PluginError(f"built-in plugin {name} failed: {record.error}")
-    for entry, distribution, version in _entry_points(environ):
+    for entry, distribution, version in entry_points:
         manager.load(PluginRecord(entry.name, "entry point", distribution, version), entry.load)
     for file in files:
         manager.load(PluginRecord(str(file), "file"), partial(_import_file, Path(file)))

@@ -22,7 +22,6 @@ REGISTERS = {
     "distill-omit": {"labeler": ["omit"]},
     "distill-ollama": {"teacher": ["ollama"]},
     "distill-pretokenized": {"trainer": ["pretokenized"]},
-    "distill-smollm2": {"model": ["smollm2"]},
     "distill-vicuna": {"formatter": ["vicuna"]},
     "distill-zephyr": {"formatter": ["zephyr"]},
 }
