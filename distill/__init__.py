@@ -60,7 +60,7 @@ _LAZY = {
     "pad_batch": "distill.dataset.collate",
     "read_transcripts": "distill.transcripts.dialects",
     "message_to_dict": "distill.transcripts.rows",
-    "cache_dir": "distill.models.load",
+    "cache_dir": "distill.models.references",
     "clean_surrogates": "distill.files.text",
     "convert_model": "distill.models.load",
     "has_half_surrogate": "distill.files.text",

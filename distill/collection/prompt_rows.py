@@ -10,6 +10,8 @@ from typing import Any
 from distill.errors import DataError
 from distill.files.jsonl import dumps
 from distill.files.text import check_text
+from distill.transcripts.dialects.base import tools_of
+from distill.transcripts.dialects.messages import plain_message
 from distill.transcripts.rows import message_to_dict, parse_message
 from distill.types import Message, Prompt, Source
 
@@ -26,7 +28,7 @@ _PARAMS = (
 )
 """Keys of a row that are parameters; `params` may hold any others."""
 
-_KEYS = ("prompt", "messages", "turns", "id", "system", "tools", "metadata", "params")
+_KEYS = ("prompt", "messages", "turns", "id", "system", "tools", "functions", "metadata", "params")
 _TEACHER_KEYS = ("teacher_system", "teacher_messages")
 _PICTURES = ("image", "images", "audio", "audios", "video", "videos")
 
@@ -70,7 +72,7 @@ class PromptReader:
         messages, followups = _conversation(row, source)
         unknown = self._unknown(row, source)
         own = _system(row, messages, source)
-        tools, name = row.get("tools") or (), row.get("id")
+        tools, name = tools_of(row, str(source)), row.get("id")
         if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, dict) for tool in tools):
             raise DataError(f"{source}: `tools` is not a list of objects")
         if name is not None and (isinstance(name, bool) or not isinstance(name, (str, int))):
@@ -113,7 +115,7 @@ class PromptReader:
         given = row.get("teacher_messages") or []
         if not isinstance(given, list):
             raise DataError(f"{source}: `teacher_messages` is not a list of messages")
-        messages = tuple(parse_message(one, f"{source}: teacher message {n}") for n, one in enumerate(given))
+        messages = _parsed(given, f"{source}: teacher message")
         system = row.get("teacher_system")
         if system is not None and (not isinstance(system, str) or not system.strip()):
             raise DataError(f"{source}: `teacher_system` is not a text")
@@ -139,7 +141,7 @@ def _conversation(row: Mapping[str, Any], source: Source) -> tuple[tuple[Message
 def _messages(rows: Any, source: Source) -> tuple[Message, ...]:
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{source}: `messages` is not a list of messages", SHAPE)
-    messages = tuple(parse_message(row, f"{source}: message {n}") for n, row in enumerate(rows))
+    messages = _parsed(rows, f"{source}: message")
     if messages[-1].role not in ("user", "tool"):
         raise DataError(
             f"{source}: `messages` ends on the message of role {messages[-1].role!r}",
@@ -148,6 +150,11 @@ def _messages(rows: Any, source: Source) -> tuple[Message, ...]:
     if messages[-1].role == "user" and not (messages[-1].content or "").strip():
         raise DataError(f"{source}: the last message is empty")
     return messages
+
+
+def _parsed(rows: list[Any], where: str) -> tuple[Message, ...]:
+    """Messages as training data is read, with the other spellings of OpenAI's API, such as the role `developer`."""
+    return tuple(parse_message(plain_message(row, f"{where} {n}"), f"{where} {n}") for n, row in enumerate(rows))
 
 
 def _texts(value: Any, key: str, source: Source) -> tuple[Message, ...]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from distill.dataset.collate import collator_for
 from distill.errors import DistillError, PluginError
 from distill.files.atomic import utc_now
-from distill.models.load import load_model, quiet, resolve_model
+from distill.models.load import load_model, quiet
+from distill.models.references import resolve_model
 from distill.models.special_tokens import grow_embeddings, set_special_ids
 from distill.plugins import PluginManager
 from distill.protocols import Collator, Trainer, TrainJob
@@ -116,7 +117,7 @@ def _finished(run: _Run) -> TrainReport:
     """Answer `resume` of a run whose student is there: it stays as it is."""
     manifest = open_run(run.folder.path).manifest
     report = manifest.report
-    ref = resolve_model(run.settings.student, run.manager)
+    ref = resolve_model(run.settings.student, run.manager, run.settings.trust_remote_code)
     now = describe(run.settings, run.manager, ref, None, report, run.origins, run.world.size)
     check_same(manifest, replace(now, examples=manifest.examples), run.folder.path)
     if manifest.state != "finished" and run.world.is_main:  # it was killed after the student was saved

