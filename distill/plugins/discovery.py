@@ -24,16 +24,18 @@ BUILTIN = (
     "distill.builtin.formatters",
     "distill.builtin.labelers",
     "distill.builtin.trainers",
+    "distill.builtin.losses",
+    "distill.builtin.exporters",
     "distill.builtin.smollm2",
 )
+REPLACEABLE = {"smollm2"}
+"""Built-in plugins that were packages once: an installed package of that name replaces them."""
 
 log = logging.getLogger("distill")
 
 
 def make_plugin_manager(files: Sequence[str | Path] = (), environ: Mapping[str, str] | None = None) -> PluginManager:
     """Find and load all plugins: built-ins, then entry points by name, then files.
-
-    An entry point with the name of a built-in plugin replaces it.
 
     Args:
         files: Python files to load as plugins (`--plugin`).
@@ -48,8 +50,8 @@ def make_plugin_manager(files: Sequence[str | Path] = (), environ: Mapping[str, 
     entry_points = _entry_points(environ)
     for name in BUILTIN:
         record = PluginRecord(name.rpartition(".")[2], "builtin")
-        if any(entry.name == record.name for entry, *_ in entry_points):
-            continue  # an installed package of the same name replaces it
+        if record.name in REPLACEABLE and any(entry.name == record.name for entry, *_ in entry_points):
+            continue
         manager.load(record, partial(importlib.import_module, name))
         if record.error:
             raise PluginError(f"built-in plugin {name} failed: {record.error}")
