@@ -38,7 +38,11 @@ LEFT_OUT = {
         "batch-answers": "as above",
     },
     "train": {"allow": "`check` has it", "resume": "a recipe always resumes"},
-    "compare": {"html": "a page is always made", "samples": "the page has them"},
+    "compare": {
+        "html": "a page is always made",
+        "samples": "the page has them",
+        "fail-unless-better": "it is `require: better`",
+    },
 }
 
 
@@ -54,7 +58,7 @@ def test_keys_are_the_long_options_of_the_command(section):
     annotation = Recipe.model_fields[section].annotation
     model = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
     keys = {field.alias for field in model.model_fields.values()}
-    assert options - {"json", "dry-run", "out"} - set(LEFT_OUT[section]) == keys - {"max-failed", "out"}
+    assert options - {"json", "dry-run", "out"} - set(LEFT_OUT[section]) == keys - {"max-failed", "out", "require"}
 
 
 def test_yaml_is_read_as_version_1_2(write):
