@@ -21,6 +21,7 @@ REGISTERS = {
     "distill-ledger": {"command": ["ledger"]},
     "distill-omit": {"labeler": ["omit"]},
     "distill-ollama": {"teacher": ["ollama"]},
+    "distill-dft": {"loss": ["dft"]},
     "distill-half": {"exporter": ["half"]},
     "distill-pretokenized": {"trainer": ["pretokenized"]},
     "distill-ray": {"teacher": ["ray"]},
