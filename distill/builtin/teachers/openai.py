@@ -10,12 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-<<<<<<< HEAD
-from distill import Answer, HTTPTeacherOptions, Message, Request, TeacherError, UsageError, message_to_dict
-from distill.builtin.teachers.endpoints import Endpoints, read_addresses
-=======
 from distill import Answer, HTTPTeacherOptions, Message, Params, Request, TeacherError, UsageError, message_to_dict
->>>>>>> main
+from distill.builtin.teachers.endpoints import Endpoints, read_addresses
 from distill.builtin.teachers.headers import make_headers, read_key
 from distill.builtin.teachers.http import HttpClient, endpoint
 from distill.builtin.teachers.logprobs import LogprobsReader, missing
