@@ -19,10 +19,12 @@ from distill.protocols import (
     Checkpoints,
     CollatingLabeler,
     Collator,
+    ExplainingLoss,
     Exporter,
     ExportJob,
     Formatter,
     Labeler,
+    Loss,
     PlanningTrainer,
     Teacher,
     Trainer,
@@ -34,6 +36,7 @@ from distill.specs import (
     FormatterSpec,
     HTTPTeacherOptions,
     LabelerSpec,
+    LossSpec,
     ModelSpec,
     TeacherSpec,
     TrainerSpec,
@@ -51,6 +54,8 @@ from distill.types import (
     Request,
     Role,
     Segment,
+    SoftBatch,
+    SoftTargets,
     Source,
     TrainResult,
     Transcript,
@@ -85,13 +90,18 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.exporters.gguf import write_gguf
     from distill.exporters.ollama import write_modelfile
     from distill.files.text import clean_surrogates, has_half_surrogate, has_lone_surrogate
+    from distill.models.capture import TokenLogprobs
     from distill.models.generate import ChatModel
     from distill.models.load import convert_model, hushed, load_model, load_tokenizer
     from distill.models.references import cache_dir
     from distill.runs import Run, open_run
+    from distill.soft_labels.rows import AnswerLogprobs, LogprobsOrigin, pack_logprobs, read_logprobs
+    from distill.soft_labels.vocabulary import Vocabulary, tokenizer_fingerprint
     from distill.training import LoraSettings, TrainSettings
     from distill.training.batching import data_loader
     from distill.training.kernels import fast_training
+    from distill.training.kernels.cross_entropy import summed_cross_entropy
+    from distill.training.kernels.soft_cross_entropy import label_logprobs, summed_soft_cross_entropy
     from distill.transcripts.dialects import read_transcripts
     from distill.transcripts.rows import message_to_dict
 
@@ -111,6 +121,7 @@ _LAZY = {
         "distill.dataset.settings": "DataSettings",
         "distill.encode.encoder": "Encoder",
         "distill.files.text": "clean_surrogates has_half_surrogate has_lone_surrogate",
+        "distill.models.capture": "TokenLogprobs",
         "distill.models.generate": "ChatModel",
         "distill.exporters.gguf": "write_gguf",
         "distill.exporters.ollama": "write_modelfile",
@@ -118,8 +129,12 @@ _LAZY = {
         "distill.models.references": "cache_dir",
         "distill.runs": "Run open_run",
         "distill.training": "LoraSettings TrainSettings",
+        "distill.soft_labels.rows": "AnswerLogprobs LogprobsOrigin pack_logprobs read_logprobs",
+        "distill.soft_labels.vocabulary": "Vocabulary tokenizer_fingerprint",
         "distill.training.batching": "data_loader",
         "distill.training.kernels": "fast_training",
+        "distill.training.kernels.cross_entropy": "summed_cross_entropy",
+        "distill.training.kernels.soft_cross_entropy": "label_logprobs summed_soft_cross_entropy",
         "distill.transcripts.dialects": "read_transcripts",
         "distill.transcripts.rows": "message_to_dict",
     }.items()
@@ -145,6 +160,7 @@ __all__ = [
     "IGNORE_INDEX",
     "ROLES",
     "Answer",
+    "AnswerLogprobs",
     "BatchFileTeacher",
     "BatchTeacher",
     "ChatModel",
@@ -161,6 +177,7 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Example",
+    "ExplainingLoss",
     "ExportJob",
     "Exporter",
     "ExporterSpec",
@@ -169,7 +186,10 @@ __all__ = [
     "HTTPTeacherOptions",
     "Labeler",
     "LabelerSpec",
+    "LogprobsOrigin",
     "LoraSettings",
+    "Loss",
+    "LossSpec",
     "Message",
     "ModelSpec",
     "NoOptions",
@@ -183,11 +203,14 @@ __all__ = [
     "Run",
     "Segment",
     "Session",
+    "SoftBatch",
+    "SoftTargets",
     "Source",
     "Teacher",
     "TeacherError",
     "TeacherSpec",
     "TextFormat",
+    "TokenLogprobs",
     "TrainJob",
     "TrainPlan",
     "TrainResult",
@@ -196,6 +219,7 @@ __all__ = [
     "TrainerSpec",
     "Transcript",
     "UsageError",
+    "Vocabulary",
     "cache_dir",
     "check",
     "clean_surrogates",
@@ -213,6 +237,7 @@ __all__ = [
     "has_lone_surrogate",
     "hookimpl",
     "hushed",
+    "label_logprobs",
     "load_chat_model",
     "load_model",
     "load_tokenizer",
@@ -222,13 +247,18 @@ __all__ = [
     "message_to_dict",
     "open_chat",
     "open_run",
+    "pack_logprobs",
     "pad_batch",
     "plan_training",
     "quickstart",
     "read_batch",
+    "read_logprobs",
     "read_transcripts",
     "run",
     "show",
+    "summed_cross_entropy",
+    "summed_soft_cross_entropy",
+    "tokenizer_fingerprint",
     "trace",
     "train",
     "unknown_name",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ class RecipeReport:
     out: str
     run: str | None
     steps: tuple[StepReport, ...]
+
+    def _repr_html_(self) -> str:
+        """A table of the steps: what became of each, and why."""
+        rows = [(step.step, step.state, step.why or "", step.made or "") for step in self.steps]
+        lines = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in rows)
+        return f"<table><tr><th>step<th>state<th>why<th>made</tr>{lines}</table>"
 
     @property
     def page(self) -> Path | None:

@@ -70,6 +70,20 @@ class TrainSettings(DataSettings):
         help="An option of the trainer: any field of TrainingArguments (hf) or SFTConfig (trl), e.g. "
         "-T warmup_steps=10; may be repeated.",
     )
+    loss: str = setting(
+        "cross-entropy",
+        metavar="NAME",
+        help="cross-entropy (the written tokens), soft-labels or chunks (the teacher's log probabilities), or a "
+        "plugin's.",
+    )
+    loss_options: Mapping[str, Any] = setting(
+        dict,
+        "--loss-option",
+        "-O",
+        key="loss-options",
+        metavar="KEY=VALUE",
+        help="An option of the loss, e.g. -O mix=0.5; may be repeated.",
+    )
     overlong: Overlong = setting(
         "error",
         group="Formats and labels",
