@@ -30,6 +30,8 @@ def show_summary(summary: CollectSummary, part: bool) -> None:
         f"{summary.seconds:.1f} s",
     ]
     note(f"{summary.out}: {', '.join(parts)} ({', '.join(spent)})")
+    for server, counts in summary.servers.items():
+        note(f"  {server}: {counts['answered']} answered, {counts['failed']} failed")
     if summary.cut:
         note(f"{summary.cut} answers were cut short by the token limit (finish_reason is `length`)")
     if summary.others and not part:

@@ -24,7 +24,6 @@ REGISTERS = {
     "distill-half": {"exporter": ["half"]},
     "distill-pretokenized": {"trainer": ["pretokenized"]},
     "distill-ray": {"teacher": ["ray"]},
-    "distill-smollm2": {"model": ["smollm2"]},
     "distill-vicuna": {"formatter": ["vicuna"]},
     "distill-zephyr": {"formatter": ["zephyr"]},
 }
