@@ -12,8 +12,7 @@ import click
 
 from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, printable
-from distill.comparison.settings import CompareSettings
-from distill.comparison.verdict import NOT_BETTER
+from distill.comparison.settings import NOT_BETTER, CompareSettings
 from distill.pages.environment import shown
 from distill.plugins import PluginManager
 from distill.progress import PartProgress
