@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from distill.encode.text_format import TextFormat
-from distill.errors import DataError, DistillError, PluginError, TeacherError, UsageError, unknown_name
+from distill.errors import DataError, DistillError, PluginError, RefusedRow, TeacherError, UsageError, unknown_name
 from distill.hookspecs import hookimpl
 from distill.options import NoOptions
 from distill.plugins import PluginManager, make_formatter, make_plugin_manager
@@ -27,7 +27,15 @@ from distill.protocols import (
     TrainJob,
     TrainPlan,
 )
-from distill.specs import FormatterSpec, HTTPTeacherOptions, LabelerSpec, ModelSpec, TeacherSpec, TrainerSpec
+from distill.specs import (
+    DialectSpec,
+    FormatterSpec,
+    HTTPTeacherOptions,
+    LabelerSpec,
+    ModelSpec,
+    TeacherSpec,
+    TrainerSpec,
+)
 from distill.types import (
     IGNORE_INDEX,
     ROLES,
@@ -58,8 +66,9 @@ _LAZY = {
     "ChatModel": "distill.models.generate",
     "Encoder": "distill.encode.encoder",
     "pad_batch": "distill.dataset.collate",
-    "read_transcripts": "distill.transcripts.dialects",
+    "read_transcripts": "distill.transcripts.reader",
     "message_to_dict": "distill.transcripts.rows",
+    "transcript_to_dict": "distill.transcripts.rows",
     "cache_dir": "distill.models.load",
     "clean_surrogates": "distill.files.text",
     "convert_model": "distill.models.load",
@@ -93,6 +102,7 @@ __all__ = [
     "Collator",
     "CollectRun",
     "DataError",
+    "DialectSpec",
     "DistillError",
     "Encoded",
     "Encoder",
@@ -110,6 +120,7 @@ __all__ = [
     "PluginError",
     "PluginManager",
     "Prompt",
+    "RefusedRow",
     "Request",
     "Role",
     "Segment",
@@ -139,6 +150,7 @@ __all__ = [
     "message_to_dict",
     "pad_batch",
     "read_transcripts",
+    "transcript_to_dict",
     "unknown_name",
 ]
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from distill.collection.budget import Price, find_price
 from distill.errors import DistillError
 from distill.runs.run import Run
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import skip_refused
 
 _SERVERS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 """Teacher → the server it asks when no other is named; a transcript does not say which it was."""
@@ -50,11 +49,8 @@ def collection_cost(run: Run) -> tuple[list[Cost], list[str]]:
     costs: dict[str, Cost] = {}
     unknown = []
     for entry in run.data:
-        if not Path(entry.file).is_file():
-            unknown.append(f"{entry.file} is gone.")
-            continue
         try:
-            for transcript in read_transcripts(entry.file, run.data_format):
+            for transcript in run.reader().transcripts(entry.source(), skip_refused):
                 _add(costs, transcript.metadata)
         except DistillError as error:
             unknown.append(error.message)

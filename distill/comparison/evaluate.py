@@ -69,7 +69,7 @@ def compare(
     settings = settings.named(manager)
     opened = open_run(run)
     files = list(data) or [_held_out(opened)]
-    held = read_questions(files, settings.data_format, settings.limit)
+    held = read_questions(files, settings.reader(manager), settings.limit)
     sides = make_sides(opened, settings.base, manager)
     asked = ask_both(held.questions, sides)
     skipped = [*held.skipped, *asked.skipped]
@@ -78,7 +78,7 @@ def compare(
         raise DataError(f"{', '.join(map(str, files))}: nothing to ask{reason}", "give conversations with answers")
     bench = _Bench(opened, manager, settings, sides, asked, note, on_progress)
     given, columns = bench.measure_all()
-    return bench.comparison(given, columns, files, skipped, leaks(opened, held.transcripts))
+    return bench.comparison(given, columns, files, skipped, leaks(opened, held.transcripts, manager))
 
 
 def as_json(comparison: Comparison, *, indent: int | None = None) -> str:

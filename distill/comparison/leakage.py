@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from distill.errors import DataError
-from distill.files.atomic import sha256_of
+from distill.plugins import PluginManager
 from distill.runs.manifest import DataFile
 from distill.runs.run import Run
-from distill.transcripts.dialects import read_transcripts
 from distill.transcripts.digest import prompt_digest
+from distill.transcripts.reader import skip_refused
+from distill.transcripts.sources import DataSource
 from distill.types import Transcript
 
 _SHOWN = 3
 
 
-def leaks(run: Run, held: Sequence[Transcript]) -> list[str]:
+def leaks(run: Run, held: Sequence[Transcript], manager: PluginManager) -> list[str]:
     """Look for the held-out conversations' prompts in the run's training data.
 
     Args:
         run: names the files, and knows what training left out of them.
         held: the held-out conversations.
+        manager: the plugins, whose data formats the data may be in.
 
     Returns:
         Warnings: how many were found and where the first ones are; what could not be looked into.
@@ -32,7 +33,7 @@ def leaks(run: Run, held: Sequence[Transcript]) -> list[str]:
     warnings = []
     for entry in run.data:
         try:
-            for transcript in _trained(entry, run.data_format):
+            for transcript in run.reader(manager).transcripts(_trained(entry), skip_refused):
                 digest = prompt_digest(transcript)
                 if digest in asked and digest not in untrained:
                     found.setdefault(digest, str(transcript.source))
@@ -49,15 +50,13 @@ def leaks(run: Run, held: Sequence[Transcript]) -> list[str]:
     return warnings
 
 
-def _trained(entry: DataFile, data_format: str | None) -> Iterator[Transcript]:
+def _trained(entry: DataFile) -> DataSource:
     """A file the run was trained on.
 
     Raises:
         DataError: it is gone, or not what it was.
     """
-    path = Path(entry.file)
-    if not path.is_file():
-        raise DataError(f"{path} is gone")
-    if sha256_of(path) != entry.sha256:
-        raise DataError(f"{path} has changed since the training")
-    return read_transcripts(path, data_format)
+    source = entry.source()
+    if source.digest() != entry.sha256:
+        raise DataError(f"{source} has changed since the training")
+    return source

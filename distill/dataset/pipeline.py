@@ -12,6 +12,7 @@ from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.load import load_tokenizer, resolve_model
 from distill.plugins import PluginManager
 from distill.protocols import Labeler
+from distill.transcripts.reader import Reader, make_reader
 from distill.transcripts.turns import Turns
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Pipeline:
         labeler_name: for errors.
         settings: names and options of the formatter and the labeler; part of the cached data's name.
         turns: which answers of a conversation are trained.
-        data_format: of the rows, as `distill.transcripts.dialects` names it; None: detected row by row.
+        reader: reads the rows of the data.
         allows: errors of the label check that the labeler intends.
         new_tokens: ids of the tokens that the format added.
         ref: the student, as `resolve_model` returns it; empty where the encoder was made elsewhere.
@@ -40,7 +41,7 @@ class Pipeline:
     labeler_name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     turns: Turns = "all"
-    data_format: str | None = None
+    reader: Reader = field(default_factory=make_reader)
     allows: tuple[str, ...] = ()
     new_tokens: tuple[int, ...] = ()
     ref: str = ""
@@ -71,7 +72,7 @@ def make_pipeline(settings: DataSettings, manager: PluginManager) -> Pipeline:
         labeler,
         {"formatter": [formatter, dict(formatter_options)], "labeler": [labeler, dict(labeler_options)]},
         settings.turns,
-        settings.data_format,
+        settings.reader(manager),
         tuple(manager.labelers.get(labeler).allows),
         tuple(range(known, len(tokenizer))),
         ref,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.settings import check_settings, setting
-from distill.transcripts.dialects import DIALECTS
+from distill.transcripts.settings import ReadSettings
 from distill.transcripts.turns import Turns
 
 DEFAULT_STUDENT = "bigscience/bloom-560m"
@@ -17,7 +17,7 @@ _FORMAT = "Formats and labels"
 
 
 @dataclass(frozen=True, slots=True)
-class DataSettings:
+class DataSettings(ReadSettings):
     """The student, its chat format, and which tokens are trained."""
 
     student: str = setting(
@@ -26,15 +26,6 @@ class DataSettings:
         help="The student: a Hub id, a model folder, a .gguf file, or a plugin's model (smollm2).",
     )
     _: KW_ONLY
-    data_format: str | None = setting(
-        None,
-        "--from",
-        name="data_format",
-        choices=lambda: DIALECTS,
-        group=_FORMAT,
-        unset="detected row by row",
-        help="The data format of the input rows.",
-    )
     formatter: str = setting(
         "chat-template",
         metavar="NAME",

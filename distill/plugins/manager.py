@@ -15,7 +15,7 @@ from distill.errors import PluginError, Terminated, one_line
 from distill.plugins.isolation import fenced, own_process_state
 from distill.plugins.registry import KINDS, PluginRecord, Registry, check_spec
 from distill.protocols import BatchTeacher, Formatter, Labeler, Teacher, Trainer
-from distill.specs import FormatterSpec, LabelerSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
+from distill.specs import DialectSpec, FormatterSpec, LabelerSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
 
 if TYPE_CHECKING:
     import click
@@ -33,7 +33,7 @@ class PluginManager:
 
     Attributes:
         records: every plugin that was found, in load order, the failed ones included.
-        teachers, formatters, labelers, trainers, models: registries of specs.
+        teachers, formatters, labelers, trainers, models, dialects: registries of specs.
     """
 
     def __init__(self) -> None:
@@ -58,6 +58,10 @@ class PluginManager:
     @property
     def trainers(self) -> Registry[TrainerSpec, Trainer]:
         return self.registries["trainer"]
+
+    @property
+    def dialects(self) -> Registry[DialectSpec, None]:
+        return self.registries["dialect"]
 
     @property
     def models(self) -> Registry[ModelSpec, None]:

@@ -21,6 +21,7 @@ from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
 from distill.training.settings import TrainSettings
 from distill.transcripts.hold_out import HoldOut, make_hold_out
+from distill.transcripts.reader import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class JobPlan:
         labeler: decides which tokens count.
         prepared: the examples, and the skipped rows.
         report: counts, and the steps to do.
+        reader: reads the rows of the data.
         hold_out: which conversations are held out; None: none.
     """
 
@@ -47,6 +49,7 @@ class JobPlan:
     labeler: Labeler
     prepared: Prepared
     report: TrainReport
+    reader: Reader
     hold_out: HoldOut | None = None
 
 
@@ -66,7 +69,7 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
     trainer = manager.trainers.build(settings.trainer, settings.trainer_options)
     pipeline = make_pipeline(settings, manager)
     if settings.hold_out is not None:
-        hold_out = make_hold_out(settings.hold_out, settings.data, settings.data_format, settings.seed)
+        hold_out = make_hold_out(settings.hold_out, settings.data, pipeline.reader, settings.seed)
         pipeline = replace(pipeline, hold_out=hold_out)
     prepared = prepare_data(
         settings.data,
@@ -91,6 +94,7 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
         labeler=pipeline.labeler,
         prepared=prepared,
         report=_report(settings, prepared, steps if plan.steps is None else plan.steps),
+        reader=pipeline.reader,
         hold_out=pipeline.hold_out,
     )
 

@@ -14,7 +14,7 @@ import click
 from distill import ChatModel, make_formatter, make_plugin_manager
 from distill.models.load import resolve_model
 from distill.training import TrainSettings, train
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import read_transcripts
 
 CHATS = Path(__file__).parent / "chats.jsonl"
 

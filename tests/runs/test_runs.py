@@ -13,7 +13,7 @@ from distill.runs import open_run
 from distill.runs.folder import RunFolder
 from distill.runs.manifest import RunManifest
 from distill.runs.run import SkippedRow, saved_format
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import read_transcripts
 
 PAIR = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
 
