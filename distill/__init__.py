@@ -19,6 +19,8 @@ from distill.protocols import (
     Checkpoints,
     CollatingLabeler,
     Collator,
+    Exporter,
+    ExportJob,
     Formatter,
     Labeler,
     PlanningTrainer,
@@ -29,6 +31,7 @@ from distill.protocols import (
 )
 from distill.specs import (
     DialectSpec,
+    ExporterSpec,
     FormatterSpec,
     HTTPTeacherOptions,
     LabelerSpec,
@@ -55,8 +58,13 @@ from distill.types import (
 )
 
 if TYPE_CHECKING:
+    from distill.collection.teachers import make_teacher as make_teacher
     from distill.encode.encoder import Encoder
+    from distill.exporters.gguf import write_gguf as write_gguf
+    from distill.exporters.ollama import write_modelfile as write_modelfile
     from distill.models.generate import ChatModel
+    from distill.models.load import load_model as load_model
+    from distill.models.load import load_tokenizer as load_tokenizer
     from distill.training.batching import data_loader as data_loader
     from distill.training.kernels import fast_training as fast_training
 
@@ -65,11 +73,12 @@ __version__ = "0.1.0"
 _LAZY = {
     "ChatModel": "distill.models.generate",
     "Encoder": "distill.encode.encoder",
+    "make_teacher": "distill.collection.teachers",
     "pad_batch": "distill.dataset.collate",
     "read_transcripts": "distill.transcripts.reader",
     "message_to_dict": "distill.transcripts.rows",
     "transcript_to_dict": "distill.transcripts.rows",
-    "cache_dir": "distill.models.load",
+    "cache_dir": "distill.models.references",
     "clean_surrogates": "distill.files.text",
     "convert_model": "distill.models.load",
     "has_half_surrogate": "distill.files.text",
@@ -78,7 +87,11 @@ _LAZY = {
     "data_loader": "distill.training.batching",
     "fast_training": "distill.training.kernels",
     "fused_gelu": "distill.training.kernels.gelu",
+    "load_model": "distill.models.load",
+    "load_tokenizer": "distill.models.load",
     "supervised_only": "distill.training.kernels.supervised_head",
+    "write_gguf": "distill.exporters.gguf",
+    "write_modelfile": "distill.exporters.ollama",
 }
 
 _DEPRECATED = {
@@ -107,6 +120,9 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Example",
+    "ExportJob",
+    "Exporter",
+    "ExporterSpec",
     "Formatter",
     "FormatterSpec",
     "HTTPTeacherOptions",
@@ -145,13 +161,18 @@ __all__ = [
     "has_lone_surrogate",
     "hookimpl",
     "hushed",
+    "load_model",
+    "load_tokenizer",
     "make_formatter",
     "make_plugin_manager",
+    "make_teacher",
     "message_to_dict",
     "pad_batch",
     "read_transcripts",
     "transcript_to_dict",
     "unknown_name",
+    "write_gguf",
+    "write_modelfile",
 ]
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from distill.errors import one_line
-from distill.models.load import cache_dir
+from distill.models.references import cache_dir
 from distill.plugins import PluginManager
 
 PACKAGE = "distill-chat"

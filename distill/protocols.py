@@ -276,3 +276,38 @@ class PlanningTrainer(Trainer, Protocol):
             steps: optimizer steps of `--epochs`.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExportJob:
+    """A student to export.
+
+    Attributes:
+        model: the student's folder: safetensors, tokenizer, chat template, generation config. It is not to be changed.
+        out: an empty folder to write into; when the export succeeds, it appears as `--out`.
+        name: the run's name.
+        note: call it with a line about each step that takes time.
+    """
+
+    model: Path
+    out: Path
+    name: str
+    note: Callable[[str], None]
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """Writes a trained student in a shape that another program loads."""
+
+    def export(self, job: ExportJob) -> Sequence[str]:
+        """Write files into `job.out`.
+
+        Verify what was written as far as it can be read back: an export that is not the student is an error.
+
+        Returns:
+            Notes for the user, one line each: what was verified, and what could not be.
+
+        Raises:
+            DistillError: the student cannot be written in this shape; nothing is left at `--out`.
+        """
+        ...

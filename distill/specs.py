@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.options import NoOptions
-from distill.protocols import BatchTeacher, Formatter, Labeler, Teacher, Trainer
+from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Teacher, Trainer
 from distill.types import Source, Transcript
 
 SourcedRow = tuple[Source, dict[str, Any]]
@@ -122,6 +122,16 @@ class TrainerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ExporterSpec:
+    """An exporter the user may name: `distill export RUN --to NAME`. `options` gives the keys of `-O key=value`."""
+
+    name: str
+    summary: str
+    build: Callable[[Any], Exporter]
+    options: type = NoOptions
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A local model the user may name as `--student NAME`, `--teacher NAME` or in `distill generate NAME`.
 
@@ -169,7 +179,7 @@ class DialectSpec:
     join: Callable[[Iterable[SourcedRow]], Iterator[SourcedRow]] | None = None
 
 
-Spec = TeacherSpec | FormatterSpec | LabelerSpec | TrainerSpec | ModelSpec | DialectSpec
+Spec = TeacherSpec | FormatterSpec | LabelerSpec | TrainerSpec | ExporterSpec | ModelSpec | DialectSpec
 
 
 def __getattr__(name: str) -> Any:

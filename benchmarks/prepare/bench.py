@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from distill import make_plugin_manager
-from distill.models.load import resolve_model
+from distill.models.references import resolve_model
 
 GENERATION = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"

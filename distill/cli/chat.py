@@ -48,6 +48,7 @@ _QUOTES = '"""'
     help="The chat format to ask in.  [default: the one that is saved with the model, or ChatML]",
 )
 @click.option("-F", "formatter_options", metavar="KEY=VALUE", multiple=True, help="An option of the formatter.")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @click.pass_obj
 def command(
     manager: PluginManager,
@@ -62,6 +63,7 @@ def command(
     save: Path,
     formatter: str | None,
     formatter_options: tuple[str, ...],
+    trust_remote_code: bool,
 ) -> int:
     """Talk to a trained student, or to any local model, in the chat format it was trained in.
 
@@ -80,7 +82,7 @@ def command(
     from distill.chat.session import ChatSettings, Session, TeacherLine
     from distill.collection.teachers import make_teacher
     from distill.models.generate import ChatModel
-    from distill.models.load import resolve_model
+    from distill.models.references import resolve_model
     from distill.plugins import make_formatter
     from distill.runs import ChatFormat, is_run, open_run
     from distill.runs.run import saved_format
@@ -97,7 +99,7 @@ def command(
     chat_format = ChatFormat(formatter) if formatter else saved_format(model)
     options = {**chat_format.options, **parse_pairs(formatter_options, "-F")}
     made = make_formatter(chat_format.name, options, manager)
-    chat = ChatModel.load(resolve_model(model, manager), made, chat_format.name)
+    chat = ChatModel.load(resolve_model(model, manager, trust_remote_code), made, chat_format.name)
     with ExitStack() as stack:
         if line is not None:
             stack.enter_context(closing(line))

@@ -9,6 +9,7 @@ import click
 from distill.cli.options import json_option
 from distill.cli.terminal import note, print_json
 from distill.errors import UsageError
+from distill.options import parse_pairs
 from distill.plugins import PluginManager
 
 
@@ -16,53 +17,62 @@ from distill.plugins import PluginManager
 @click.argument("run", metavar="RUN")
 @click.option(
     "--to",
-    type=click.Choice(["merged", "gguf", "ollama"]),
     required=True,
-    help="merged: a folder of safetensors, LoRA adapters merged in, as transformers, vLLM and llama.cpp load it. "
-    "gguf: one file for llama.cpp and all that is built on it. ollama: that, and a Modelfile.",
+    metavar="NAME",
+    help="The exporter. merged: a folder of safetensors, LoRA adapters merged in, for transformers, vLLM and "
+    "llama.cpp. gguf: one file for llama.cpp and programs built on it. ollama: the same, and a Modelfile. Or a "
+    "plugin's.",
 )
-@click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The folder to make.")
+@click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The folder to create.")
 @click.option(
-    "--outtype",
-    type=click.Choice(["f32", "f16", "bf16", "q8_0"]),
-    help="With gguf and ollama: how weights are stored. f32 keeps every bit.  [default: f16]",
+    "--exporter-option",
+    "-O",
+    "pairs",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="An option of the exporter (`distill plugins --options` lists them); may be repeated.",
 )
-@click.option(
-    "--llama-cpp",
-    metavar="PATH",
-    type=click.Path(path_type=Path),
-    help="With gguf and ollama: convert with this checkout of llama.cpp. Needed for other architectures than llama, "
-    "qwen2, qwen3, bloom and gpt2, and for tokenizers that are no byte-level BPE.",
-)
+@click.option("--outtype", metavar="TYPE", help="With gguf and ollama, short for -O outtype=TYPE.")
+@click.option("--llama-cpp", metavar="PATH", help="With gguf and ollama, short for -O llama_cpp=PATH.")
 @json_option
 @click.pass_obj
 def command(
-    manager: PluginManager, run: str, to: str, out: Path, outtype: str | None, llama_cpp: Path | None, as_json: bool
+    manager: PluginManager,
+    run: str,
+    to: str,
+    out: Path,
+    pairs: tuple[str, ...],
+    outtype: str | None,
+    llama_cpp: str | None,
+    as_json: bool,
 ) -> None:
     """Write the student of RUN to DIR, to be loaded without distill.
 
-    DIR holds the weights, the tokenizer with the chat format of the training, and the end-of-turn marker at which
+    DIR contains the weights, the tokenizer with the chat format used in training, and the end-of-turn marker at which
     answers stop. It appears whole or not at all.
 
-    A GGUF file is read back before it appears: its chat template, end-of-turn marker, the token ids of ten
-    conversations, its weights and its greedy answers are compared with the student's, and so are the prompts that
-    Ollama's template gives. What differs is an error; what rounding changes, or nothing here can compare, is said.
+    A GGUF file is stored as f16, or with -O outtype= as f32 (keeps every bit), bf16 or q8_0. It is read back before it
+    appears: its chat template, end-of-turn marker, the token ids of ten conversations, its weights and its greedy
+    answers are compared with the student's, and so are the prompts that Ollama's template gives. A difference is an
+    error; what rounding changes, or what cannot be compared here, is listed.
+
+    -O llama_cpp=PATH converts with a checkout of llama.cpp: needed for other architectures than llama, qwen2, qwen3,
+    bloom and gpt2, and for tokenizers other than byte-level BPE.
 
     \b
-        distill export run --to gguf --outtype q8_0 --out student-gguf
+        distill export run --to gguf -O outtype=q8_0 --out student-gguf
         distill export run --to ollama --out student && ollama create student -f student/Modelfile
     """
-    if to == "merged" and (outtype is not None or llama_cpp is not None):
-        raise UsageError(
-            "--outtype and --llama-cpp go with --to gguf or ollama", "merged keeps the weights as they are"
-        )
-    from distill.exporters import export_gguf, export_merged, export_ollama
+    options = parse_pairs(pairs, "-O")
+    for key, value in (("outtype", outtype), ("llama_cpp", llama_cpp)):
+        if value is None:
+            continue
+        if key in options:
+            raise UsageError(f"{key} is given twice", f"leave --{key.replace('_', '-')} or -O {key}=… out")
+        options[key] = value
+    from distill.exporters import export
 
-    if to == "merged":
-        made = export_merged(run, out, manager)
-    else:
-        export = export_gguf if to == "gguf" else export_ollama
-        made = export(run, out, manager, outtype=outtype or "f16", llama_cpp=llama_cpp, note=note)
+    made = export(run, to, out, manager, options, note=note)
     size = sum(path.stat().st_size for path in made.files)
     if as_json:
         files = [str(path.relative_to(out)) for path in made.files]

@@ -29,6 +29,7 @@ from distill.types import Message
     help="The chat format to ask in.  [default: the one that is saved with the model, or ChatML]",
 )
 @click.option("-F", "formatter_options", metavar="KEY=VALUE", multiple=True, help="An option of the formatter.")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @click.option(
     "--trace",
     is_flag=True,
@@ -47,6 +48,7 @@ def command(
     seed: int,
     formatter: str | None,
     formatter_options: tuple[str, ...],
+    trust_remote_code: bool,
     trace: bool,
     answer: str | None,
     as_json: bool,
@@ -64,14 +66,14 @@ def command(
     if not all(prompt.strip() for prompt in prompts):
         raise UsageError("a prompt is empty")
     from distill.models.generate import ChatModel
-    from distill.models.load import resolve_model
+    from distill.models.references import resolve_model
     from distill.plugins import make_formatter
     from distill.runs.run import ChatFormat, saved_format
 
     chat_format = ChatFormat(formatter) if formatter else saved_format(model)
     options = {**chat_format.options, **parse_pairs(formatter_options, "-F")}
     made = make_formatter(chat_format.name, options, manager)
-    chat = ChatModel.load(resolve_model(model, manager), made, chat_format.name)
+    chat = ChatModel.load(resolve_model(model, manager, trust_remote_code), made, chat_format.name)
     before = (Message("system", system),) if system else ()
     for prompt in prompts:
         messages = (*before, Message("user", prompt))

@@ -18,13 +18,13 @@ from distill.specs import Spec
 if TYPE_CHECKING:
     from distill.testing import Outcome
 
-_FLAGS = {"teacher": "-T", "formatter": "-F", "labeler": "-L", "trainer": "-T"}
+_FLAGS = {"teacher": "-T", "formatter": "-F", "labeler": "-L", "trainer": "-T", "exporter": "-O"}
 
 
 @click.group("plugins", invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a plugin.")
 @click.option("--timing", is_flag=True, help="Show how long each took to load, and the heavy modules it pulled in.")
-@click.option("--options", is_flag=True, help="Show the options of each name: the keys of -T, -F and -L.")
+@click.option("--options", is_flag=True, help="Show the options of each name: the keys of -T, -F, -L and -O.")
 @click.pass_context
 def command(context: click.Context, as_json: bool, timing: bool, options: bool) -> None:
     """List the plugins, and the names they register."""
@@ -99,7 +99,14 @@ def new(manager: PluginManager, name: str, kind: str, parent: Path) -> None:
 @command.command("check")
 @click.argument("name")
 @click.option(
-    "-T", "-F", "-L", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of NAME, as its command takes it."
+    "-T",
+    "-F",
+    "-L",
+    "-O",
+    "pairs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of NAME, as its command takes it.",
 )
 @click.option("--kind", type=click.Choice(NEW_KINDS), help="What NAME is, where several kinds have the name.")
 @click.option("--ask", metavar="TEXT", help="Ask a teacher this, for 16 tokens at most; it may cost money.")
@@ -110,12 +117,12 @@ def check(
 ) -> int:
     """Hold a plugin to its contract.
 
-    NAME is a teacher's (NAME:MODEL), formatter's, labeler's or trainer's name, or a whole plugin's.
+    NAME is a teacher's (NAME:MODEL), formatter's, labeler's, trainer's or exporter's name, or a whole plugin's.
 
     Each promise is a line: kept ✓, broken ✗ with what, in which conversation, and what to do, or ! for what breaks
     nothing but should be known. Formatters and labelers are tried on conversations and tokenizers of every kind,
-    trainers on a tiny student. A teacher is only built, unless --ask says what to ask it. Exit code 1: a promise is
-    broken.
+    trainers and exporters on a tiny student. A teacher is only built, unless --ask says what to ask it. Exit code 1: a
+    promise is broken.
 
     The same checks are in `distill.testing`, for a plugin's own tests.
     """
@@ -124,7 +131,7 @@ def check(
 
     counts = {"passed": 0, "failed": 0, "noted": 0}
     with quiet():
-        checked = check_named(manager, name, parse_pairs(pairs, "-T, -F or -L"), kind=kind, ask=ask)
+        checked = check_named(manager, name, parse_pairs(pairs, "-T, -F, -L or -O"), kind=kind, ask=ask)
     for one in checked:
         if not as_json:
             click.secho(f"{one.kind} {one.name}", bold=True, nl=False)

@@ -10,8 +10,10 @@ from contextlib import suppress
 from distill.errors import TeacherError
 
 FIRST_PROBE = 1.0
-"""Seconds before the first probe; doubled with each further one."""
-LAST_PROBE = 30.0
+"""Seconds before the first probe."""
+GROWTH = 1.5
+"""How much longer each pause is than the one before."""
+LAST_PROBE = 15.0
 """Seconds between two probes at most."""
 DOWN_ROWS = 3
 """Different rows in a row to which a gateway says that the server behind it is away."""
@@ -95,7 +97,7 @@ class Outage:
     def probed(self) -> None:
         """A probe has come to its end."""
         self._probing = False
-        self._pause = min(self._pause * 2, LAST_PROBE)
+        self._pause = min(self._pause * GROWTH, LAST_PROBE)
         self._next = min(self._loop.time() + self._pause, max(self._until, self._loop.time() + 0.1))
         self._wake()
 

@@ -10,7 +10,8 @@ from typing import Any
 from distill.errors import DataError
 from distill.files.jsonl import dumps
 from distill.files.text import check_text
-from distill.transcripts.rows import message_to_dict, parse_message
+from distill.transcripts.parts import split_calls
+from distill.transcripts.rows import message_to_dict, parse_message, parse_tools
 from distill.types import Message, Prompt, Source
 
 SHAPE = "a row has one of `prompt` (text), `messages`, or `turns` (a list of texts, asked one after the other)"
@@ -26,7 +27,7 @@ _PARAMS = (
 )
 """Keys of a row that are parameters; `params` may hold any others."""
 
-_KEYS = ("prompt", "messages", "turns", "id", "system", "tools", "metadata", "params")
+_KEYS = ("prompt", "messages", "turns", "id", "system", "tools", "functions", "metadata", "params")
 _TEACHER_KEYS = ("teacher_system", "teacher_messages")
 _PICTURES = ("image", "images", "audio", "audios", "video", "videos")
 
@@ -70,16 +71,14 @@ class PromptReader:
         messages, followups = _conversation(row, source)
         unknown = self._unknown(row, source)
         own = _system(row, messages, source)
-        tools, name = row.get("tools") or (), row.get("id")
-        if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, dict) for tool in tools):
-            raise DataError(f"{source}: `tools` is not a list of objects")
+        tools, name = parse_tools(row, str(source)), row.get("id")
         if name is not None and (isinstance(name, bool) or not isinstance(name, (str, int))):
             raise DataError(f"{source}: `id` is not a text")
         _check_text(row, source)
         return Prompt(
             messages=_with_system(messages, own or self.system),
             followups=followups,
-            tools=tuple(tools),
+            tools=tools,
             id=None if name is None else str(name),
             metadata={**_object(row, "metadata", source), **unknown},
             source=source,
@@ -113,7 +112,7 @@ class PromptReader:
         given = row.get("teacher_messages") or []
         if not isinstance(given, list):
             raise DataError(f"{source}: `teacher_messages` is not a list of messages")
-        messages = tuple(parse_message(one, f"{source}: teacher message {n}") for n, one in enumerate(given))
+        messages = _parsed(given, f"{source}: teacher message")
         system = row.get("teacher_system")
         if system is not None and (not isinstance(system, str) or not system.strip()):
             raise DataError(f"{source}: `teacher_system` is not a text")
@@ -139,7 +138,7 @@ def _conversation(row: Mapping[str, Any], source: Source) -> tuple[tuple[Message
 def _messages(rows: Any, source: Source) -> tuple[Message, ...]:
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{source}: `messages` is not a list of messages", SHAPE)
-    messages = tuple(parse_message(row, f"{source}: message {n}") for n, row in enumerate(rows))
+    messages = _parsed(rows, f"{source}: message")
     if messages[-1].role not in ("user", "tool"):
         raise DataError(
             f"{source}: `messages` ends on the message of role {messages[-1].role!r}",
@@ -148,6 +147,13 @@ def _messages(rows: Any, source: Source) -> tuple[Message, ...]:
     if messages[-1].role == "user" and not (messages[-1].content or "").strip():
         raise DataError(f"{source}: the last message is empty")
     return messages
+
+
+def _parsed(rows: list[Any], where: str) -> tuple[Message, ...]:
+    """Messages as training data is read, in the spellings of OpenAI's and Anthropic's APIs."""
+    return tuple(
+        parse_message(part, f"{where} {number}") for number, row in enumerate(rows) for part in split_calls(row)
+    )
 
 
 def _texts(value: Any, key: str, source: Source) -> tuple[Message, ...]:

@@ -70,7 +70,7 @@ def compare(
     opened = open_run(run)
     files = list(data) or [_held_out(opened)]
     held = read_questions(files, settings.reader(manager), settings.limit)
-    sides = make_sides(opened, settings.base, manager)
+    sides = make_sides(opened, settings.base, manager, settings.trust_remote_code)
     asked = ask_both(held.questions, sides)
     skipped = [*held.skipped, *asked.skipped]
     if not asked.questions:

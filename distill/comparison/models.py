@@ -16,7 +16,8 @@ from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.errors import DataError, UsageError
 from distill.models.generate import ChatModel
-from distill.models.load import load_tokenizer, max_positions, resolve_model
+from distill.models.load import load_tokenizer, max_positions
+from distill.models.references import ModelRef, resolve_model
 from distill.plugins import PluginManager, make_formatter
 from distill.runs.run import Run, saved_format
 from distill.training.failures import clear_failures
@@ -73,7 +74,7 @@ class Sides:
         return len(tokens.answer) - (0 if self.marker_counts else tokens.marker)
 
 
-def make_sides(run: Run, base: str | None, manager: PluginManager) -> Sides:
+def make_sides(run: Run, base: str | None, manager: PluginManager, trust_remote_code: bool = False) -> Sides:
     """Find base and student, and load their tokenizers; no base named is the run's own student.
 
     The base is asked in the student's own format and tokens, so that the prompts are the same to the token; unless it
@@ -83,11 +84,11 @@ def make_sides(run: Run, base: str | None, manager: PluginManager) -> Sides:
         UsageError: one of them is not there.
     """
     base, seed = base or run.base, run.manifest.value("seed")
-    name, ref = str(run.path), str(run.model_dir)
+    name, ref = str(run.path), ModelRef(str(run.model_dir), trust_remote_code)
     encoder = _encoder(name, load_tokenizer(ref), manager)
     student = Side("student", name, ref, encoder, max_positions(ref), seed)
     try:
-        base_ref = resolve_model(base, manager)
+        base_ref = resolve_model(base, manager, trust_remote_code)
     except UsageError as error:
         raise UsageError(f"the base: {error.message}", f"name it with --base; {error.hint}") from None
     tokenizer = load_tokenizer(base_ref)

@@ -44,6 +44,9 @@ class CompareSettings(ReadSettings):
         metavar="KEY=VALUE",
         help="An option of the judge; may be repeated.",
     )
+    trust_remote_code: bool = setting(
+        False, help="Run Python code that comes with the models. Only for models you trust."
+    )
     max_tokens: int = setting(
         256, min=1, metavar="N", help="Maximum length of an answer of student and base, in tokens."
     )

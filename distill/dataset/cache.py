@@ -31,7 +31,7 @@ from distill.dataset.table import Examples, read_stream, to_batch
 from distill.errors import DataError, RefusedRow
 from distill.files.atomic import whole_folder
 from distill.files.jsonl import dumps
-from distill.models.load import cache_dir
+from distill.models.references import cache_dir
 from distill.transcripts.reader import Reader, ReadRow
 from distill.transcripts.sources import Data, DataSource, as_sources
 from distill.transcripts.turns import choose_turns

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from distill.dataset.settings import DataSettings
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
-from distill.models.load import load_tokenizer, resolve_model
+from distill.models.load import load_tokenizer
+from distill.models.references import resolve_model
 from distill.plugins import PluginManager
 from distill.protocols import Labeler
 from distill.transcripts.reader import Reader, make_reader
@@ -62,7 +63,7 @@ def make_pipeline(settings: DataSettings, manager: PluginManager) -> Pipeline:
     labeler, labeler_options = settings.labeler, settings.labeler_options
     manager.labelers.get(labeler)  # fail early, before anything is loaded
     made = manager.formatters.build(formatter, formatter_options)
-    ref = resolve_model(settings.student, manager)
+    ref = resolve_model(settings.student, manager, settings.trust_remote_code)
     tokenizer = load_tokenizer(ref)
     known = len(tokenizer)
     encoder = prepare_tokenizer(tokenizer, made, formatter)

@@ -26,6 +26,10 @@ class DataSettings(ReadSettings):
         help="The student: a Hub id, a model folder, a .gguf file, or a plugin's model (smollm2).",
     )
     _: KW_ONLY
+    trust_remote_code: bool = setting(
+        False,
+        help="Run Python code that comes with the model (`auto_map` in its config). Only for models you trust.",
+    )
     formatter: str = setting(
         "chat-template",
         metavar="NAME",

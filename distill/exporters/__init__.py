@@ -1,5 +1,5 @@
-"""A trained student, out of its run folder, in the shapes that others load."""
+"""Exporting a trained student from its run folder into the shapes that other programs load."""
 
-from distill.exporters.export import Exported, export_gguf, export_merged, export_ollama
+from distill.exporters.export import Exported, export
 
-__all__ = ["Exported", "export_gguf", "export_merged", "export_ollama"]
+__all__ = ["Exported", "export"]

@@ -1,4 +1,4 @@
-"""Model architectures as llama.cpp knows them: their settings in GGUF's words, and the order of their weights.
+"""Model architectures as llama.cpp knows them: their settings under GGUF's keys, and the order of their weights.
 
 Settings and orders are those of llama.cpp's `conversion/` (llama, qwen, bloom, gpt2), as of November 2026.
 """
@@ -26,9 +26,9 @@ class Architecture:
 
     Attributes:
         name: llama.cpp's.
-        settings: of a config, GGUF's keys (without the architecture's name) → values; raises `ValueError` with the
-            reason where GGUF or this module cannot say what the config says.
-        reorder: a weight by transformers' name → the same in llama.cpp's order.
+        settings: from a config to GGUF's keys (without the architecture's name) and values; raises `ValueError` with
+            the reason where GGUF or this module cannot express the config.
+        reorder: from a weight by transformers' name to the same in llama.cpp's order.
     """
 
     name: str
@@ -40,7 +40,7 @@ def architecture_of(config: PreTrainedConfig) -> tuple[Architecture, Settings]:
     """Find a model's architecture and its settings.
 
     Raises:
-        DistillError: one that is not known here, or with settings that are not.
+        DistillError: the architecture is not supported here, or one of its settings is not.
     """
     known = ARCHITECTURES.get(config.model_type)
     if known is None:
@@ -106,7 +106,7 @@ def _bloom(config: PreTrainedConfig) -> Settings:
 def _gpt2(config: PreTrainedConfig) -> Settings:
     _must(config.activation_function == "gelu_new", f"its activation is {config.activation_function!r}")
     _must(config.n_inner in (None, 4 * config.n_embd), "its feed-forward layers are not four times as wide as the rest")
-    _must(config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx, "it scales attention otherwise")
+    _must(config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx, "it scales attention differently")
     return {
         "block_count": config.n_layer,
         "context_length": config.n_positions,

@@ -1,4 +1,4 @@
-"""Writing a model folder as one GGUF file, tensor by tensor: one weight at a time is in memory."""
+"""Writing a model folder as one GGUF file, tensor by tensor: only one weight at a time is in memory."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 OUTTYPES = ("f32", "f16", "bf16", "q8_0")
-"""How the matrices may be stored; vectors are float32 always, as llama.cpp wants them."""
+"""How matrices may be stored; vectors are always float32, as llama.cpp expects."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Weight:
-    """One weight on its way: where it is, and what it will be in the file."""
+    """One weight: where it is, and what it will be in the file."""
 
     source: Any
     name: str
@@ -32,7 +32,7 @@ class _Weight:
     qtype: Any
 
 
-def write_gguf(model: Path, file: Path, name: str, outtype: str) -> None:
+def write_gguf_file(model: Path, file: Path, name: str, outtype: str) -> None:
     """Write a model folder as GGUF.
 
     Args:
@@ -77,16 +77,19 @@ def write_gguf(model: Path, file: Path, name: str, outtype: str) -> None:
 
 def _stop(config: PreTrainedConfig) -> int:
     """The trained end-of-turn marker: `distill train` saves it as the model's eos."""
-    return config.get_text_config().eos_token_id
+    stop: int = config.get_text_config().eos_token_id
+    return stop
 
 
-def _weights(opened: list, architecture: Architecture, config: PreTrainedConfig, outtype: str) -> Iterator[_Weight]:
+def _weights(
+    opened: list[Any], architecture: Architecture, config: PreTrainedConfig, outtype: str
+) -> Iterator[_Weight]:
     import gguf
 
     known = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
     names = gguf.get_tensor_name_map(known[architecture.name], config.num_hidden_layers)
     for source in opened:
-        for name in source.keys():  # noqa: SIM118 - it is no dict
+        for name in source.keys():  # noqa: SIM118 - not a dict
             if name == "lm_head.weight" and config.tie_word_embeddings:
                 continue
             if name.endswith((".attn.bias", ".attn.masked_bias")):  # GPT-2's old causal masks
@@ -102,7 +105,7 @@ def _weights(opened: list, architecture: Architecture, config: PreTrainedConfig,
 
 
 def _qtype(name: str, shape: tuple[int, ...], outtype: str) -> Any:
-    """How llama.cpp's converter would store it."""
+    """The type in which llama.cpp's converter would store it."""
     from gguf import GGMLQuantizationType as Kind
 
     if len(shape) <= 1 or name.endswith("_norm.weight") or name == "position_embd.weight":
@@ -140,8 +143,8 @@ def _announce(writer: Any, weight: _Weight) -> None:
     writer.add_tensor_info(weight.gguf_name, shape, dtype, size, weight.qtype)
 
 
-def _data(weight: _Weight, architecture: Architecture, config: PreTrainedConfig) -> ndarray:
-    """The weight as it stands in the file."""
+def _data(weight: _Weight, architecture: Architecture, config: PreTrainedConfig) -> ndarray[Any, Any]:
+    """The weight as it is stored in the file."""
     import numpy as np
     from gguf import GGMLQuantizationType as Kind
     from gguf.quants import quantize
@@ -152,4 +155,5 @@ def _data(weight: _Weight, architecture: Architecture, config: PreTrainedConfig)
         raise DistillError(
             f"the weight {weight.name!r} holds numbers that float16 cannot", "export with --outtype bf16 or f32"
         )
-    return quantize(array, weight.qtype)
+    quantized: ndarray[Any, Any] = quantize(array, weight.qtype)
+    return quantized

@@ -1,4 +1,4 @@
-"""llama.cpp's own converter, out of the user's checkout, run with this Python."""
+"""llama.cpp's own converter, from the user's checkout, run with this Python."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def convert_with_llama_cpp(checkout: Path, model: Path, file: Path, name: str, o
 
     Raises:
         UsageError: the checkout has no converter.
-        DistillError: the converter failed; what it said is shown.
+        DistillError: the converter failed; its output is shown.
     """
     script = checkout.expanduser() / "convert_hf_to_gguf.py"
     if not script.is_file():

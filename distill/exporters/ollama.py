@@ -1,4 +1,4 @@
-"""A student's chat format in Ollama's template language, found by probing its chat template, and proved on prompts."""
+"""A student's chat format in Ollama's template language: found by probing its chat template, verified on prompts."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ from typing import TYPE_CHECKING
 
 from distill.errors import DistillError
 from distill.exporters import go_template
+from distill.exporters.gguf import GGUF
 from distill.exporters.verify import Chat, prompts
 from distill.models.load import load_tokenizer, max_positions, model_config
+from distill.protocols import ExportJob
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 MAX_CONTEXT = 8192
-"""Ollama keeps room for `num_ctx` tokens; a model's own limit may ask for more memory than there is."""
+"""Ollama reserves memory for `num_ctx` tokens; a model's own limit may need more than there is."""
 
 _NAMES = ("system", "user", "assistant")
 _HINT = "export --to gguf: llama.cpp and others run the chat template that is in the file"
 
 
 class _NotThisWay(Exception):
-    """The format is none of texts around each message."""
+    """The format does not consist of fixed texts around each message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """A format as texts around each message.
+    """A format as fixed texts around each message.
 
     Attributes:
-        first: role → the text before its message where that begins the conversation.
+        first: role → the text before its message, where that is the first of the conversation.
         before: role → the text before its message elsewhere.
-        after: role → the text after it.
+        after: role → the text after its message.
         generation: the text that ends a prompt.
     """
 
@@ -56,19 +58,37 @@ class Turns:
         return out + go_template.literal(self.generation)
 
 
+def write_modelfile(job: ExportJob, gguf: GGUF) -> list[str]:
+    """Write a Modelfile beside a student's GGUF file: `ollama create NAME -f OUT/Modelfile`.
+
+    Args:
+        job: the student, and the folder that holds the file.
+        gguf: what `write_gguf` wrote.
+
+    Returns:
+        Notes: what was verified of its template, and what Ollama cannot do.
+
+    Raises:
+        DistillError: the student's format cannot be written in Ollama's template language.
+    """
+    text, notes = modelfile(job.model, gguf.path.name, adds_bos=gguf.adds_bos)
+    (job.out / "Modelfile").write_text(text, encoding="utf-8", newline="\n")
+    return notes
+
+
 def modelfile(model: Path, file: str, *, adds_bos: bool) -> tuple[str, list[str]]:
-    """Write the Modelfile for a student.
+    """Make the text of a student's Modelfile.
 
     Args:
         model: the student's folder.
-        file: the name of the GGUF file that lies beside the Modelfile.
-        adds_bos: whether that file has bos put before each prompt: the template must not do it again.
+        file: the name of the GGUF file beside the Modelfile.
+        adds_bos: whether llama.cpp puts bos before each prompt, so that the template must not.
 
     Returns:
-        Its text, and what was proved of its template and what Ollama cannot do.
+        The text, and notes: what was verified of its template, and what Ollama cannot do.
 
     Raises:
-        DistillError: the student's format cannot be said in Ollama's template language.
+        DistillError: the student's format cannot be written in Ollama's template language.
     """
     tokenizer = load_tokenizer(str(model))
     template, notes = go_template_of(tokenizer, tokenizer.bos_token if adds_bos else "")
@@ -78,51 +98,53 @@ def modelfile(model: Path, file: str, *, adds_bos: bool) -> tuple[str, list[str]
     context = min(max_positions(str(model)) or 2048, MAX_CONTEXT)  # ALiBi sets no limit; BLOOM saw 2048
     lines = [f"# {note}" for note in notes]
     lines += [f"FROM ./{file}", f'TEMPLATE """{template}"""', f'PARAMETER stop "{stop}"']
-    # As `distill compare` and `generate` ask it: greedy. Ollama's own penalty on repetition would change even that.
+    # Greedy, as `distill compare` and `generate` decode; Ollama's default penalty on repetition would change that.
     lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1.0", f"PARAMETER num_ctx {context}"]
     return "\n".join(lines) + "\n", notes
 
 
 def go_template_of(tokenizer: PreTrainedTokenizerFast, bos: str = "") -> tuple[str, list[str]]:
-    """Put a tokenizer's chat template into Ollama's language.
+    """Translate a tokenizer's chat template into Ollama's language.
 
     Args:
         tokenizer: the student's.
-        bos: a text to leave out at a prompt's begin, because it is put there otherwise.
+        bos: a text to leave out at the start of a prompt, because llama.cpp adds it.
 
     Returns:
-        The template, and notes: what was proved and what is left out.
+        The template, and notes: what was verified and what is left out.
 
     Raises:
-        DistillError: it renders a conversation otherwise.
+        DistillError: the translation renders a conversation differently.
     """
     try:
         turns = _probe(tokenizer, bos)
     except _NotThisWay as error:
-        raise DistillError(f"the student's chat format cannot be said in Ollama's language: {error}", _HINT) from None
+        raise DistillError(
+            f"the student's chat format cannot be written in Ollama's language: {error}", _HINT
+        ) from None
     template = turns.to_go()
-    trims, proved = False, 0
+    trims, verified = False, 0
     for chat, wanted in prompts(tokenizer):
         wanted = wanted.removeprefix(bos)
         if go_template.run(template, chat) == wanted:
-            proved += 1
+            verified += 1
             continue
         bare = [{**message, "content": message["content"].strip()} for message in chat]
         if _render(tokenizer, bare).removeprefix(bos) != wanted or go_template.run(template, bare) != wanted:
             raise DistillError(
-                f"the student's chat format cannot be said in Ollama's language: it renders {wanted!r}, "
-                f"where a text around each message gives {go_template.run(template, chat)!r}",
+                f"the student's chat format cannot be written in Ollama's language: it renders {wanted!r}, "
+                f"where fixed texts around each message give {go_template.run(template, chat)!r}",
                 _HINT,
             )
         trims = True
-    notes = [f"the template gives the student's very prompt for {proved} conversations"]
+    notes = [f"the template gives exactly the student's prompt for {verified} conversations"]
     if trims:
         notes.append("the student's format trims white space around messages, which Ollama's language cannot: trim it")
     return template, notes + _limits(tokenizer, turns)
 
 
 def _limits(tokenizer: PreTrainedTokenizerFast, turns: Turns) -> list[str]:
-    """What the student's template can and the exported one cannot."""
+    """What the student's template can do and the exported one cannot."""
     notes = []
     if "system" not in turns.before:
         notes.append("the student's format has no system message: with one, Ollama stops with an error")
@@ -140,9 +162,10 @@ def _limits(tokenizer: PreTrainedTokenizerFast, turns: Turns) -> list[str]:
 
 def _render(tokenizer: PreTrainedTokenizerFast, chat: Chat, prompt: bool = True) -> str:
     try:
-        return tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=prompt)
+        text: str = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=prompt)
     except Exception as error:  # a template is a program of its own
         raise DistillError(f"the chat template refuses the conversation: {error}") from None
+    return text
 
 
 def _cut(tokenizer: PreTrainedTokenizerFast, roles: str, prompt: bool = True) -> list[str]:
@@ -193,5 +216,5 @@ def _probe(tokenizer: PreTrainedTokenizerFast, bos: str) -> Turns:
 
 
 def _common_start(one: str, other: str) -> str:
-    """As much of a message's end as stands there too when another message follows."""
+    """A message's end, where it is the same when another message follows; else nothing."""
     return one if other.startswith(one) else ""

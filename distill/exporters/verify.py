@@ -1,4 +1,4 @@
-"""Is what was written the student? The file is read back, and compared with the folder it was made of."""
+"""Verifying an export: the GGUF file is read back and compared with the model folder it was made from."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Chat = Sequence[Mapping[str, str]]
 ANSWER_TOKENS = 16
 
 PRECISION = {"f32": 0.0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 2**-7}
-"""How far a stored weight may be from the student's, relative to the largest of its row."""
+"""How much a stored weight may differ from the student's, relative to the largest of its row."""
 
 READ_BY_TRANSFORMERS = ("gpt-2", "llama-bpe", "qwen2")
-"""Pre-tokenizers that transformers takes from a GGUF file; others it replaces by GPT-2's."""
+"""Pre-tokenizers that transformers reads from a GGUF file; it replaces others with GPT-2's."""
 
 
 def conversations() -> list[Chat]:
-    """Ten prompts as different as prompts are; a format may refuse some."""
+    """Ten prompts of very different kinds; a format may refuse some."""
     say, asks = "How do you say “dog” in Spanish?", "And in French?"
     texts = [
         "Say hello.",
@@ -48,10 +48,10 @@ def conversations() -> list[Chat]:
 
 
 def prompts(tokenizer: PreTrainedTokenizerFast) -> list[tuple[Chat, str]]:
-    """Those conversations that the student's format takes, each with its prompt.
+    """Those conversations that the student's format accepts, each with its prompt.
 
     Raises:
-        DistillError: it takes none.
+        DistillError: it accepts none.
     """
     taken = []
     for chat in conversations():
@@ -65,8 +65,8 @@ def prompts(tokenizer: PreTrainedTokenizerFast) -> list[tuple[Chat, str]]:
     return taken
 
 
-def prove(model: Path, file: Path, outtype: str, written: Vocabulary) -> list[str]:
-    """Compare a GGUF file with the model folder it was made of.
+def compare_with_student(model: Path, file: Path, outtype: str, written: Vocabulary) -> list[str]:
+    """Compare a GGUF file with the model folder it was made from.
 
     Args:
         model: the folder.
@@ -75,7 +75,7 @@ def prove(model: Path, file: Path, outtype: str, written: Vocabulary) -> list[st
         written: the vocabulary in the file, as `read_back` gives it.
 
     Returns:
-        What was found equal, and what could not be compared, a line each.
+        What was found equal, and what could not be compared, one line each.
 
     Raises:
         DistillError: something differs that must not: the template, the end-of-turn marker, a prompt's token ids, a
@@ -131,21 +131,21 @@ def read_back(file: Path) -> Vocabulary:
 
 def _check_metadata(tokenizer: PreTrainedTokenizerFast, written: Vocabulary, stop: int) -> None:
     if written.chat_template != tokenizer.chat_template:
-        raise DistillError("the GGUF file holds another chat template than the student's")
+        raise DistillError("the chat template in the GGUF file is not the student's")
     ends = {name: written.ids.get(name) for name in ("eos", "eot")}
     if stop not in ends.values():
         raise DistillError(
             f"the student ends answers with token {stop} ({tokenizer.convert_ids_to_tokens(stop)!r}), but the GGUF "
-            f"file says {ends}: it would never stop"
+            f"file has {ends}: it would never stop"
         )
     if written.add_bos and not prompts_begin_with_bos(tokenizer):
-        raise DistillError("the GGUF file has bos put before each prompt, which the student was never trained on")
+        raise DistillError("the GGUF file adds bos before each prompt, which the student was never trained on")
 
 
 def _compare_ids(
     tokenizer: PreTrainedTokenizerFast, written: Vocabulary, asked: Sequence[tuple[Chat, str]], file: Path
 ) -> str:
-    """Token ids, with the tokenizer that llama.cpp makes of the file, and with the one transformers makes."""
+    """Compare token ids, with the tokenizer that llama.cpp makes from the file and the one that transformers makes."""
     readers: dict[str, Any] = {}
     if written.pre in PRE_TOKENIZERS:
         again = rebuild(written)
@@ -181,7 +181,7 @@ def _shown(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int], at: int) -> s
 
 
 def _compare_weights(ours: PreTrainedModel, theirs: PreTrainedModel, outtype: str) -> None:
-    """Every weight, to the rounding of the type it is stored in: a matrix in the wrong order is never near."""
+    """Compare every weight, up to the rounding of its stored type: a matrix in the wrong order is never that near."""
     read: Mapping[str, Tensor] = theirs.state_dict()
     for name, weight in ours.state_dict().items():
         other = read.get(name)
@@ -191,7 +191,7 @@ def _compare_weights(ours: PreTrainedModel, theirs: PreTrainedModel, outtype: st
             continue
         far = (weight.float() - other.float()).abs().amax(-1)
         limit = PRECISION[outtype] * weight.float().abs().amax(-1) + (6e-8 if outtype != "f32" else 0.0)
-        if not bool((far <= limit).all()):  # NaN is not near anything either
+        if not bool((far <= limit).all()):  # false for NaN too
             raise DistillError(f"the weight {name!r} is not the student's in the GGUF file, by {far.max():.3g}")
 
 
@@ -216,9 +216,9 @@ def _compare_answers(
         f"{_shown(tokenizer, after[n], at)} by the file"
     )
     if exact:
-        raise DistillError(f"the GGUF file answers otherwise than the student, in {where}")
+        raise DistillError(f"the GGUF file answers differently from the student, in {where}")
     return (
-        f"weights are the student's but for their rounding; it changes {len(differ)} of {len(texts)} greedy answers, "
+        f"weights are the student's up to rounding, which changes {len(differ)} of {len(texts)} greedy answers, "
         f"the first in {where} (--outtype f32 keeps every bit)"
     )
 

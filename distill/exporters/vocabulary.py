@@ -1,4 +1,4 @@
-"""A tokenizer in GGUF's words, and back: llama.cpp takes a vocabulary, merges, and the name of the way text is cut."""
+"""A tokenizer in GGUF's terms, and back: llama.cpp takes a vocabulary, merges, and the name of a pre-tokenizer."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # gguf.TokenType
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What GGUF says of a byte-level BPE tokenizer.
+    """A byte-level BPE tokenizer as GGUF describes it.
 
     Attributes:
-        pre: llama.cpp's name of the way text is cut.
-        tokens: by id, as many as the embedding table has rows.
-        types: of each, as `gguf.TokenType`.
+        pre: llama.cpp's name for the pre-tokenizer.
+        tokens: by id, one for each row of the embedding table.
+        types: the type of each, as `gguf.TokenType`.
         merges: the highest-ranked first.
         ids: `bos`, `eos`, `eot`, `unk`, `pad` → id; eot is the trained end-of-turn marker.
-        add_bos: whether llama.cpp shall put bos before a prompt: only where the chat template does too.
+        add_bos: whether llama.cpp puts bos before a prompt: only where the chat template does too.
         chat_template: Jinja.
     """
 
@@ -55,7 +55,7 @@ class Vocabulary:
 
 
 def read_vocabulary(tokenizer: PreTrainedTokenizerFast, rows: int, stop: int) -> Vocabulary:
-    """Put a tokenizer into GGUF's words.
+    """Describe a tokenizer in GGUF's terms.
 
     Args:
         tokenizer: the student's.
@@ -63,7 +63,7 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerFast, rows: int, stop: int) ->
         stop: the trained end-of-turn marker's id.
 
     Raises:
-        DistillError: it is no byte-level BPE, or cuts text in a way that has no name here.
+        DistillError: it is no byte-level BPE, or its pre-tokenizer has no known name.
     """
     source = json.loads(tokenizer.backend_tokenizer.to_str())
     pre = _pre_tokenizer(source)
@@ -76,7 +76,7 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerFast, rows: int, stop: int) ->
     for number in range(rows):
         kind = UNUSED if number not in text else NORMAL
         if number in added:
-            # Where generation stops, llama.cpp wants a control token, whatever the tokenizer calls it.
+            # llama.cpp stops generation at control tokens only, whatever the tokenizer calls the token.
             kind = CONTROL if added[number] or number in (stop, ids["eos"]) else USER_DEFINED
         tokens.append(text.get(number, f"[PAD{number}]"))
         types.append(kind)
@@ -99,16 +99,16 @@ def _pre_tokenizer(source: Mapping[str, Any]) -> str:
         model.get(key) for key in ("byte_fallback", "dropout", "continuing_subword_prefix", "end_of_word_suffix")
     )
     if not plain or not steps or steps[-1].get("type") != "ByteLevel":
-        raise DistillError("distill writes GGUF for byte-level BPE tokenizers; this one is another", CONVERTER_HINT)
+        raise DistillError("distill writes GGUF for byte-level BPE tokenizers only; this is none", CONVERTER_HINT)
     name = name_of(steps)
     if name is None or source["normalizer"] not in (None, {"type": "NFC"} if name == "qwen2" else None):
         raise DistillError(
-            "the tokenizer cuts text in a way that distill has no llama.cpp name for "
+            "distill has no llama.cpp name for the tokenizer's way to split text "
             f"(pre-tokenizer {json.dumps(steps, ensure_ascii=False)}, normalizer {source['normalizer']})",
             CONVERTER_HINT,
         )
     if bool(model.get("ignore_merges")) != (name in WHOLE_WORDS_FIRST):
-        raise DistillError(f"under the name {name!r}, llama.cpp merges otherwise than this tokenizer", CONVERTER_HINT)
+        raise DistillError(f"llama.cpp's {name!r} merges differently from this tokenizer", CONVERTER_HINT)
     return name
 
 
@@ -122,15 +122,15 @@ def prompts_begin_with_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
     if tokenizer.bos_token is None or tokenizer.chat_template is None:
         return False
     asked = [{"role": "user", "content": "a"}]
-    text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    text: str = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     return text.startswith(tokenizer.bos_token)
 
 
 def rebuild(vocabulary: Vocabulary) -> Any:
-    """Make the tokenizer that llama.cpp makes of a vocabulary, as a `tokenizers.Tokenizer`.
+    """Make the tokenizer that llama.cpp makes from a vocabulary, as a `tokenizers.Tokenizer`.
 
     Raises:
-        KeyError: its `pre` is none of `PRE_TOKENIZERS`.
+        KeyError: its `pre` is not in `PRE_TOKENIZERS`.
     """
     from tokenizers import Tokenizer
 

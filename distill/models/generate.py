@@ -10,6 +10,7 @@ from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.device import best_device
 from distill.models.load import load_model, load_tokenizer
+from distill.models.references import ModelRef, trusts_remote_code
 from distill.models.special_tokens import grow_embeddings
 from distill.types import Message
 
@@ -76,15 +77,25 @@ class ChatModel:
         self.stop = encoder.stop_token_id()
 
     @classmethod
-    def load(cls, ref: str, formatter: Formatter, name: str = "formatter", device: str | None = None) -> ChatModel:
+    def load(
+        cls,
+        ref: str,
+        formatter: Formatter,
+        name: str = "formatter",
+        device: str | None = None,
+        *,
+        trust_remote_code: bool = False,
+    ) -> ChatModel:
         """Load a model to answer with.
 
         Args:
             ref: a model folder, a `.gguf` file or a hub id.
             formatter: the chat format; its special tokens are added where they are missing.
             name: the format's name, for errors.
-            device: where to; default: an accelerator if there is one.
+            device: the device to run on; default: an accelerator if there is one.
+            trust_remote_code: run Python code that comes with the model; so does a `ref` that allows it.
         """
+        ref = ModelRef(ref, trust_remote_code or trusts_remote_code(ref))
         return cls.load_weights(ref, prepare_tokenizer(load_tokenizer(ref), formatter, name), device)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Where models come from: a folder, a `.gguf` file, a hub id, a run folder, or a name a plugin registered."""
+"""Load tokenizers, models and their configs: safetensors or GGUF only, and no code of theirs unless it is trusted."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import platformdirs
-
-from distill.errors import DistillError, UsageError
+from distill.errors import DistillError
 from distill.files.atomic import whole_folder
 from distill.models.gguf_tokenizer import cut_as_the_file_says
-from distill.runs.layout import is_run
-from distill.runs.run import open_run
+from distill.models.references import trusts_remote_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,64 +21,16 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-    from distill.plugins import PluginManager
-
-
 log = logging.getLogger("distill")
 
 
-def cache_dir() -> Path:
-    """distill's cache folder: `$DISTILL_CACHE`, or the platform's usual place (`~/.cache/distill` on Linux).
-
-    Earlier releases used `~/.cache/distill` on every platform; where that folder exists, it stays in use.
-    """
-    if "DISTILL_CACHE" in os.environ:
-        return Path(os.environ["DISTILL_CACHE"])
-    earlier = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distill"
-    return earlier if earlier.is_dir() else platformdirs.user_cache_path("distill")
-
-
-def resolve_model(name: str, manager: PluginManager) -> str:
-    """Turn what the user named into what `load_tokenizer` and `load_model` take.
-
-    Args:
-        name: a registered model's name, a run folder (its student is meant), a model folder, a `.gguf` file or a
-            hub id.
-
-    Raises:
-        UsageError: a path that does not exist, or a folder or file that holds no model.
-    """
-    path = Path(name).expanduser()
-    if is_run(path):
-        return str(open_run(path).model_dir)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UsageError(f"{name!r} holds no model (no config.json)", "give a folder that `save_pretrained` wrote")
-        return str(path)
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise UsageError(
-                f"{name!r} is not a model", "give a model folder, a .gguf file, a hub id or a model's name"
-            )
-        return str(path)
-    if name in manager.models:
-        return str(manager.models.get(name).path())
-    if name.startswith((".", "/", "~")) or path.suffix == ".gguf" or name.count("/") > 1:
-        raise UsageError(f"no model at {name!r}: no such file or folder", _known(manager))
-    return name
-
-
-def _known(manager: PluginManager) -> str:
-    names = ", ".join(manager.models.names())
-    return "give a model folder, a .gguf file or a hub id" + (f", or one of: {names}" if names else "")
-
-
 def _arguments(ref: str) -> tuple[str, dict[str, Any]]:
-    """`from_pretrained`'s first argument and the `gguf_file=` it needs."""
+    """`from_pretrained`'s first argument, and what every call of it is told."""
+    extra: dict[str, Any] = {"trust_remote_code": trusts_remote_code(ref)}
     if ref.endswith(".gguf"):
         path = Path(ref)
-        return str(path.parent), {"gguf_file": path.name}
-    return ref, {}
+        return str(path.parent), {**extra, "gguf_file": path.name}
+    return str(ref), extra
 
 
 def _settle_hub(ref: str) -> None:
@@ -103,23 +52,44 @@ def _settle_hub(ref: str) -> None:
 
 @contextmanager
 def _loading(ref: str) -> Iterator[None]:
-    """Turn what `from_pretrained` raises for a model that is not there into one clear error."""
+    """Turn what `from_pretrained` raises for a model that cannot be loaded into one clear error."""
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
+
     _settle_hub(ref)
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        if isinstance(error, OSError) and not Path(ref).exists():
-            from huggingface_hub import constants
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError, UnpicklingError) as error:
+        raise _not_loaded(ref, error) from error
 
-            reason = "not found on this machine or on the hub"
-            if os.environ.get("HF_HUB_OFFLINE"):
-                reason = "not on this machine, and HF_HUB_OFFLINE keeps from asking the hub"
-            elif constants.HF_HUB_OFFLINE:
-                reason = "not on this machine, and the hub cannot be reached"
-            hint = "check the name, or give a model folder; a private model needs `hf auth login`"
-            raise DistillError(f"model {ref!r}: {reason}", hint) from error
-        text = str(error).strip().splitlines() or [type(error).__name__]
-        raise DistillError(f"model {ref!r} cannot be loaded: {text[0]}", "see `--debug` for more") from error
+
+def _not_loaded(ref: str, error: Exception) -> DistillError:
+    """The error for a model that cannot be loaded."""
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    what = f"model {str(ref)!r}"
+    if "trust_remote_code" in str(error):
+        return DistillError(
+            f"{what} comes with Python code of its own, which distill does not run unasked",
+            "read that code; if you trust it, add --trust-remote-code",
+        )
+    if "safetensors" in text:
+        return DistillError(
+            f"{what} has no weights in safetensors format; pickled weights (.bin, .pt) can run code and are not read",
+            "convert them to safetensors, or look for a revision of the model that has them",
+        )
+    if not isinstance(error, OSError) or Path(ref).exists():
+        return DistillError(f"{what} cannot be loaded: {text}", "see `--debug` for more")
+    from huggingface_hub import constants
+
+    reason = "not found on this machine or on the hub"
+    if os.environ.get("HF_HUB_OFFLINE"):
+        reason = "not on this machine, and HF_HUB_OFFLINE keeps from asking the hub"
+    elif constants.HF_HUB_OFFLINE:
+        reason = "not on this machine, and the hub cannot be reached"
+    return DistillError(
+        f"{what}: {reason}", "check the name, or give a model folder; a private model needs `hf auth login`"
+    )
 
 
 def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
@@ -136,7 +106,7 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
 
         location, extra = _arguments(ref)
         tokenizer = AutoTokenizer.from_pretrained(location, **extra)
-        if extra and getattr(tokenizer, "is_fast", False):
+        if "gguf_file" in extra and getattr(tokenizer, "is_fast", False):
             cut_as_the_file_says(tokenizer, ref)
     if not getattr(tokenizer, "is_fast", False):
         raise DistillError(
@@ -147,7 +117,7 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
 
 
 def load_model(ref: str, dtype: torch.dtype | str | None = None, *, quantization_config: Any = None) -> PreTrainedModel:
-    """Load a causal language model: safetensors only, no remote code.
+    """Load a causal language model: safetensors or GGUF only.
 
     Args:
         ref: as `resolve_model` returns it.
@@ -162,8 +132,8 @@ def load_model(ref: str, dtype: torch.dtype | str | None = None, *, quantization
         from transformers import AutoModelForCausalLM
 
         location, extra = _arguments(ref)
-        if not extra:
-            extra = {"use_safetensors": True}
+        if "gguf_file" not in extra:
+            extra["use_safetensors"] = True
         if quantization_config is not None:
             extra["quantization_config"] = quantization_config
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -244,6 +214,15 @@ def model_config(ref: str) -> PreTrainedConfig:
     with quiet(), _loading(ref):
         location, extra = _arguments(ref)
         return AutoConfig.from_pretrained(location, **extra)
+
+
+def empty_model(ref: str) -> PreTrainedModel:
+    """A model of the same architecture with float32 weights that are not read; on the device that is active."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = model_config(ref)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trusts_remote_code(ref))
 
 
 def max_positions(ref: str) -> int | None:

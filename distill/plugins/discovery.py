@@ -25,6 +25,7 @@ BUILTIN = (
     "distill.builtin.labelers",
     "distill.builtin.trainers",
     "distill.builtin.dialects",
+    "distill.builtin.exporters",
 )
 
 log = logging.getLogger("distill")

@@ -14,8 +14,17 @@ from distill import hookspecs
 from distill.errors import PluginError, Terminated, one_line
 from distill.plugins.isolation import fenced, own_process_state
 from distill.plugins.registry import KINDS, PluginRecord, Registry, check_spec
-from distill.protocols import BatchTeacher, Formatter, Labeler, Teacher, Trainer
-from distill.specs import DialectSpec, FormatterSpec, LabelerSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
+from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Teacher, Trainer
+from distill.specs import (
+    DialectSpec,
+    ExporterSpec,
+    FormatterSpec,
+    LabelerSpec,
+    ModelSpec,
+    Spec,
+    TeacherSpec,
+    TrainerSpec,
+)
 
 if TYPE_CHECKING:
     import click
@@ -33,7 +42,7 @@ class PluginManager:
 
     Attributes:
         records: every plugin that was found, in load order, the failed ones included.
-        teachers, formatters, labelers, trainers, models, dialects: registries of specs.
+        teachers, formatters, labelers, trainers, exporters, models, dialects: registries of specs.
     """
 
     def __init__(self) -> None:
@@ -58,6 +67,10 @@ class PluginManager:
     @property
     def trainers(self) -> Registry[TrainerSpec, Trainer]:
         return self.registries["trainer"]
+
+    @property
+    def exporters(self) -> Registry[ExporterSpec, Exporter]:
+        return self.registries["exporter"]
 
     @property
     def dialects(self) -> Registry[DialectSpec, None]:

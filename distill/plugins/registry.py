@@ -10,8 +10,17 @@ from typing import Any, Generic, TypeVar
 
 from distill.errors import DistillError, PluginError, one_line, unknown_name
 from distill.options import make_options
-from distill.protocols import BatchTeacher, Formatter, Labeler, Teacher, Trainer
-from distill.specs import DialectSpec, FormatterSpec, LabelerSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
+from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Teacher, Trainer
+from distill.specs import (
+    DialectSpec,
+    ExporterSpec,
+    FormatterSpec,
+    LabelerSpec,
+    ModelSpec,
+    Spec,
+    TeacherSpec,
+    TrainerSpec,
+)
 
 S = TypeVar("S", bound=Spec)
 B = TypeVar("B")
@@ -35,6 +44,7 @@ KINDS: Mapping[str, Kind] = {
     "formatter": Kind(FormatterSpec, (Formatter,)),
     "labeler": Kind(LabelerSpec, (Labeler,)),
     "trainer": Kind(TrainerSpec, (Trainer,)),
+    "exporter": Kind(ExporterSpec, (Exporter,)),
     "model": Kind(ModelSpec),
     "dialect": Kind(DialectSpec),
 }

@@ -227,14 +227,18 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
 def compare_step(ready: ReadyRecipe, settings: CompareSettings, watch: Watch, run: Path) -> Step:
     """Compare the student with its base; makes the file of figures and answers, and a page of it beside."""
     from distill.collection.row_id import all_params
-    from distill.models.load import resolve_model
+    from distill.models.references import resolve_model
     from distill.training.identity import versions
 
     paths = RunPaths(run)
     held_out = ready.held_out or (paths.held_out,)
     if gone := next((path for path in held_out if not path.is_file()), None):
         raise DistillError(f"{gone} is gone", f"put it back, or remove {run} to train again")
-    base = ready.pipeline.ref if settings.base is None else resolve_model(settings.base, ready.manager)
+    base = (
+        ready.pipeline.ref
+        if settings.base is None
+        else resolve_model(settings.base, ready.manager, settings.trust_remote_code)
+    )
     asked = {"teacher": settings.named_teacher, "judge": settings.named_judge}
     inputs = {
         "student": _digest(str(paths.model)),

@@ -12,6 +12,7 @@ from distill.collection import make_teacher
 from distill.errors import PluginError, UsageError, unknown_name
 from distill.plugins import PluginManager, PluginRecord, make_plugin_manager
 from distill.testing.checks import Check, Outcome, broken, run_checks
+from distill.testing.exporters import exporter_checks
 from distill.testing.formatters import formatter_checks
 from distill.testing.labelers import labeler_checks
 from distill.testing.teachers import teacher_checks
@@ -79,7 +80,7 @@ class Checked:
     """One name a plugin registers (or, with the kind `plugin`, the plugin itself), and what its checks found.
 
     Attributes:
-        kind: `plugin`, `teacher`, `formatter`, `labeler` or `trainer`.
+        kind: `plugin`, `teacher`, `formatter`, `labeler`, `trainer` or `exporter`.
         name: the name.
         owner: the plugin, as errors name it.
         outcomes: check by check; runs them as it is read.
@@ -103,7 +104,8 @@ def check_named(
 
     Args:
         manager: the plugins.
-        name: of a teacher (`NAME:MODEL`), formatter, labeler or trainer; or of a plugin or its package, for all of it.
+        name: of a teacher (`NAME:MODEL`), formatter, labeler, trainer or exporter; or of a plugin or its package, for
+            all of it.
         options: for the name's `build`.
         kind: what it is, where several kinds have the name.
         ask: what to ask a teacher, for 16 tokens at most; it may cost money. None: nothing.
@@ -166,6 +168,11 @@ def _trainer(manager: PluginManager, name: str, options: Mapping[str, Any], ask:
     return trainer_checks(lambda: manager.trainers.construct(name, made))
 
 
+def _exporter(manager: PluginManager, name: str, options: Mapping[str, Any], ask: str | None) -> Sequence[Check]:
+    made = manager.exporters.options(name, options)
+    return exporter_checks(lambda: manager.exporters.construct(name, made))
+
+
 def _teacher(manager: PluginManager, name: str, options: Mapping[str, Any], ask: str | None) -> Sequence[Check]:
     return teacher_checks(make_teacher(manager, name, options).build(), (ask,) if ask else ())
 
@@ -175,4 +182,5 @@ _SUITES: Mapping[str, Callable[..., Sequence[Check]]] = {
     "formatter": _formatter,
     "labeler": _labeler,
     "trainer": _trainer,
+    "exporter": _exporter,
 }

@@ -1,4 +1,4 @@
-"""Checkpoints that count: complete, verified, and just often enough. A stopped training goes on from the newest one.
+"""Checkpoints: complete, verified, and written just often enough. A stopped training resumes from the newest one.
 
 A trainer writes `RUN/checkpoints/checkpoint-STEP/`; a checkpoint is complete when it holds `complete.json`, which is
 written last and lists size and SHA-256 of every other file.
@@ -26,21 +26,20 @@ from distill.training.distributed import World
 _EVERY = 15 * 60
 """Seconds between two checkpoints within an epoch, where the user names no number of steps."""
 
-_SHARE = 10
-"""Training takes at least so many times the seconds that its checkpoints take, ends of epochs or not."""
-
+_MIN_RATIO = 10
+"""Training takes at least this many times as long as its checkpoints do, at the ends of epochs too."""
 
 _DISK = 500e6
-"""Bytes a second that a disk is taken to write, until the first checkpoint has shown how long one takes."""
+"""Assumed bytes per second of a disk, until the first checkpoint has shown how long one takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What there is to go on from.
+    """The checkpoint to resume from.
 
     Attributes:
         newest: the newest complete checkpoint; None: none was ever completed.
-        notes: a line for each newer one that cannot be used.
+        notes: one line for each newer one that cannot be used.
     """
 
     newest: Path | None
@@ -48,12 +47,13 @@ class Found:
 
 
 def find_newest(folder: Path) -> Found:
-    """Find the newest checkpoint whose files are all as they were written.
+    """Find the newest checkpoint whose files are all unchanged since they were written.
 
     Raises:
         DistillError: there were complete checkpoints, and every one is damaged.
     """
-    notes, damaged = [], False
+    notes: list[str] = []
+    damaged = False
     for checkpoint in checkpoints_in(folder):
         problem = _problem(checkpoint)
         if problem is None:
@@ -91,17 +91,17 @@ def _problem(checkpoint: Path) -> str | None:
 
 
 class RunCheckpoints:
-    """A trainer's checkpoints: when to write one, when to stop, and what makes one count.
+    """A trainer's checkpoints: when to write one, when to stop, and what completes one.
 
     Args:
         folder: `RUN/checkpoints`.
         world: the processes of the training.
-        save_steps: write one every so many steps; None: at the end of each epoch and every 15 minutes, as long as that
-            takes no more than a tenth of the time.
+        save_steps: write one every N steps; None: at the end of each epoch and every 15 minutes, as long as that takes
+            at most a tenth of the time.
         limit: how many complete ones are kept.
-        size: bytes of one, about; to guess how long the first one takes.
-        resume_from: the complete one that training goes on from.
-        note: told of a stop.
+        size: bytes of one, approximately; to guess how long the first one takes.
+        resume_from: the complete one that training resumes from.
+        note: called with a line when training is stopped.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class RunCheckpoints:
         self._asked, self._cost = 0.0, size / _DISK
 
     def after_step(self, step: int, *, max_steps: int, epoch_end: bool) -> Verdict:
-        """Say what to do after an optimizer step; all processes get the same answer. See `distill.Checkpoints`."""
+        """Decide what to do after an optimizer step, equally in all processes. See `distill.Checkpoints`."""
         signum, due = self._world.highest(self.signum, self._due(step, epoch_end and step < max_steps))
         self._asked = time.monotonic()
         if signum:
@@ -137,10 +137,10 @@ class RunCheckpoints:
         if self._save_steps is not None:
             return step % self._save_steps == 0
         since = time.monotonic() - self._saved
-        return since >= self._cost * _SHARE and (epoch_end or since >= _EVERY)
+        return since >= self._cost * _MIN_RATIO and (epoch_end or since >= _EVERY)
 
     def seal(self, folder: Path) -> None:
-        """Make a checkpoint count, its files being all written, and remove the oldest. See `distill.Checkpoints`."""
+        """Complete a checkpoint whose files are all written, and remove the oldest. See `distill.Checkpoints`."""
         self._world.highest(0)  # every process has written its files
         if self._world.is_main:
             files = {
@@ -158,7 +158,7 @@ class RunCheckpoints:
                 remove(old)
         self._saved = time.monotonic()
         self._cost = self._saved - self._asked
-        self._world.highest(0)  # and none goes on before it is complete
+        self._world.highest(0)  # no process continues before it is complete
 
     def newest(self) -> str | None:
         """The name of the newest complete one."""
@@ -174,7 +174,7 @@ class RunCheckpoints:
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
                 with suppress(RuntimeError):  # the signal came while something was being printed
-                    self._note("stopping after this step, with a checkpoint; once more to stop at once")
+                    self._note("stopping after this step, with a checkpoint; press again to stop at once")
 
             for number in handlers:
                 signal.signal(number, first)
@@ -182,14 +182,14 @@ class RunCheckpoints:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what was never completed: on a full disk it stands in the way."""
+    """Remove what was never completed: it takes space on a full disk."""
     for checkpoint in checkpoints_in(folder):
         if not (checkpoint / MARKER).is_file():
             remove(checkpoint)
 
 
 def clean(folder: Path, newest: Path | None) -> None:
-    """Remove what nobody can go on from: all but the complete checkpoints up to the one that training resumes from."""
+    """Keep only complete checkpoints up to the one that training resumes from."""
     step = -1 if newest is None else step_of(newest)
     for checkpoint in checkpoints_in(folder):
         if step_of(checkpoint) > step or not (checkpoint / MARKER).is_file():

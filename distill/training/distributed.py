@@ -1,7 +1,7 @@
-"""One training in several processes: who writes, what all must agree on, and how a failure of one ends all.
+"""One training in several processes: which one writes, what all must agree on, and how one's failure ends all.
 
-`torchrun` and `accelerate launch` start the processes and tell each its place in the environment. The same code runs in
-all of them; the first one alone writes and prints.
+`torchrun` and `accelerate launch` start the processes and pass each its rank in environment variables. The same code
+runs in all of them; only the first one writes and prints.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from distill.errors import DistillError
 from distill.models.device import best_device
 
 _PATIENCE = timedelta(hours=2)
-"""How long a process waits for the others: the first one may have much to tokenize."""
+"""How long a process waits for the others: the first one may have a large data set to tokenize."""
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes and prints; known from the environment, before torch is imported."""
+    """Whether this process writes and prints; read from the environment, before torch is imported."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -30,7 +30,7 @@ class World:
     """The processes of this training.
 
     Attributes:
-        rank: this one's place; 0 writes and prints.
+        rank: this process's number; 0 writes and prints.
         size: how many there are.
     """
 
@@ -54,13 +54,13 @@ class World:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Run a block in all processes; none goes on unless all came to its end.
+        """Run a block in all processes; none continues unless all succeeded.
 
-        Not around code that itself exchanges tensors: a process that failed there is no longer waited for.
+        Not for code that itself exchanges tensors: the others would wait for a process that failed there.
 
         Raises:
-            Exception: this process's own; in the first one, another's when it has none.
-            SystemExit: another process failed, and says so.
+            Exception: this process's own; in the first process another's, when it has none of its own.
+            SystemExit: another process failed, and reports why.
         """
         mine: Exception | None = None
         try:
@@ -82,9 +82,9 @@ class World:
             return [told] if told else []
         import torch
 
-        everyone: list = [None] * self.size
+        everyone: list[tuple[str, str | None] | None] = [None] * self.size
         torch.distributed.all_gather_object(everyone, told)
-        return [one for one in everyone if one]
+        return [one for one in everyone if one is not None]
 
 
 def _told(error: Exception, rank: int) -> tuple[str, str | None]:
@@ -95,7 +95,7 @@ def _told(error: Exception, rank: int) -> tuple[str, str | None]:
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """Meet the other processes that `torchrun` or `accelerate launch` started; alone without them."""
+    """Join the other processes that `torchrun` or `accelerate launch` started, if there are any."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
         return
@@ -104,7 +104,7 @@ def join_world() -> Iterator[World]:
 
     cpu = best_device() == "cpu"
     if cpu:
-        os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # else accelerate takes each process for a training alone
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # else accelerate sees no other process
     owned = not torch.distributed.is_initialized()
     state = PartialState(cpu=cpu, timeout=_PATIENCE)
     yield World(state.process_index, state.num_processes)
@@ -113,7 +113,7 @@ def join_world() -> Iterator[World]:
 
 
 def _leave() -> None:
-    """Let go of the other processes: a process that ends without it may abort in one of gloo's threads."""
+    """Leave the process group: a process that ends without it may abort in one of gloo's threads."""
     import torch
 
     if torch.distributed.is_initialized():

@@ -9,11 +9,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distill.dataset.table import Examples
 from distill.models.device import best_device
-from distill.models.load import model_config, quiet
+from distill.models.load import empty_model, quiet
 from distill.protocols import TrainPlan
 from distill.runs.report import MemoryEstimate
 from distill.training.batching import batch_sampler
@@ -99,15 +99,14 @@ def estimate(
     import torch
 
     device = best_device()
-    config = model_config(ref)
     with quiet():
         with torch.device("meta"):
-            model = _empty_student(config, vocabulary)
+            model = _empty_student(ref, vocabulary)
             rows = model.get_output_embeddings().weight.shape[0]
             if settings.lora is not None:
                 model = add_adapter(model, settings.lora, new_tokens, prepare=False)
         counts = [(weight.numel(), weight.nbytes, weight.requires_grad) for weight in model.parameters()]
-        activations = _activations(config, vocabulary, batch, plan, device)
+        activations = _activations(ref, vocabulary, batch, plan, device)
     parameters = sum(number for number, _, _ in counts)
     trained = sum(number for number, _, grad in counts if grad)
     weights = sum(size for _, size, _ in counts)
@@ -139,17 +138,14 @@ def estimate(
     )
 
 
-def _empty_student(config: Any, vocabulary: int) -> PreTrainedModel:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+def _empty_student(ref: str, vocabulary: int) -> PreTrainedModel:
+    model = empty_model(ref)
     if vocabulary > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(vocabulary, mean_resizing=False)
     return model
 
 
-def _activations(config: Any, vocabulary: int, batch: Batch, plan: TrainPlan, device: str) -> int:
+def _activations(ref: str, vocabulary: int, batch: Batch, plan: TrainPlan, device: str) -> int:
     """Bytes that the student keeps for its backward pass.
 
     Without adapters: they keep the inputs that the layers' own gradients would need.
@@ -159,7 +155,7 @@ def _activations(config: Any, vocabulary: int, batch: Batch, plan: TrainPlan, de
 
     fake = FakeTensorMode()
     with fake, torch.device(device):
-        student = _empty_student(config, vocabulary)
+        student = _empty_student(ref, vocabulary)
     half = plan.precision != "float32"
     autocast = torch.autocast(device, dtype=getattr(torch, plan.precision) if half else None, enabled=half)
     with fused_gelu(student), fake, torch.device(device), autocast:

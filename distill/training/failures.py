@@ -1,4 +1,4 @@
-"""What stops a training before it does harm: values that are not finite, memory and disk that are not enough."""
+"""Failures of a training: values that are not finite, and errors that mean too little memory or disk."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_finite_row(row: Mapping[str, float], kept: str | None) -> None:
 
 
 def check_finite_weights(weights: Mapping[str, Tensor]) -> None:
-    """Publish nothing that holds NaN or infinity.
+    """Refuse weights that hold NaN or infinity.
 
     Raises:
         DistillError: names the weight.
@@ -54,15 +54,15 @@ def check_finite_weights(weights: Mapping[str, Tensor]) -> None:
 
 
 def clear_failures(memory_hint: str, folder: Path) -> Callable[[str], AbstractContextManager[None]]:
-    """Turn the many errors that mean "out of memory", "disk full" or "peer gone" into one line that says what to do.
+    """Turn the many errors that mean "out of memory", "disk full" or "peer gone" into one line with a hint.
 
     Args:
         memory_hint: what to lower.
-        folder: what is written into.
+        folder: the folder that is written into.
 
     Returns:
-        A function that takes what a block does ("training") and gives the context to run it in: it raises a
-        DistillError in place of such an error; all others pass.
+        A function that takes what a block does ("training") and returns the context to run it in: it raises a
+        DistillError in place of such an error, and lets all others pass.
     """
 
     @contextmanager
@@ -72,24 +72,24 @@ def clear_failures(memory_hint: str, folder: Path) -> Callable[[str], AbstractCo
         except DistillError:
             raise
         except Exception as error:
-            if isinstance(error, MemoryError) or _says(error, _NO_MEMORY):
+            if isinstance(error, MemoryError) or _contains(error, _NO_MEMORY):
                 raise DistillError(f"out of memory while {what}: {_first_line(error)}", memory_hint) from error
-            if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or _says(error, _NO_DISK):
+            no_space = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if no_space or _contains(error, _NO_DISK):
                 raise DistillError(
                     f"the disk is full: {folder} could not be written while {what}",
                     "free some space, then run the same command with --resume",
                 ) from error
-            if type(error).__name__ == "DistBackendError" or (
-                isinstance(error, RuntimeError) and _says(error, _NO_PEER)
-            ):
-                raise DistillError(f"another process ended while {what}", "its own error says why") from error
+            no_peer = isinstance(error, RuntimeError) and _contains(error, _NO_PEER)
+            if no_peer or type(error).__name__ == "DistBackendError":
+                raise DistillError(f"another process ended while {what}", "see that process's own error") from error
             raise
 
     return doing
 
 
-def _says(error: Exception, texts: tuple[str, ...]) -> bool:
-    # torch's and safetensors' own errors are RuntimeErrors, or of no common kind: they are known by their words.
+def _contains(error: Exception, texts: tuple[str, ...]) -> bool:
+    # torch's and safetensors' errors have no types of their own: they are recognised by their text.
     return any(text in str(error) for text in texts)
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from distill.dataset.collate import collator_for
 from distill.errors import DistillError, PluginError
 from distill.files.atomic import utc_now
-from distill.models.load import load_model, quiet, resolve_model
+from distill.models.load import load_model, quiet
+from distill.models.references import resolve_model
 from distill.models.special_tokens import grow_embeddings, set_special_ids
 from distill.plugins import PluginManager
 from distill.protocols import Collator, Trainer, TrainJob
@@ -73,7 +74,7 @@ def train(
     Args:
         settings: what, on what, and how.
         manager: the plugins.
-        resume: go on from the newest complete checkpoint in the run folder, to the very student that a training never
+        resume: resume from the newest complete checkpoint in the run folder, to the same student that a training never
             stopped would have given; from the beginning where there is no checkpoint yet.
         dry_run: prepare, count and estimate only; no weights are loaded, nothing is written.
         on_log: called after each optimizer step with `step`, `max_steps`, `loss`, `learning_rate`, …
@@ -107,16 +108,16 @@ def train(
                 note(f"{finding.severity}: {finding}")
         if dry_run:
             if settings.packing:
-                note("whether the student can be packed shows when it is loaded; memory is estimated as if it could")
+                note("packing is verified when the student is loaded; memory is estimated as if it is packed")
             return replace(plan.report, estimate=estimate_of(plan, settings, note))
         return _train(run, plan, resume)
 
 
 def _finished(run: _Run) -> TrainReport:
-    """Answer `resume` of a run whose student is there: it stays as it is."""
+    """Answer `resume` for a run whose student is there: nothing is changed."""
     manifest = open_run(run.folder.path).manifest
     report = manifest.report
-    ref = resolve_model(run.settings.student, run.manager)
+    ref = resolve_model(run.settings.student, run.manager, run.settings.trust_remote_code)
     now = describe(run.settings, run.manager, ref, None, report, run.origins, run.world.size)
     check_same(manifest, replace(now, examples=manifest.examples), run.folder.path)
     if manifest.state != "finished" and run.world.is_main:  # it was killed after the student was saved
@@ -167,7 +168,7 @@ def _write_held_out(run: _Run, plan: JobPlan) -> None:
 
 
 def _look(run: _Run, plan: JobPlan, resume: bool) -> tuple[RunManifest, Path | None]:
-    """Describe the training, and find the checkpoint to go on from; nothing is changed."""
+    """Describe the training, and find the checkpoint to resume from; nothing is changed."""
     folder, newest = run.folder, None
     manifest = describe(
         run.settings, run.manager, plan.ref, plan.prepared.examples, plan.report, run.origins, run.world.size
@@ -228,7 +229,7 @@ def _job(run: _Run, plan: JobPlan, newest: Path | None) -> tuple[RunCheckpoints,
 
 
 def _collator(run: _Run, plan: JobPlan, model: PreTrainedModel) -> Collator:
-    """The labeler's; with `packing` around it where the student is proved to keep packed rows apart."""
+    """The labeler's collator; packing, where the student is verified to keep packed rows apart."""
     collate = collator_for(plan.labeler, plan.encoder.tokenizer.pad_token_id)
     if not run.settings.packing:
         return collate
@@ -240,7 +241,7 @@ def _collator(run: _Run, plan: JobPlan, model: PreTrainedModel) -> Collator:
 
 
 def _fit(run: _Run, trainer: Trainer, job: TrainJob, checkpoints: RunCheckpoints) -> TrainResult:
-    """Let the trainer train, with an eye on its numbers and on signals."""
+    """Run the trainer, checking its numbers, and watching for signals."""
     with run.folder.metrics() if run.world.is_main else nullcontext(lambda row: None) as write, checkpoints.signals():
 
         def log(row: Mapping[str, float]) -> None:
@@ -265,11 +266,11 @@ def _fit(run: _Run, trainer: Trainer, job: TrainJob, checkpoints: RunCheckpoints
 
 
 def _stopped(run: _Run, checkpoints: RunCheckpoints) -> DistillError:
-    """A signal stopped the training: tell who had the signal before, Python or the command line, which end here."""
+    """A signal stopped the training: raise it again for the handler that was there before, which ends the command."""
     step = checkpoints.stopped_at
-    run.note(f"stopped after step {step}; the same command with --resume goes on from there")
+    run.note(f"stopped after step {step}; the same command with --resume continues from there")
     signal.raise_signal(checkpoints.signum)
-    return DistillError(f"training was stopped after step {step}", "--resume goes on from there")
+    return DistillError(f"training was stopped after step {step}", "--resume continues from there")
 
 
 def _save(run: _Run, plan: JobPlan, model: PreTrainedModel, result: TrainResult, report: TrainReport) -> TrainReport:
@@ -295,14 +296,14 @@ def _save(run: _Run, plan: JobPlan, model: PreTrainedModel, result: TrainResult,
 
 
 def _finish(run: _Run, report: TrainReport) -> None:
-    """Write what is written when the student is there: the pages, and the final manifest."""
+    """Write what follows the student: the pages, and the final manifest."""
     manifest = replace(open_run(run.folder.path).manifest, state="finished", finished=utc_now(), report=report)
     run.folder.write_pages(model_card(run.settings, report), report_page(manifest, run.folder.metric_rows()))
     run.folder.finish(manifest, keep_checkpoints=run.settings.save_total_limit is not None)
 
 
 def _mean_loss(rows: Sequence[Mapping[str, float]]) -> float:
-    """The mean over all steps; a row stands for the steps since the one before."""
+    """The mean over all steps; a row counts for the steps since the row before."""
     total, before = 0.0, 0.0
     for row in rows:
         total += row["loss"] * (row["step"] - before)

@@ -32,7 +32,7 @@ _VERSIONS = ("distill-chat", "torch", "transformers", "trl", "datasets", "accele
 
 _KINDS = ("formatter", "labeler", "trainer")
 
-_FREE = {"out", "data", "student", "save_steps", "save_total_limit", "allow"}
+_FREE = {"out", "data", "student", "save_steps", "save_total_limit", "allow", "trust_remote_code"}
 """Settings that a resumed training may change; `data` and `student` are compared by their content."""
 
 

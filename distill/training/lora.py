@@ -1,4 +1,4 @@
-"""LoRA: adapters on a student's linear layers, trained instead of its weights, and merged into them in the end."""
+"""LoRA: adapters on a student's linear layers, trained instead of its weights, and merged into them at the end."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 def add_adapter(model: PreTrainedModel, lora: LoraSettings, new_tokens: Sequence[int], *, prepare: bool = True) -> Any:
     """Freeze a student and put adapters on its linear layers.
 
-    The rows of tokens that the chat format brought are trained too, in the embedding table and in an output head of its
-    own: no adapter is on either, and a marker that is never trained is never written.
+    The rows of tokens that the chat format adds are trained too, in the embedding table and, where it is not tied, in
+    the LM head: neither has an adapter, and a marker that is never trained is never generated.
 
     Args:
         model: the student, its embedding table already grown.
         lora: the adapters.
         new_tokens: ids of tokens that the student has not seen.
-        prepare: whether the base, where it is quantized, is made ready for training; not where it only seems to be.
+        prepare: whether to prepare a quantized base for training; False for an estimate, which loads none.
 
     Returns:
         The `peft.PeftModel`.
@@ -49,7 +49,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, new_tokens: Sequence
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=list(lora.target_modules) or "all-linear",  # peft leaves the output head out of it
+        target_modules=list(lora.target_modules) or "all-linear",  # which excludes the LM head
         trainable_token_indices=rows or None,
         fan_in_fan_out=_has_conv1d(model),
     )
@@ -70,7 +70,7 @@ def merge_adapter(model: Any) -> PreTrainedModel:
 
 
 def merge_saved_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """Merge saved adapters into a student that was loaded for it: what QLoRA trained on was rounded to 4 bits."""
+    """Merge saved adapters into a student loaded in full precision: QLoRA's own base is rounded to 4 bits."""
     from peft import PeftModel
 
     return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
@@ -105,7 +105,8 @@ def load_quantized(ref: str) -> PreTrainedModel:
 
 
 def _name_of(wanted: nn.Module, model: PreTrainedModel) -> str:
-    return next(name for name, module in model.named_modules() if module is wanted)
+    names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
+    return names[wanted]
 
 
 def _is_linear(module: nn.Module) -> bool:

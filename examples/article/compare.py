@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from distill import ChatModel, make_formatter, make_plugin_manager
-from distill.models.load import resolve_model
+from distill.models.references import resolve_model
 from distill.training import TrainSettings, train
 from distill.transcripts.reader import read_transcripts
 

@@ -30,7 +30,7 @@ def conversations(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("student", ["smollm2", "bloom"])
 @pytest.mark.parametrize("labeler", ["copy", "masked", "trl"])
 def test_every_row_is_accounted_for(conversations, student, labeler, bloom, tmp_path, monkeypatch, capsys):
-    from distill.models.load import cache_dir
+    from distill.models.references import cache_dir
 
     if student == "smollm2":
         pytest.importorskip("distill_smollm2")

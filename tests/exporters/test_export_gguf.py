@@ -11,9 +11,9 @@ from run_folders import write_run
 
 from distill.cli.main import main
 from distill.errors import DistillError
-from distill.exporters import export_gguf
+from distill.exporters import export
 from distill.exporters import verify as proof
-from distill.exporters.gguf_file import write_gguf
+from distill.exporters.gguf_file import write_gguf_file
 from distill.exporters.vocabulary import read_vocabulary
 from distill.models.gguf_tokenizer import PRE_TOKENIZERS
 from distill.models.load import load_tokenizer
@@ -70,7 +70,7 @@ def make_student(kind: str, folder: Path, rows: int = 3, **config) -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_architecture_comes_back_as_it_was(tmp_path, kind, manager):
     run = make_student(kind, tmp_path)
-    made = export_gguf(str(run), tmp_path / "out", manager, outtype="f32")
+    made = export(run, "gguf", tmp_path / "out", manager, {"outtype": "f32"})
     assert [path.name for path in made.files] == ["student-f32.gguf"]
     assert "weights are the student's, and 10 greedy answers are equal, token by token" in made.notes
     assert any(note.startswith("token ids of 10 conversations are equal") for note in made.notes)
@@ -85,7 +85,7 @@ def test_every_architecture_comes_back_as_it_was(tmp_path, kind, manager):
 
 def test_a_file_that_cuts_text_in_an_unknown_way_is_told_of(tmp_path, caplog):
     run, file = make_student("llama", tmp_path), tmp_path / "x.gguf"
-    write_gguf(run / "model", file, "x", "f16")
+    write_gguf_file(run / "model", file, "x", "f16")
     load_tokenizer(str(file))
     assert not caplog.records
     file.write_bytes(file.read_bytes().replace(b"\x05\0\0\0\0\0\0\0gpt-2", b"\x05\0\0\0\0\0\0\0gpt-9", 1))
@@ -96,7 +96,7 @@ def test_a_file_that_cuts_text_in_an_unknown_way_is_told_of(tmp_path, caplog):
 @pytest.mark.parametrize("outtype", ["f16", "bf16", "q8_0"])
 def test_rounded_weights_are_near_and_said_to_be(tmp_path, outtype, manager):
     run = make_student("llama", tmp_path)
-    made = export_gguf(str(run), tmp_path / "out", manager, outtype=outtype)
+    made = export(run, "gguf", tmp_path / "out", manager, {"outtype": outtype})
     assert any(note.startswith("weights are the student's") for note in made.notes)
 
 
@@ -138,11 +138,11 @@ def test_other_tokenizers_and_architectures_name_the_way_out(tmp_path, manager):
         read_vocabulary(tokenizer, 1000, 1)
     run = make_student("llama", tmp_path / "a", attention_bias=True)
     with pytest.raises(DistillError, match="attention layers have biases"):
-        export_gguf(str(run), tmp_path / "out", manager)
+        export(run, "gguf", tmp_path / "out", manager)
     config = run / "model/config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "mpt"}))
     with pytest.raises(DistillError, match="is a 'mpt'") as error:
-        export_gguf(str(run), tmp_path / "out", manager)
+        export(run, "gguf", tmp_path / "out", manager)
     assert "--llama-cpp" in error.value.hint and not (tmp_path / "out").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["a"]  # nothing half done is left
 
@@ -156,9 +156,9 @@ def test_a_file_that_is_not_the_student_is_refused(tmp_path):
         shutil.rmtree(other, ignore_errors=True)
         shutil.copytree(run / "model", other)
         change()
-        write_gguf(other, file, "student", "f32")
+        write_gguf_file(other, file, "student", "f32")
         with pytest.raises(DistillError, match=what):
-            proof.prove(run / "model", file, "f32", proof.read_back(file))
+            proof.compare_with_student(run / "model", file, "f32", proof.read_back(file))
 
     def weights():
         from safetensors.torch import load_file, save_file
@@ -178,7 +178,7 @@ def test_a_file_that_is_not_the_student_is_refused(tmp_path):
         return json.dumps(source)
 
     faulty("'model.layers.1.self_attn.k_proj.weight' is not the student's", weights)
-    faulty("another chat template", lambda: edit("chat_template.jinja", lambda text: text + " "))
+    faulty("is not the student.s", lambda: edit("chat_template.jinja", lambda text: text + " "))
     faulty("differs in conversation 1 at token", lambda: edit("tokenizer.json", merges))
     stop = json.loads((run / "model/config.json").read_text())["eos_token_id"]
     eos = json.dumps({"bos_token": "<|im_end|>", "eos_token": "<|im_start|>", "tokenizer_class": "TokenizersBackend"})
@@ -198,9 +198,9 @@ def test_numbers_too_large_for_float16(tmp_path, manager):
     tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = 70000.0
     save_file(tensors, run / "model/model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DistillError, match=r"up_proj\.weight' holds numbers that float16 cannot"):
-        export_gguf(str(run), tmp_path / "out", manager)
+        export(run, "gguf", tmp_path / "out", manager)
     assert not (tmp_path / "out").exists()
-    assert export_gguf(str(run), tmp_path / "out", manager, outtype="bf16").files
+    assert export(run, "gguf", tmp_path / "out", manager, {"outtype": "bf16"}).files
 
 
 def test_weights_that_are_damaged_or_gone(tmp_path, manager):
@@ -208,10 +208,10 @@ def test_weights_that_are_damaged_or_gone(tmp_path, manager):
     weights = run / "model/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
     with pytest.raises(DistillError, match="are damaged"):
-        export_gguf(str(run), tmp_path / "out", manager)
+        export(run, "gguf", tmp_path / "out", manager)
     weights.unlink()
     with pytest.raises(DistillError, match="holds no safetensors"):
-        export_gguf(str(run), tmp_path / "out", manager)
+        export(run, "gguf", tmp_path / "out", manager)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -246,6 +246,6 @@ def test_llama_cpps_converter_is_run_and_checked(tmp_path, manager, capsys):
     script.write_text(CONVERTER)
     assert main(words) == 1
     assert "failed (exit code 1): KeyError: no such architecture" in capsys.readouterr().err
-    write_gguf(run / "model", checkout / "made.gguf", "made", "f16")
+    write_gguf_file(run / "model", checkout / "made.gguf", "made", "f16")
     assert main(words) == 0
     assert "token ids of 10 conversations are equal" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def test_bos_is_left_out_where_it_is_put_before_the_prompt_anyway():
     ],
 )
 def test_formats_that_are_more_than_texts_around_messages_are_refused(template):
-    with pytest.raises(DistillError, match="cannot be said in Ollama's language") as error:
+    with pytest.raises(DistillError, match="cannot be written in Ollama's language") as error:
         go_template_of(byte_bpe({"eos_token": "</s>"}, template=template))
     assert "--to gguf" in error.value.hint
 
@@ -71,7 +71,7 @@ def test_the_modelfile(tmp_path, capsys):
     run, out = make_student("llama", tmp_path), tmp_path / "out"
     assert main(["export", str(run), "--to", "ollama", "--out", str(out)]) == 0
     said = capsys.readouterr().err
-    assert "the template gives the student's very prompt for 10 conversations" in said
+    assert "the template gives exactly the student's prompt for 10 conversations" in said
     lines = (out / "Modelfile").read_text().splitlines()
     assert [line for line in lines if line.startswith(("FROM", "PARAMETER"))] == [
         "FROM ./student-f16.gguf",

@@ -45,10 +45,10 @@ def compare(folder: Path, file: Path, answers: int = 3) -> float:
 @pytest.mark.parametrize("kind", KINDS)
 def test_llama_cpp_reads_and_answers_as_the_student(tmp_path, kind, manager):
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    from distill.exporters import export_gguf
+    from distill.exporters import export
 
     run = make_student(kind, tmp_path)
-    export_gguf(str(run), tmp_path / "out", manager, outtype="f32")
+    export(run, "gguf", tmp_path / "out", manager, {"outtype": "f32"})
     # Its arithmetic is coarser (GELU from a float16 table), a wrong order of weights gives another model altogether.
     assert compare(run / "model", tmp_path / "out/student-f32.gguf") < 0.05
 

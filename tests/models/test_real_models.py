@@ -132,14 +132,14 @@ def test_smollm2_saved_by_distill_is_the_same_in_plain_transformers(tmp_path, sm
 def test_smollm2_answers_the_same_after_merge_and_gguf(tmp_path, smollm2, article):
     """The export itself compares ten greedy answers of the trained student with those of the file it wrote."""
     from distill import make_plugin_manager
-    from distill.exporters import export_gguf, export_merged
+    from distill.exporters import export
 
     run, manager = tmp_path / "run", make_plugin_manager()
     words = ["train", str(article), "--student", "smollm2", "--lora", "--out", str(run), "--epochs", "1"]
     assert main(words) == 0
-    made = export_gguf(str(run), tmp_path / "gguf", manager, outtype="f32")
+    made = export(run, "gguf", tmp_path / "gguf", manager, {"outtype": "f32"})
     assert "weights are the student's, and 10 greedy answers are equal, token by token" in made.notes
-    merged = export_merged(str(run), tmp_path / "merged", manager).files
+    merged = export(run, "merged", tmp_path / "merged", manager).files
     assert {path.name: path.read_bytes() for path in merged} == {
         path.name: path.read_bytes() for path in (run / "model").iterdir()
     }

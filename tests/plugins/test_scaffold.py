@@ -19,6 +19,7 @@ NAMES = {
     "labeler": "a-b-1",
     "teacher": "message",  # as a class and a variable of the templates
     "trainer": "distant-relative",
+    "exporter": "shelf",
 }
 
 

@@ -109,7 +109,7 @@ def test_a_stopped_training_of_two_goes_on_exactly(bloom, article, tmp_path, mor
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=240)
-    assert err.count("the same command with --resume goes on from there") == 1, err
+    assert err.count("the same command with --resume continues from there") == 1, err
     step = len(rows(out))
     assert find_newest(out / "checkpoints").newest == out / f"checkpoints/checkpoint-{step}"
 

@@ -350,7 +350,7 @@ def test_a_signal_saves_and_says_how_to_go_on(student, article, tmp_path, capfd,
     assert process.returncode == code, err
     (checkpoint,) = checkpoints_in(out / "checkpoints")
     step = int(checkpoint.name.rpartition("-")[2])
-    assert f"stopped after step {step}; the same command with --resume goes on from there" in err
+    assert f"stopped after step {step}; the same command with --resume continues from there" in err
     assert "Traceback" not in err and err.splitlines()[-1] in ("Interrupted.", "Terminated.")
     assert len(rows(out)) == step and not (out / "model").exists()
     assert find_newest(out / "checkpoints").newest == checkpoint

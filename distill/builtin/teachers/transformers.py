@@ -28,6 +28,7 @@ class TransformersOptions:
         max_tokens: the longest answer where the request does not say.
         formatter: the chat format to ask in.
         device: where to run; default: an accelerator if there is one.
+        trust_remote_code: run Python code that comes with the model.
     """
 
     batch_size: int = 16
@@ -35,6 +36,7 @@ class TransformersOptions:
     max_tokens: int = field(default=512, metadata={"params": True})
     formatter: str = field(default="chat-template", metadata={"params": True})
     device: str | None = None
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.max_tokens < 1:
@@ -57,7 +59,13 @@ class TransformersTeacher:
         """Answer the requests; those with the same parameters go into one batch."""
         if self._model is None:
             options = self._options
-            self._model = ChatModel.load(self._ref, self._formatter, options.formatter, options.device)
+            self._model = ChatModel.load(
+                self._ref,
+                self._formatter,
+                options.formatter,
+                options.device,
+                trust_remote_code=options.trust_remote_code,
+            )
         groups: dict[object, list[int]] = {}
         for n, request in enumerate(requests):
             # Sampled answers depend on the seed, so each seed is its own batch; greedy ones ignore it. A batch draws
