@@ -22,6 +22,7 @@ REGISTERS = {
     "distill-omit": {"labeler": ["omit"]},
     "distill-ollama": {"teacher": ["ollama"]},
     "distill-half": {"exporter": ["half"]},
+    "distill-oasst": {"dialect": ["oasst"]},
     "distill-pretokenized": {"trainer": ["pretokenized"]},
     "distill-ray": {"teacher": ["ray"]},
     "distill-smollm2": {"model": ["smollm2"]},
