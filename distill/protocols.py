@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from distill.types import Answer, Encoded, Example, Message, Request, Segment, TrainResult
+from distill.types import Answer, Encoded, Example, Message, Request, Segment, SoftBatch, TrainResult
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -199,6 +199,7 @@ class TrainJob:
         seed: for shuffling and dropout.
         batch_tokens: instead of a number of sequences, the token budget per device and forward pass, padding included.
         checkpoints: when to write one, when to stop, and what to resume from.
+        loss: what the student is pulled towards, for `distill.fast_training(model, loss)`; None: the cross-entropy.
     """
 
     model: PreTrainedModel
@@ -220,6 +221,44 @@ class TrainJob:
         return [len(example.input_ids) for example in self.examples] if known is None else known.tolist()
 
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
+    loss: Loss | None = None
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """What the student's distribution is pulled towards, position by position.
+
+    A loss is called with the positions that count only, some at a time; the sums are added up and divided by the number
+    of trained tokens of the optimizer step, for every loss alike. The calls of a batch come in the order of its
+    positions, and no chunk (`SoftBatch.size`) is spread over two of them.
+    """
+
+    def sum(self, logits: Tensor, labels: Tensor, soft: SoftBatch | None) -> Tensor:
+        """Sum the loss over some positions.
+
+        Args:
+            logits: (positions, vocabulary), of the student; they may be overwritten.
+            labels: (positions,), the token that follows each position.
+            soft: the teacher's part; None where the loss does not ask for it (`LossSpec.soft_labels`).
+
+        Returns:
+            A scalar in float32, which can be differentiated once.
+        """
+        ...
+
+
+@runtime_checkable
+class ExplainingLoss(Loss, Protocol):
+    """A loss that tells the user what it does with the data at hand."""
+
+    def explain(self, rows: int, plain_rows: int) -> str:
+        """Tell it in a clause.
+
+        Args:
+            rows: training rows with soft targets.
+            plain_rows: those of them whose answers were sampled at temperature 1 and top-p 1.
+        """
+        ...
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, print_json
 from distill.errors import UsageError
 from distill.plugins import PluginManager
+from distill.progress import Progress
 from distill.settings import settings_from
 from distill.transcripts.settings import ReadSettings
 
@@ -77,10 +78,10 @@ def command(
 
 
 def _watch(rows: Rows) -> Rows:
-    from tqdm import tqdm
-
-    bar: Rows = tqdm(rows, unit="row", desc="converting", disable=None)
-    return bar
+    with Progress("converting", None, "row") as progress:
+        for row in rows:
+            yield row
+            progress.advance()
 
 
 def _show(report: ConvertReport) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from distill.collection.progress import Live
 from distill.collection.prompts import PromptInput
 from distill.collection.row_id import IdSet
 from distill.collection.settings import CollectSettings
+from distill.collection.shards import OutputFiles, claimed
 from distill.collection.summary import CollectSummary, summary_of
 from distill.errors import DataError, DistillError, UsageError
 from distill.files.atomic import whole_file
@@ -78,14 +80,15 @@ def write_batch(
         hint = "read its answers with --batch-answers, then delete it: what has an answer is not asked again"
         raise UsageError(f"{requests} exists, and its requests may be on their way", hint)
     skipped: Counter[str] = Counter()
+    files = OutputFiles.of(out, settings.part)
     with plan.open(prompts) as opened:
         plan.total(opened)
-        check_output(out, opened.path)
-        done = read_done(whole_rows(out), plan)
+        check_output(files.target, opened.path)
+        done = read_done(chain(*map(whole_rows, (files.target, *files.earlier))), plan)
         jobs = plan.jobs(opened, done, lambda kind: skipped.update([kind]))
         lines = (dumps(built.batch_request(job.id, _only_request(job))) for job in jobs if job is not None)
-        files, rows = _write_parts(lines, Path(requests))
-    return BatchSummary(files, rows, skipped["cached"], skipped["duplicates"])
+        written, rows = _write_parts(lines, Path(requests))
+    return BatchSummary(written, rows, skipped["cached"], skipped["duplicates"])
 
 
 def _write_parts(lines: Iterable[str], path: Path) -> tuple[list[str], int]:
@@ -141,11 +144,12 @@ def read_batch(
     meter = Meter(price)
     skipped: Counter[str] = Counter()
     lines = _Answers(answers)
+    files = OutputFiles.of(out, settings.part)
     with plan.open(prompts) as opened:
         total = plan.total(opened)
-        check_output(out, opened.path)
-        with Appender(out) as appender, Live(total, progress) as live:
-            output = Output(appender, plan, manager, live.row)
+        check_output(files.target, opened.path)
+        with claimed(settings.part, Path(out)), Appender(files.target) as appender, Live(total, progress) as live:
+            output = Output(appender, plan, manager, live.row, files.earlier)
             try:
                 for job in plan.jobs(opened, output.done, counter_of(skipped, live.skip)):
                     row = lines.take(job.id) if job else None

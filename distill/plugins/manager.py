@@ -14,12 +14,13 @@ from distill import hookspecs
 from distill.errors import PluginError, Terminated, one_line
 from distill.plugins.isolation import fenced, own_process_state
 from distill.plugins.registry import KINDS, PluginRecord, Registry, check_spec
-from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Teacher, Trainer
+from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Loss, Teacher, Trainer
 from distill.specs import (
     DialectSpec,
     ExporterSpec,
     FormatterSpec,
     LabelerSpec,
+    LossSpec,
     ModelSpec,
     Spec,
     TeacherSpec,
@@ -42,7 +43,7 @@ class PluginManager:
 
     Attributes:
         records: every plugin that was found, in load order, the failed ones included.
-        teachers, formatters, labelers, trainers, exporters, models, dialects: registries of specs.
+        teachers, formatters, labelers, trainers, losses, exporters, models, dialects: registries of specs.
     """
 
     def __init__(self) -> None:
@@ -67,6 +68,10 @@ class PluginManager:
     @property
     def trainers(self) -> Registry[TrainerSpec, Trainer]:
         return self.registries["trainer"]
+
+    @property
+    def losses(self) -> Registry[LossSpec, Loss]:
+        return self.registries["loss"]
 
     @property
     def exporters(self) -> Registry[ExporterSpec, Exporter]:
@@ -149,8 +154,8 @@ class PluginManager:
     def _collect_specs(self, plugin: Any, record: PluginRecord) -> list[tuple[str, Spec]]:
         """Call the plugin's registration hooks and check what they return."""
         found: list[tuple[str, Spec]] = []
-        for kind, wanted in ((kind, one.spec) for kind, one in KINDS.items()):
-            hook = f"register_{kind}s"
+        for kind, one in KINDS.items():
+            wanted, hook = one.spec, one.hook(kind)
             for function in self._impls(hook, record):
                 returned = function()
                 if returned is None or isinstance(returned, (str, bytes)) or not isinstance(returned, Iterable):

@@ -26,7 +26,6 @@ from distill.runs.manifest import (
 )
 from distill.runs.report import TrainReport
 from distill.training.settings import TrainSettings
-from distill.transcripts.sources import as_sources
 
 _VERSIONS = ("distill-chat", "torch", "transformers", "trl", "datasets", "accelerate", "peft", "tokenizers")
 
@@ -64,7 +63,7 @@ def describe(
         versions=versions(),
         device=Device(best_device(), processes),
         student=BaseModel(settings.student, digest_of_model(ref)),
-        data=tuple(DataFile(source.name, source.digest()) for source in as_sources(settings.data)),
+        data=tuple(DataFile(str(source), source.digest()) for source in settings.sources),
         examples=ExampleSet(report.examples, examples.digest() if examples is not None else None),
         report=report,
     )

@@ -10,6 +10,7 @@ from typing import Any
 from distill.dataset.prepare import Overlong
 from distill.dataset.settings import DataSettings
 from distill.settings import check_settings, setting
+from distill.transcripts.sources import Data, DataSource, as_sources
 
 _BATCHES = "Batches and steps"
 _CHECKPOINTS = "Checkpoints"
@@ -46,7 +47,7 @@ class LoraSettings:
 class TrainSettings(DataSettings):
     """What to train, on what, and how."""
 
-    data: tuple[Path, ...] = setting(argument=True, help="Files of transcripts.")
+    data: Data = setting(argument=True, help="Transcripts: files, hub:owner/name, lists of dicts, data sets, frames.")
     out: Path = setting(metavar="RUN", recipe=False, help="The run folder to create.")
     _: KW_ONLY
     hold_out: str | None = setting(
@@ -68,6 +69,20 @@ class TrainSettings(DataSettings):
         metavar="KEY=VALUE",
         help="An option of the trainer: any field of TrainingArguments (hf) or SFTConfig (trl), e.g. "
         "-T warmup_steps=10; may be repeated.",
+    )
+    loss: str = setting(
+        "cross-entropy",
+        metavar="NAME",
+        help="cross-entropy (the written tokens), soft-labels or chunks (the teacher's log probabilities), or a "
+        "plugin's.",
+    )
+    loss_options: Mapping[str, Any] = setting(
+        dict,
+        "--loss-option",
+        "-O",
+        key="loss-options",
+        metavar="KEY=VALUE",
+        help="An option of the loss, e.g. -O mix=0.5; may be repeated.",
     )
     overlong: Overlong = setting(
         "error",
@@ -118,6 +133,11 @@ class TrainSettings(DataSettings):
         group=_LORA,
         help="Train LoRA adapters only (try --learning-rate 2e-4); RUN/model is the student with them merged in.",
     )
+
+    @property
+    def sources(self) -> tuple[DataSource, ...]:
+        """The data, as sources of rows."""
+        return as_sources(self.data)
 
     @property
     def checkpoints_kept(self) -> int:

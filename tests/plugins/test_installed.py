@@ -25,7 +25,6 @@ REGISTERS = {
     "distill-oasst": {"dialect": ["oasst"]},
     "distill-pretokenized": {"trainer": ["pretokenized"]},
     "distill-ray": {"teacher": ["ray"]},
-    "distill-smollm2": {"model": ["smollm2"]},
     "distill-vicuna": {"formatter": ["vicuna"]},
     "distill-zephyr": {"formatter": ["zephyr"]},
 }

@@ -245,7 +245,7 @@ def fit(trainer_class: Any, arguments: Any, job: TrainJob, on_log: OnLog) -> Tra
     trainer.add_callback(_Log(on_log))
     trainer.add_callback(_Save(job.checkpoints))
     resume_from = job.checkpoints.resume_from
-    with _quiet(), fast_training(trainer.model):
+    with _quiet(), fast_training(trainer.model, job.loss):
         output = trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     return TrainResult(output.global_step, output.training_loss, output.metrics, weights)
@@ -267,7 +267,8 @@ def _dataset(job: TrainJob) -> Any:
     def rows(wanted: Mapping[str, list[int]]) -> dict[str, list[Any]]:
         examples = [job.examples[row] for row in wanted["row"]]
         tokens = {"input_ids": [one.input_ids for one in examples], "labels": [one.labels for one in examples]}
-        return {**tokens, "length": wanted["length"]}
+        soft = {"soft": [one.soft for one in examples]} if any(one.soft is not None for one in examples) else {}
+        return {**tokens, "length": wanted["length"], **soft}
 
     lengths = job.lengths
     return Dataset.from_dict({"row": range(len(lengths)), "length": lengths}).with_transform(rows)
