@@ -126,7 +126,7 @@ def compare_run(
         paid: the run folder in which answers of a teacher or a judge are kept.
         memo: bases that were measured already.
     """
-    held = read_questions(sources, settings.data_format, settings.limit)
+    held = read_questions(sources, settings.reader(manager), settings.limit)
     models = find_models(opened, settings.base, manager, settings.trust_remote_code)
     questions = encode_questions(held.questions, models)
     skipped = [*held.skipped, *questions.skipped]
