@@ -40,6 +40,7 @@ def collect(
     seed: int | None = None,
     logprobs: int | None = None,
     limit: int | None = None,
+    shard: str | None = None,
     allow_unknown: bool = False,
     append: bool = False,
     concurrency: int = 16,

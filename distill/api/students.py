@@ -48,6 +48,8 @@ def train(
     seed: int = 0,
     trainer: str = "hf",
     trainer_options: Mapping[str, Any] | None = None,
+    loss: str = "cross-entropy",
+    loss_options: Mapping[str, Any] | None = None,
     overlong: Literal["error", "drop", "truncate"] = "error",
     epochs: float = 3.0,
     learning_rate: float = 5e-05,
