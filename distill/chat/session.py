@@ -8,7 +8,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,15 +43,18 @@ RETRY_TEMPERATURE = 0.8
 
 
 class TeacherLine:
-    """A line to a teacher: it is built at the first question, and asked one at a time."""
+    """Asks a teacher one question at a time; it is built at the first one.
+
+    Args:
+        named: the teacher.
+        params: how it answers.
+    """
 
     def __init__(self, named: NamedTeacher, params: Params):
         self.name = named.name
         self._named = named
         self._params = params
-        self._teacher: Any = None
-        self._asker: Asker | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._open: _OpenLine | None = None
 
     def ask(self, messages: Sequence[Message]) -> tuple[Message, bool]:
         """Ask once.
@@ -62,16 +65,18 @@ class TeacherLine:
         Raises:
             DistillError: no answer.
         """
-        if self._asker is None:
-            self._teacher = self._named.build()
-            self._asker, self._loop = make_askers(self._teacher, self._named.owner, 1)[0][0], asyncio.new_event_loop()
-        asked = self._loop.create_task(self._asker.ask([Request(tuple(messages), (), self._params)]))
+        if self._open is None:
+            teacher = self._named.build()
+            asker = make_askers(teacher, self._named.owner, 1)[0][0]
+            self._open = _OpenLine(teacher, asker, asyncio.new_event_loop())
+        loop, asker = self._open.loop, self._open.asker
+        asked = loop.create_task(asker.ask([Request(tuple(messages), (), self._params)]))
         try:
-            (answer,) = self._loop.run_until_complete(asked)
+            (answer,) = loop.run_until_complete(asked)
         except KeyboardInterrupt:
             asked.cancel()
             with suppress(asyncio.CancelledError):
-                self._loop.run_until_complete(asked)
+                loop.run_until_complete(asked)
             raise
         if isinstance(answer, DistillError):
             raise answer
@@ -80,14 +85,24 @@ class TeacherLine:
         return answer.message, answer.finish_reason != "length"
 
     def close(self) -> None:
-        """Let the teacher go."""
-        if self._asker is None:
+        """Release the teacher."""
+        if self._open is None:
             return
-        closing = getattr(self._teacher, "close", lambda: None)()
+        loop = self._open.loop
+        closing = getattr(self._open.teacher, "close", lambda: None)()
         if inspect.isawaitable(closing):
-            self._loop.run_until_complete(closing)
-        self._asker.close()
-        self._loop.close()
+            loop.run_until_complete(closing)
+        self._open.asker.close()
+        loop.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenLine:
+    """A teacher that was built, its adapter, and the loop it is asked in."""
+
+    teacher: Any
+    asker: Asker
+    loop: asyncio.AbstractEventLoop
 
 
 class Session:
@@ -191,7 +206,8 @@ class Session:
 
     def _room(self) -> int:
         """How many tokens the model has left for an answer."""
-        longest = getattr(self.chat.model.config.get_text_config(), "max_position_embeddings", None)
+        config = self.chat.model.config.get_text_config()
+        longest: int | None = getattr(config, "max_position_embeddings", None)
         if longest is None:
             return self.settings.max_tokens
         room = longest - len(self.chat.encoder.prompt(self.messages))

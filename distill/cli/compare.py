@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import click
 from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, printable
 from distill.comparison.settings import CompareSettings
+from distill.comparison.verdict import NOT_BETTER
 from distill.plugins import PluginManager
 from distill.progress import PartProgress
 from distill.settings import settings_from
@@ -33,6 +36,11 @@ _COLOURS = {"better": "green", "worse": "red", "broken": "red", "mixed": "yellow
 @settings_options(CompareSettings)
 @click.option("--samples", type=click.IntRange(0), default=3, show_default=True, help="Questions to show with answers.")
 @click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a page of it, with all answers.")
+@click.option(
+    "--fail-unless-better",
+    is_flag=True,
+    help=f"Exit with code {NOT_BETTER} unless the student is better than its base, for scripts and CI.",
+)
 @json_option
 @click.pass_obj
 def command(
@@ -42,24 +50,24 @@ def command(
     data: tuple[Path, ...],
     samples: int,
     html: Path | None,
+    fail_unless_better: bool,
     as_json: bool,
     **words: Any,
 ) -> int:
     """Compare the student in RUN with its base, on conversations it was not trained on.
 
-    Every answer of the teacher is a question, after all that was said before it. Measured are how likely each model
-    finds the teacher's answer, and how close to it is what it says itself, with 95 % intervals from resampling the
-    conversations. Both are asked in the student's chat format, greedily.
+    Every answer of the teacher is a question, after all that was said before it. Two things are measured, with 95 %
+    confidence intervals from resampling the conversations: how likely each model finds the teacher's answer, and how
+    close to it the model's own answer is. Both models answer greedily, in the student's chat format.
 
-    The exit code is 0 where the student is better: the teacher's answers became likelier or its own came closer to
-    them, and neither got worse, nor how often it stops. Else it is 1. What a teacher or a judge answers stays in
-    RUN/comparison/, and is not asked again.
+    The student is better if the teacher's answers became more likely or its own came closer to them, and neither got
+    worse, nor its stop rate. The exit code does not depend on it unless you add --fail-unless-better. Answers of a
+    teacher or a judge are kept in RUN/comparison/, and never paid for twice.
 
     \b
         distill compare run --data held-out.jsonl --html report.html
         distill compare run --data held-out.jsonl --judge openai:gpt-5-mini
     """
-    from distill.comparison import as_json as json_of
     from distill.comparison import compare
     from distill.comparison.page import comparison_page
     from distill.pages import check_page_target, write_page
@@ -75,30 +83,34 @@ def command(
     if html is not None:
         write_page(html, comparison_page(comparison, run))
     if as_json:
-        click.echo(json_of(comparison))
+        click.echo(comparison.to_json())
     else:
         show(comparison, samples)
-    return 0 if comparison.verdict == "better" else 1
+    return NOT_BETTER if fail_unless_better and comparison.verdict != "better" else 0
 
 
 def show(comparison: Comparison, samples: int) -> None:
-    """Print a comparison for people: the table, some answers, the verdict last, where the eye rests."""
-    from distill.comparison.page import VERDICTS
-
-    for row in comparison.skipped[:5]:
-        note(f"not used: {row['source']}: {row['reason']}")
+    """Print a comparison for people: the verdict, the table, some answers."""
+    for skipped in comparison.skipped[:5]:
+        note(f"not used: {skipped['source']}: {skipped['reason']}")
     if len(comparison.skipped) > 5:
         note(f"not used: {len(comparison.skipped) - 5} more")
     for warning in comparison.warnings:
         click.secho(f"Warning: {printable(warning)}", fg="yellow", err=True)
-    click.echo(f"{comparison.questions} answers of {comparison.conversations} held-out conversations\n")
+    click.secho(comparison.headline, fg=_COLOURS.get(comparison.verdict), bold=True)
+    for reason in comparison.reasons:
+        click.echo(_wrapped(printable(reason)))
+    click.echo(f"\n{comparison.questions} answers of {comparison.conversations} held-out conversations\n")
     for row in _table(comparison):
         click.echo(row)
     for sample in comparison.samples[:samples]:
         _show_sample(sample)
-    click.secho(f"\n{VERDICTS[comparison.verdict]}", fg=_COLOURS.get(comparison.verdict), bold=True)
-    for reason in comparison.reasons:
-        click.echo(f"  {printable(reason)}")
+
+
+def _wrapped(text: str) -> str:
+    """A sentence, indented, as wide as the terminal or 100 columns."""
+    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    return textwrap.fill(text, max(40, width), initial_indent="  ", subsequent_indent="  ")
 
 
 def _table(comparison: Comparison) -> list[str]:
@@ -117,18 +129,14 @@ def _table(comparison: Comparison) -> list[str]:
 
 
 def _figure(figure: Interval | None, metric: Metric) -> str:
-    from distill.comparison.verdict import number
-
-    return "–" if figure is None else number(figure.value, metric).removesuffix(" %")
+    return "–" if figure is None else metric.format(figure.value).removesuffix(" %")
 
 
 def _change(one: Difference | None, metric: Metric) -> list[str]:
-    from distill.comparison.verdict import number
-
     if one is None:
         return ["", "", ""]
     bounds = [bound for bound in (one.change.low, one.change.high) if bound is not None]
-    texts = [number(value, metric, sign=True).removesuffix(" %") for value in (one.change.value, *bounds)]
+    texts = [metric.format(value, sign=True).removesuffix(" %") for value in (one.change.value, *bounds)]
     outcome = one.outcome if metric.better else ""
     return [texts[0], " to ".join(texts[1:]), outcome if outcome != "no difference" else "="]
 
@@ -137,7 +145,7 @@ def _show_sample(sample: Sample) -> None:
     click.secho(f"\n{printable(sample.source)}, answer {sample.turn + 1}", bold=True)
     said = (sample.messages[-1].content or "") if sample.messages else ""
     rows = [("question", said), ("teacher", sample.reference)]
-    rows += [(f"{who} anew" if who == "teacher" else who, given.text) for who, given in sample.answers.items()]
+    rows += [(f"{who} again" if who == "teacher" else who, given.text) for who, given in sample.answers.items()]
     for who, text in rows:
         click.echo(f"  {who:<13}{_cut(printable(text))}")
 

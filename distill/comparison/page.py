@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.comparison.cost import collection_cost
-from distill.comparison.result import Comparison, Difference, Given, Interval, Metric, Sample, Verdict, Who
-from distill.comparison.verdict import number
+from distill.comparison.result import Comparison, Difference, Interval, Metric, ModelAnswer, Sample, Who
 from distill.errors import DistillError
 from distill.files.jsonl import dumps
 from distill.pages import render_page
@@ -29,13 +27,6 @@ _LONGEST = 6000  # characters of an answer that are shown
 _LONGEST_MESSAGE = 2000
 _REASONS = 20
 
-VERDICTS: Mapping[Verdict, str] = {
-    "better": "The student is better than its base.",
-    "no difference": "No difference between the student and its base.",
-    "worse": "The student is worse than its base.",
-    "mixed": "The student is better than its base in one way, and worse in another.",
-    "broken": "The student is broken.",
-}
 _SIGNS = {"better": "▲", "worse": "▼", "mixed": "◆", "broken": "✕", "no difference": "="}
 
 
@@ -55,7 +46,7 @@ class _Shown:
     """An answer on the page: its text marked against the teacher's, and how much of it is left out."""
 
     who: Who
-    given: Given
+    given: ModelAnswer
     stretches: Sequence[Stretch]
     left_out: int
 
@@ -87,7 +78,7 @@ def comparison_page(comparison: Comparison, run: Path) -> str:
     return render_page(
         "compare",
         comparison=comparison,
-        headline=VERDICTS[comparison.verdict],
+        headline=comparison.headline,
         sign=_SIGNS[comparison.verdict],
         signs=_SIGNS,
         lines=[_line(metric, comparison) for metric in comparison.metrics],
@@ -116,8 +107,8 @@ def _drawn(change: Difference, metric: Metric) -> Markup | None:
     if metric.better is None:
         return None
     one = change.change
-    interval = _bounds(one.low, one.high, metric, True)
-    label = f"{metric.title}: {change.outcome}, {number(one.value, metric, sign=True)}"
+    interval = metric.format_interval(one, sign=True)
+    label = f"{metric.title}: {change.outcome}, {metric.format(one.value, sign=True)}"
     label += f", interval {interval}" if interval else ""
     return whisker(one.value, one.low, one.high, metric.better, change.outcome != "no difference", label)
 
@@ -126,15 +117,8 @@ def _figure(figure: Interval | None, metric: Metric, sign: bool = False) -> dict
     """A figure and its interval, in words; None where there is none."""
     if figure is None:
         return None
-    bounds = _bounds(figure.low, figure.high, metric, sign)
-    return {"value": number(figure.value, metric, sign=sign), "bounds": bounds}
-
-
-def _bounds(low: float | None, high: float | None, metric: Metric, sign: bool) -> str:
-    """An interval in words; empty where there is none."""
-    if low is None or high is None:
-        return ""
-    return " to ".join(number(bound, metric, sign=sign).removesuffix(" %") for bound in (low, high))
+    bounds = metric.format_interval(figure, sign)
+    return {"value": metric.format(figure.value, sign=sign), "bounds": bounds}
 
 
 def _judged(comparison: Comparison) -> dict[str, Any] | None:
@@ -161,14 +145,11 @@ def _training(run: Path) -> dict[str, Any] | None:
     """What the run folder tells of the training; None where it tells nothing."""
     try:
         opened = open_run(run)
-        costs, unknown = collection_cost(opened)
         curve = curves({"training": [(row["step"], row["loss"]) for row in opened.metrics() if "loss" in row]})
         return {
             "manifest": opened.manifest,
             "report": opened.report,
             "curve": curve,
-            "costs": costs,
-            "unknown": unknown,
         }
     except (DistillError, KeyError, TypeError, OSError):
         return None

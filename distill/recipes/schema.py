@@ -140,9 +140,10 @@ class Train(Section):
 
 @with_options_of(CompareSettings)
 class Compare(Section):
-    """Options of `distill compare`, and its hold-out files."""
+    """Options of `distill compare`, its hold-out files, and what the student must be (`require: better`)."""
 
     data: Texts = []
+    require: Literal["better"] | None = None
 
 
 class Recipe(Section):

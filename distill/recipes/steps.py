@@ -254,7 +254,7 @@ def compare_step(ready: ReadyRecipe, settings: CompareSettings, watch: Watch, ru
     }
 
     def do(target: Path) -> dict[str, Any]:
-        from distill.comparison import as_json, compare
+        from distill.comparison import compare
         from distill.comparison.page import comparison_page
         from distill.pages import write_page
 
@@ -264,7 +264,7 @@ def compare_step(ready: ReadyRecipe, settings: CompareSettings, watch: Watch, ru
         found = compare(run, held_out, ready.manager, settings, note=note, on_progress=watch.on_compare)
         write_page(target.with_suffix(".html"), comparison_page(found, run))
         with whole_file(target) as file:
-            file.write(as_json(found, indent=1) + "\n")
+            file.write(found.to_json(indent=1) + "\n")
         return {"verdict": found.verdict, "reasons": list(found.reasons), "warnings": list(found.warnings)}
 
     def intact(record: Record) -> bool:

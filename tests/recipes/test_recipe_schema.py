@@ -33,11 +33,16 @@ def write(tmp_path):
 LEFT_OUT = {
     "collect": {
         "append": "the store takes every answer",
+        "shard": "a recipe is one job",
         "batch": "a batch is two commands, with a day between them",
         "batch-answers": "as above",
     },
     "train": {"allow": "`check` has it", "resume": "a recipe always resumes"},
-    "compare": {"html": "a page is always made", "samples": "the page has them"},
+    "compare": {
+        "html": "a page is always made",
+        "samples": "the page has them",
+        "fail-unless-better": "it is `require: better`",
+    },
 }
 
 
@@ -53,7 +58,7 @@ def test_keys_are_the_long_options_of_the_command(section):
     annotation = Recipe.model_fields[section].annotation
     model = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
     keys = {field.alias for field in model.model_fields.values()}
-    assert options - {"json", "dry-run", "out"} - set(LEFT_OUT[section]) == keys - {"max-failed", "out"}
+    assert options - {"json", "dry-run", "out"} - set(LEFT_OUT[section]) == keys - {"max-failed", "out", "require"}
 
 
 def test_yaml_is_read_as_version_1_2(write):
