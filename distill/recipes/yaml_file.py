@@ -88,8 +88,8 @@ def load_yaml(path: str | Path) -> Loaded:
     try:
         data = path.read_bytes()
     except OSError as error:
-        hint = did_you_mean(path, Path.is_file) or "give a recipe: a YAML file"
-        raise UsageError(f"{path}: {error.strerror}", hint) from None
+        near = did_you_mean(path, Path.is_file)
+        raise UsageError(f"{path}: {error.strerror}", near or "give a recipe: a YAML file") from None
     if len(data) > MAX_BYTES:
         raise UsageError(f"{path} has {len(data)} bytes; a recipe has {MAX_BYTES} at most", "prompts are another file")
     try:
