@@ -190,7 +190,7 @@ def _open(folder: Path) -> Prepared:
 def _name(sources: Sequence[DataSource], pipeline: Pipeline) -> str:
     """The hash of everything that prepared rows depend on."""
     tokenizer = pipeline.encoder.tokenizer
-    template = tokenizer.chat_template or ""
+    template = json.dumps(tokenizer.chat_template) if tokenizer.chat_template else ""
     hold_out = pipeline.hold_out
     parts = {
         "data": [(source.name, source.digest()) for source in sources],
