@@ -10,7 +10,6 @@ import click
 
 from distill.options import parse_pairs
 from distill.settings import Option, options_of
-from distill.transcripts.dialects import DIALECTS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -118,14 +117,4 @@ def json_option(function: F) -> F:
     """`--json`: machine output."""
     return click.option(
         "--json", "as_json", is_flag=True, help="Print JSON on standard output, and nothing else there."
-    )(function)
-
-
-def from_option(function: F) -> F:
-    """`--from NAME`: the data format of the input rows."""
-    return click.option(
-        "--from",
-        "data_format",
-        type=click.Choice(list(DIALECTS)),
-        help="The data format of the input rows.  [default: detected row by row]",
     )(function)

@@ -185,7 +185,7 @@ class OpenAITeacher:
 
     def batch_request(self, id: str, request: Request) -> dict[str, Any]:
         """The line of a batch file that asks the request."""
-        return {"custom_id": id, "method": "POST", "url": f"/v1{_PATH}", "body": self._body(request)}
+        return {"custom_id": id, "method": "POST", "url": f"/v1{_PATH}", "body": self._body(request, stream=False)}
 
     def batch_answer(self, row: Mapping[str, Any]) -> Answer:
         """The answer in a line of a batch's output file or error file.
@@ -209,7 +209,7 @@ class OpenAITeacher:
         undecided = self._options.replay_reasoning is None and not self._replay
         return brings and undecided and not error.retryable and "reasoning" in error.message.lower()
 
-    def _body(self, request: Request) -> dict[str, Any]:
+    def _body(self, request: Request, *, stream: bool | None = None) -> dict[str, Any]:
         params, options = request.params, self._options
         body: dict[str, Any] = {"model": self._model, "messages": [self._message(one) for one in request.messages]}
         if request.tools:
@@ -222,7 +222,7 @@ class OpenAITeacher:
             body["seed"] = params.seed
         if self._reader is not None:
             body |= self._reader.fields()
-        if options.stream:
+        if options.stream if stream is None else stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body | options.body | dict(params.extra)
 
