@@ -34,9 +34,11 @@ def train(
     *,
     # [[[cog parameters(TrainSettings) ]]]
     out: str | Path,
+    data_format: str | None = None,
+    split_thinking: bool = False,
+    ignore_columns: Sequence[str] = (),
     student: str = "bigscience/bloom-560m",
     trust_remote_code: bool = False,
-    data_format: str | None = None,
     formatter: str = "chat-template",
     formatter_options: Mapping[str, Any] | None = None,
     labeler: str = "masked",
@@ -113,6 +115,8 @@ def compare(
     *,
     # [[[cog parameters(CompareSettings) ]]]
     data_format: str | None = None,
+    split_thinking: bool = False,
+    ignore_columns: Sequence[str] = (),
     base: str | None = None,
     teacher: str | None = None,
     teacher_options: Mapping[str, Any] | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -116,9 +115,7 @@ class _Terminal:
             click.echo(err=True)
 
     def _note(self, text: str) -> None:
-        styled = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-        shown = printable(text, newlines=True)
-        click.echo(click.style(shown, dim=True) if styled else shown, err=True)
+        click.secho(printable(text, newlines=True), dim=True, err=True)
 
     def _line(self, prompt: str) -> str:
         """One line, without its end; raises EOFError after the last one."""

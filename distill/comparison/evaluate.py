@@ -84,7 +84,7 @@ def compare(
     opened, manager, watch = open_run(run), manager or make_plugin_manager(), Watch(note, on_progress)
     settings = settings.named(manager)
     sources = as_sources(data) or (_held_out(opened),)
-    held = read_questions(sources, settings.data_format, settings.limit)
+    held = read_questions(sources, settings.reader(manager), settings.limit)
     models = find_models(opened, settings.base, manager, settings.trust_remote_code)
     questions = encode_questions(held.questions, models)
     skipped = [*held.skipped, *questions.skipped]

@@ -12,6 +12,7 @@ from typing import Any
 import jsonlines
 
 from distill.errors import DataError, DistillError
+from distill.files.nearby import did_you_mean
 from distill.types import Source
 
 
@@ -33,7 +34,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[Source, dict[str, Any]]]:
         with open(path, "rb") as file:
             yield from parse_rows(file, str(path))
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
+        raise DataError(f"{path}: {error.strerror or error}", did_you_mean(path, Path.is_file)) from None
 
 
 def parse_rows(lines: Iterable[bytes], name: str) -> Iterator[tuple[Source, dict[str, Any]]]:
@@ -119,7 +120,10 @@ class Appender:
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise DistillError(f"{path}: {error.strerror}", "choose a file that can be written") from None
+            hint = "choose a file that can be written"
+            if not self.path.parent.exists():
+                hint = f"there is no folder {str(self.path.parent)!r}: make it first, or choose another file"
+            raise DistillError(f"{path}: {error.strerror}", hint) from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -16,7 +16,7 @@ from distill.collection import NamedTeacher
 from distill.comparison import CompareSettings, compare
 from distill.comparison.training_data import read_training_data
 from distill.runs.run import Run, open_run
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import read_transcripts
 
 QUICK = {"max_tokens": 12, "batch_size": 4}
 
