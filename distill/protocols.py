@@ -77,6 +77,29 @@ class BatchFileTeacher(Protocol):
 
 
 @runtime_checkable
+class ScoringTeacher(Protocol):
+    """A teacher that can read answers which are there already, and tell how likely it finds them.
+
+    Attributes:
+        batch_size: the most requests per call.
+    """
+
+    batch_size: int
+
+    def score_batch(self, requests: Sequence[Request], logprobs: int) -> Sequence[Mapping[str, Any] | Exception]:
+        """Score answers.
+
+        Args:
+            requests: each ends with the answer to score.
+            logprobs: how many likeliest tokens per place.
+
+        Returns:
+            Per request, what `distill.pack_logprobs` makes, with `LogprobsOrigin(scored=True)`; or a DistillError.
+        """
+        ...
+
+
+@runtime_checkable
 class Formatter(Protocol):
     """Turns a conversation into text, and tells who wrote each piece. It never tokenizes."""
 

@@ -80,7 +80,7 @@ def with_k(row: dict, k: int) -> dict:
     return {**row, "metadata": {**row["metadata"], "logprobs": [made]}}
 
 
-def split(told: Path, work: Path, held_out: int) -> tuple[dict[int, Path], list[dict]]:
+def split(told: Path, work: Path, held_out: int, count: int) -> tuple[dict[int, Path], list[dict]]:
     """Training files by K, and the held-out rows; answers that were cut are left out."""
     rows = [json.loads(line) for line in told.open(encoding="utf-8")]
     rows = sorted((row for row in rows if row["metadata"]["finish_reason"] == "stop"), key=lambda row: row["id"])
@@ -89,7 +89,7 @@ def split(told: Path, work: Path, held_out: int) -> tuple[dict[int, Path], list[
     for k in sorted({k for _, _, k in WAYS.values()}):
         files[k] = work / f"train-{k}.jsonl"
         if not files[k].exists():
-            text = "".join(json.dumps(with_k(row, k), ensure_ascii=False) + "\n" for row in rows[held_out:])
+            text = "".join(json.dumps(with_k(row, k), ensure_ascii=False) + "\n" for row in rows[held_out:][:count])
             files[k].write_text(text, encoding="utf-8")
     return files, rows[:held_out]
 
@@ -199,6 +199,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=10)
     parser.add_argument("--epochs", type=float, default=1)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--rows", type=int, default=160)
     parser.add_argument("--held-out", type=int, default=48)
     parser.add_argument("--ways", nargs="*", default=list(WAYS))
     settings = parser.parse_args()
@@ -211,7 +212,7 @@ def main() -> None:
     settings.work.mkdir(parents=True, exist_ok=True)
     teacher = Path(resolve_model(settings.teacher, make_plugin_manager()))
     student = pruned_student(teacher, settings.work / f"student-{settings.layers}", settings.layers)
-    files, held_out = split(settings.told, settings.work, settings.held_out)
+    files, held_out = split(settings.told, settings.work, settings.held_out, settings.rows)
     judge = Judge(teacher, held_out)
     done = settings.work / "figures.jsonl"
     known = {(row["way"], row["seed"]) for row in map(json.loads, done.open())} if done.exists() else set()

@@ -24,6 +24,7 @@ from distill.cli import (
     merge,
     plugins,
     quickstart,
+    score,
     show,
     train,
 )
@@ -35,6 +36,7 @@ from distill.plugins import PluginManager, make_plugin_manager
 COMMANDS = (
     collect.command,
     merge.command,
+    score.command,
     convert.command,
     check.command,
     show.command,
