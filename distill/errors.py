@@ -51,6 +51,8 @@ class TeacherError(DistillError):
         maybe_paid: whether the request may have been billed although it failed (a timeout, a broken answer).
         down: whether a gateway says that the server behind it is away (502, 503). If it says so of several rows, the
             collector waits for the server instead of counting retries.
+        elsewhere: whether the teacher has another server for the request: it is asked again at once, and the failure
+            does not count as a try.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class TeacherError(DistillError):
         throttled: bool = False,
         maybe_paid: bool = False,
         down: bool = False,
+        elsewhere: bool = False,
     ):
         super().__init__(message, hint)
         self.retryable = retryable
@@ -74,6 +77,7 @@ class TeacherError(DistillError):
         self.throttled = throttled
         self.maybe_paid = maybe_paid
         self.down = down
+        self.elsewhere = elsewhere
 
 
 class Terminated(BaseException):

@@ -55,6 +55,9 @@ def parse_pairs(pairs: Sequence[str], flag: str) -> dict[str, str]:
 def make_options(spec: HasOptions, values: Mapping[str, Any], kind: str) -> Any:
     """Build a spec's options object from what the user gave.
 
+    A field with `metadata={"others": True}` takes the keys that no field has: a mapping, its values read as JSON where
+    they are JSON.
+
     Args:
         spec: the plugin's spec.
         values: key → value; a string is converted to the field's type, any other value is taken as it is.
@@ -70,11 +73,15 @@ def make_options(spec: HasOptions, values: Mapping[str, Any], kind: str) -> Any:
         return {key: _json_or_text(value) for key, value in values.items()}
     fields = {field.name: field for field in dataclasses.fields(spec.options) if field.init}
     hints = typing.get_type_hints(spec.options)
-    made = {}
+    others = next((name for name, field in fields.items() if field.metadata.get("others")), None)
+    made: dict[str, Any] = {}
     for key, value in values.items():
-        if key not in fields:
+        if key in fields:
+            made[key] = _convert(value, hints[key], f"{kind} {spec.name!r}: option {key}")
+        elif others is None:
             raise unknown_name(f"option of {kind} {spec.name!r}:", key, fields)
-        made[key] = _convert(value, hints[key], f"{kind} {spec.name!r}: option {key}")
+        else:
+            made[others] = {**made.get(others, {}), key: _json_or_text(value)}
     missing = [name for name, field in fields.items() if name not in made and _is_required(field)]
     if missing:
         raise UsageError(f"{kind} {spec.name!r} needs the option {missing[0]}", f"add {missing[0]}=…")
@@ -105,10 +112,12 @@ def _convert(value: Any, hint: Any, what: str) -> Any:
     if not isinstance(value, str):
         return value
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        choices = typing.get_args(hint)
-        if value == "none" and type(None) in choices:
+        if value == "none" and type(None) in typing.get_args(hint):
             return None
-        hint = next(choice for choice in choices if choice is not type(None))
+        choices = [choice for choice in typing.get_args(hint) if choice is not type(None)]
+        if len(choices) > 1:
+            return _first_fitting(value, choices, what)
+        hint = choices[0]
     if typing.get_origin(hint) is typing.Literal:
         if value not in typing.get_args(hint):
             raise unknown_name(f"value for {what}:", value, typing.get_args(hint))
@@ -117,6 +126,17 @@ def _convert(value: Any, hint: Any, what: str) -> Any:
     if kind in (dict, Mapping, list, tuple):
         return _validated(hint, value, what, as_json=True)
     return _validated(hint, value, what) if kind in (bool, int, float) else value
+
+
+def _first_fitting(value: str, choices: Sequence[Any], what: str) -> Any:
+    """The value as the first type of a union that takes it."""
+    for choice in choices:
+        try:
+            return _convert(value, choice, what)
+        except UsageError:
+            continue
+    names = [str(name) for choice in choices for name in typing.get_args(choice) or (choice.__name__,)]
+    raise UsageError(f"{what} takes {' or '.join(names)}, not {value!r}")
 
 
 def _validated(hint: Any, value: str, what: str, *, as_json: bool = False) -> Any:

@@ -28,7 +28,8 @@ class Teacher(Protocol):
         """Answer the request.
 
         `async def` runs on the collector's event loop; a plain `def` runs in a worker thread.
-        An optional `close()` (plain or async) is called once, when the collection ends.
+        An optional `close()` (plain or async) is called once, when the collection ends. An optional `servers()`, called
+        before it, gives counts per server (`{"http://…": {"answered": 9, "failed": 1}}`) for the summary.
 
         Raises:
             TeacherError: no answer; its flags tell whether to retry and whether to stop the run.

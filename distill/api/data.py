@@ -30,7 +30,7 @@ def collect(
     out: str | Path,
     # [[[cog parameters(CollectSettings) ]]]
     teacher: str,
-    base_url: str | None = None,
+    base_url: Sequence[str] = (),
     teacher_options: Mapping[str, Any] | None = None,
     system: str | None = None,
     teacher_system: str | None = None,

@@ -12,8 +12,8 @@ from distill.cli.terminal import note, print_json, printable
 from distill.options import parse_pairs
 from distill.plugins import KINDS, PluginManager, PluginRecord
 from distill.scaffold import KINDS as NEW_KINDS
-from distill.scaffold import new_plugin
-from distill.specs import Spec
+from distill.scaffold import Kind, new_plugin
+from distill.specs import ModelSpec, Spec
 
 if TYPE_CHECKING:
     from distill.testing import Outcome
@@ -53,14 +53,14 @@ def _show(manager: PluginManager, record: PluginRecord, timing: bool, options: b
         for name in names:
             spec = manager.registries[kind].get(name) if kind in KINDS else None
             click.echo(f"    {kind:10}{name:15} {printable(spec.summary if spec else '')}".rstrip())
-            if options and kind in _FLAGS:
+            if options and kind in _FLAGS and spec:
                 _show_options(_FLAGS[kind], spec)
     for hook in record.hooks:
         click.echo(f"    observes  {hook}")
 
 
 def _show_options(flag: str, spec: Spec) -> None:
-    if spec.options is dict:
+    if isinstance(spec, ModelSpec) or spec.options is dict:
         return  # the summary says which keys it takes
     for field in fields(spec.options):
         kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
@@ -80,7 +80,7 @@ def _show_options(flag: str, spec: Spec) -> None:
     help="Make the package's folder in here.  [default: the current folder]",
 )
 @click.pass_obj
-def new(manager: PluginManager, name: str, kind: str, parent: Path) -> None:
+def new(manager: PluginManager, name: str, kind: Kind, parent: Path) -> None:
     """Write the package of a new plugin.
 
     distill-NAME offers NAME, installs, is found, and passes its own tests as it is.

@@ -81,7 +81,9 @@ def collect(
         return summary_of(output, meter, skipped, total, seconds)
     _raise_what_stopped(pool, output)
     stopped = None if pool.error is None else str(pool.error)
-    return summary_of(output, meter, skipped, total, seconds, requests=pool.requests, stopped=stopped)
+    return summary_of(
+        output, meter, skipped, total, seconds, requests=pool.requests, stopped=stopped, servers=pool.servers
+    )
 
 
 def _numbers(output: Output, meter: Meter, skipped: Counter[str], total: int) -> Callable[[], str]:
@@ -134,6 +136,7 @@ async def _ask_all(
         evidence = Evidence(earlier=len(output.done) > 0)
         pool = Pool(jobs, askers, size, settings.retries, output, throttle, settings.patience, evidence)
         await pool.run()
+        pool.servers = dict(built.servers()) if hasattr(built, "servers") else {}
         return pool
     finally:
         await _close(built, owner)

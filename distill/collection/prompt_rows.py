@@ -48,8 +48,16 @@ class PromptReader:
     allow_unknown: bool = False
 
     def text(self, text: str, source: Source) -> Prompt:
-        """A prompt of a text."""
-        return self.row({"prompt": text}, source)
+        """A prompt of a text.
+
+        Raises:
+            DataError: it is empty, or has a lone surrogate.
+        """
+        if not text.strip():
+            raise DataError(f"{source}: an empty text")
+        check_text(text, str(source))
+        teacher = () if self.teacher_system is None else (Message("system", self.teacher_system),)
+        return Prompt(_with_system((Message("user", text),), self.system), source=source, teacher_messages=teacher)
 
     def prompt(self, prompt: Prompt, source: Source) -> Prompt:
         """A prompt with the common system messages, where it has none of its own."""

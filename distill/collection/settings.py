@@ -30,7 +30,11 @@ class CollectSettings:
     teacher: str | NamedTeacher = setting(
         metavar="NAME[:MODEL]", help="The teacher to use, e.g. openai:gpt-5-mini (`distill plugins` lists them)."
     )
-    base_url: str | None = setting(None, metavar="URL", help="The server, e.g. http://localhost:8000/v1.")
+    base_url: tuple[str, ...] = setting(
+        tuple,
+        metavar="URL",
+        help="The server, e.g. http://localhost:8000/v1; given several times, or as @FILE of URLs: several servers.",
+    )
     teacher_options: Mapping[str, Any] = setting(
         dict,
         "--teacher-option",
@@ -100,7 +104,7 @@ class CollectSettings:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if not isinstance(self.teacher, str) and (self.teacher_options or self.base_url is not None):
+        if not isinstance(self.teacher, str) and (self.teacher_options or self.base_url):
             raise UsageError("a teacher that is made has its options", "give them to make_teacher")
 
     @property
@@ -149,7 +153,7 @@ class CollectSettings:
             manager,
             self.teacher,
             self.teacher_options,
-            base_url=self.base_url,
+            base_url=",".join(self.base_url) or None,
             timeout=self.timeout,
             logprobs=self.logprobs,
         )

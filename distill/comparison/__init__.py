@@ -3,8 +3,27 @@
 Measured on conversations that neither was trained on.
 """
 
-from distill.comparison.evaluate import compare
-from distill.comparison.result import Comparison
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from distill.comparison.settings import CompareSettings
 
+if TYPE_CHECKING:
+    from distill.comparison.evaluate import compare
+    from distill.comparison.result import Comparison
+
+# The command line needs the settings of every command, and the rest of one: it is imported when it is asked for.
+_LAZY = {
+    "compare": "distill.comparison.evaluate",
+    "Comparison": "distill.comparison.result",
+}
+
 __all__ = ["CompareSettings", "Comparison", "compare"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -134,7 +134,7 @@ def encode_answer(question: Question, answer: Message, encoder: Encoder) -> Toke
     end = start
     while end < len(ids) and encoded.assistant_mask[end]:
         end += 1
-        if encoded.end_of_turn[end - 1] and ids[end - 1] == encoder.stop:
+        if encoded.end_of_turn[end - 1] and ids[end - 1] in encoder.stops:
             break  # what a template writes after it is never generated
     if end == start:
         raise DataError("the format leaves nothing of the answer")

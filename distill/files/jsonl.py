@@ -58,6 +58,34 @@ def parse_rows(lines: Iterable[bytes], name: str) -> Iterator[tuple[Source, dict
         raise DataError(f"{name}:{number}: {reason}", "each line must be one JSON object in UTF-8") from None
 
 
+def rows_with_offsets(path: str | Path, *, whole: bool = False) -> Iterator[tuple[Source, dict[str, Any], int]]:
+    """As `read_rows`, each row with the byte at which its line starts.
+
+    Args:
+        path: the file.
+        whole: pass over a last line that is cut short: a collection is still writing it, or was killed.
+
+    Raises:
+        DataError: as `read_rows`.
+    """
+    start = end = 0
+
+    def lines(file: Iterable[bytes]) -> Iterator[bytes]:
+        nonlocal start, end
+        for line in file:
+            if whole and not line.endswith(b"\n") and not line.rstrip().endswith(b"}"):
+                return
+            start, end = end, end + len(line)
+            yield line
+
+    try:
+        with open(path, "rb") as file:
+            for source, row in parse_rows(lines(file), str(path)):
+                yield source, row, start
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+
+
 def _loads(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=refuse_constant)

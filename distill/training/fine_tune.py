@@ -198,7 +198,7 @@ def _student(run: _Run, plan: JobPlan, quantize: bool) -> PreTrainedModel:
     set_seed(run.settings.seed)  # new embedding rows are random
     model = load_quantized(plan.ref) if quantize else load_model(plan.ref)
     grow_embeddings(model, plan.encoder.tokenizer)
-    set_special_ids(model, plan.encoder.tokenizer, plan.encoder.stop_token_id())
+    set_special_ids(model, plan.encoder.tokenizer, plan.encoder.stops)
     return model
 
 
@@ -298,7 +298,7 @@ def _save(run: _Run, plan: JobPlan, model: PreTrainedModel, result: TrainResult,
             model = merge_saved_adapter(_student(run, plan, quantize=False), run.folder.paths.adapter)
         else:
             model = merge_adapter(model)
-    set_special_ids(model, tokenizer, plan.encoder.stop_token_id())
+    set_special_ids(model, tokenizer, plan.encoder.stops)
     with quiet(), run.folder.saving_student() as made:
         model.save_pretrained(made, state_dict=result.state_dict)
         tokenizer.save_pretrained(made)

@@ -33,6 +33,7 @@ def write(tmp_path):
 LEFT_OUT = {
     "collect": {
         "append": "the store takes every answer",
+        "shard": "a recipe is one job",
         "batch": "a batch is two commands, with a day between them",
         "batch-answers": "as above",
     },

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import date
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from distill import DataError, Message, Segment, UsageError
+from distill import DataError, Message, Segment, UsageError, unknown_name
 from distill.builtin.formatters.attribution import Attribution
 from distill.builtin.formatters.frames import Frame, is_plain, make_frame
+from distill.builtin.formatters.prelude import FOLD_SYSTEM, INLINE_REASONING, set_variables
 from distill.builtin.formatters.sentinels import (
     Blanks,
     Leaf,
@@ -29,10 +30,12 @@ from distill.builtin.formatters.sentinels import (
     cut_thought,
     find_texts,
     split_at_placeholders,
+    with_thought_apart,
     with_thoughts_apart,
     without_reasoning,
 )
-from distill.builtin.formatters.template_analysis import only_copies
+from distill.builtin.formatters.template_analysis import only_copies, variables_of
+from distill.builtin.formatters.thoughts import find_opening
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -44,14 +47,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplateOptions:
-    """Attributes:
-    template: a file with a Jinja chat template to use instead of the student's own.
-    reasoning: false leaves the teacher's thinking out of the text (`reasoning_content`, or `<think>…</think>` before
-        an answer).
+    """Options of the chat template; each variable that the template reads is one more (`-F enable_thinking=false`).
+
+    Attributes:
+        template: a file with a Jinja chat template to use instead of the student's own.
+        reasoning: false leaves the teacher's reasoning out of the text (`reasoning_content`, or `<think>…</think>`
+            before an answer); inline puts it before the answer as `<think>…</think>`, for a template that does not
+            read `reasoning_content`.
+        system: what to do with a system message that the template has no place for: error skips the row, fold puts it
+            into the first question.
+        variables: values for the template's variables, saved with the student as their defaults.
     """
 
     template: str | None = None
-    reasoning: bool = True
+    reasoning: bool | Literal["inline"] = True
+    system: Literal["error", "fold"] = "error"
+    variables: Mapping[str, Any] = field(default_factory=dict, metadata={"others": True})
 
 
 @lru_cache(1)
@@ -78,12 +89,17 @@ class _Layout:
         absent: leaves that are not in it.
         ignores_tools: whether the tool definitions make no difference.
         segments: who wrote what, contents left empty; made when it is first needed.
+        numbers: the leaves that these contents are.
+        after_prompt: whether the segments are the last answer's only, to be put after its generation prompt: the
+            template renders the messages before an answer in another way once the answer is there.
     """
 
     skeleton: Skeleton
     absent: list[int]
     ignores_tools: bool
     segments: list[Segment] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    after_prompt: bool = False
 
 
 class ChatTemplate:
@@ -96,21 +112,51 @@ class ChatTemplate:
                 self._own = Path(options.template).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise UsageError(f"chat template {options.template!r} cannot be read: {error}") from None
-        self._reasoning = options.reasoning
+        self._options = options
+        self._preludes: dict[str, str] = {}  # of each template that was asked for
         self._layouts: _Cache[_Layout] = _Cache()
         self._attributions: _Cache[Attribution] = _Cache()
         self._frames: _Cache[Frame] = _Cache()
 
     def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str:
-        """The template that is used, and saved with the student."""
-        if self._own is not None:
-            return self._own
-        template: str = tokenizer.get_chat_template() if tokenizer.chat_template else chatml()
-        return template
+        """The template that is used, and saved with the student.
+
+        Raises:
+            UsageError: an option names no variable of the template.
+        """
+        source = self._source(tokenizer)
+        return self._prelude(source, tokenizer) + source
 
     def special_tokens(self, tokenizer: PreTrainedTokenizerFast) -> list[str]:
         """ChatML's two markers, where the shipped template is used."""
-        return ["<|im_start|>", "<|im_end|>"] if self.chat_template(tokenizer) == chatml() else []
+        return ["<|im_start|>", "<|im_end|>"] if self._source(tokenizer) == chatml() else []
+
+    def _source(self, tokenizer: PreTrainedTokenizerFast) -> str:
+        """The template without what the options put before it, which the student's own already has once it is saved."""
+        if self._own is not None:
+            return self._own
+        template: str = tokenizer.get_chat_template() if tokenizer.chat_template else chatml()
+        for source, prelude in self._preludes.items():
+            if template == prelude + source:
+                return source
+        return template
+
+    def _prelude(self, source: str, tokenizer: PreTrainedTokenizerFast) -> str:
+        """What the options put before a template."""
+        if source not in self._preludes:
+            options = self._options
+            known = variables_of(source)
+            for name in options.variables:
+                if name not in known:
+                    own = [field.name for field in fields(options) if field.name != "variables"]
+                    raise unknown_name("option or variable of the chat template", name, [*known, *own])
+            prelude = set_variables(options.variables)
+            if options.system == "fold" and not _shows_system(source, tokenizer):
+                prelude += FOLD_SYSTEM
+            if options.reasoning == "inline":
+                prelude += INLINE_REASONING
+            self._preludes[source] = prelude
+        return self._preludes[source]
 
     def segments(
         self,
@@ -126,7 +172,7 @@ class ChatTemplate:
             DataError: the template refuses the conversation, leaves something of it out, or changes its text so that
                 it cannot be found in the rendering.
         """
-        if not self._reasoning:
+        if not self._options.reasoning:
             messages = [without_reasoning(message, index) for index, message in enumerate(messages)]
         template = _Template(self.chat_template(tokenizer), tokenizer, tools)
         shape = _shape(messages) if only_copies(template.source) and is_plain(messages) else None
@@ -141,25 +187,54 @@ class ChatTemplate:
     ) -> list[Segment]:
         """Render a conversation with Jinja; with a `key`, keep the frame for others of its shape."""
         rows = [as_row(message, index) for index, message in enumerate(messages)]
+        is_answer = not prompt and bool(rows) and rows[-1]["role"] == "assistant"
+        if is_answer and self._opens_thought(rows, template):
+            rows[-1] = with_thought_apart(rows[-1], len(rows) - 1)
         try:
             blanks, layout, texts = self._match(rows, template, prompt)
         except RecursionError:
             raise DataError("the arguments of a tool call are nested too deeply") from None
-        _check_complete(layout, blanks)
         if not layout.segments:  # the conversation's shape alone decides who wrote what
-            layout.segments = self._attribution(template).segments(layout.skeleton, blanks)
-        leaves = [blanks.leaves[number] for number in layout.skeleton.leaves]
+            self._attribute(layout, blanks, template, is_answer)
+        _check_complete(layout, blanks)
+        found = dict(zip(layout.skeleton.leaves, texts, strict=True))
+        leaves = [blanks.leaves[number] for number in layout.numbers]
+        texts = [found.get(n, leaf.text.strip("\n")) for n, leaf in zip(layout.numbers, leaves, strict=True)]
+        if layout.after_prompt:
+            before = self._render(messages[:-1], template, True)
+            return [*before, *_filled(layout.segments, leaves, texts)]
         if key is not None:
             frame = make_frame(
-                layout.segments,
-                layout.skeleton.leaves,
-                blanks.leaves,
-                blanks.rows,
-                lambda rows: template.render(rows, prompt),
+                layout.segments, layout.numbers, blanks.leaves, blanks.rows, lambda rows: template.render(rows, prompt)
             )
             if frame is not None:
                 self._frames[key] = frame
         return _filled(layout.segments, leaves, texts)
+
+    def _opens_thought(self, rows: Sequence[Row], template: _Template) -> bool:
+        """Whether the last message holds a thought in its content, and its generation prompt opens one."""
+        if "</think>" not in rows[-1]["content"]:
+            return False
+        prompt = self._prompt_of(Blanks(rows, self._attribution(template).added), template)
+        return prompt is not None and find_opening(prompt.texts[-1]) is not None
+
+    def _prompt_of(self, blanks: Blanks, template: _Template) -> Skeleton | None:
+        """The prompt of a conversation's last answer; None where the template refuses it."""
+        try:
+            return self._layout(blanks.rows[:-1], template, True).skeleton
+        except DataError:
+            return None  # `prepare` finds that out for rows that need it
+
+    def _attribute(self, layout: _Layout, blanks: Blanks, template: _Template, is_answer: bool) -> None:
+        """Find out who wrote what in a layout; an answer always comes after its own generation prompt."""
+        attribution = self._attribution(template)
+        prompt = self._prompt_of(blanks, template) if is_answer else None
+        if prompt is not None and not attribution.starts_with(layout.skeleton, prompt):
+            layout.segments, layout.numbers = attribution.answer(layout.skeleton, blanks, prompt)
+            layout.after_prompt = True
+        else:
+            layout.segments = attribution.segments(layout.skeleton, blanks)
+            layout.numbers = list(layout.skeleton.leaves)
 
     def _match(self, rows: list[Row], template: _Template, prompt: bool) -> tuple[Blanks, _Layout, list[str]]:
         """Find the layout of a conversation, and its texts in the real rendering."""
@@ -180,9 +255,10 @@ class ChatTemplate:
         yield Blanks(rows, added)
         if any(not row["content"].strip() for row in rows):  # templates may ask whether there is any content
             yield Blanks(rows, added, keep_blank=True)
-        apart = with_thoughts_apart(rows)
-        if apart and template.render(apart, prompt) == rendered:  # the template reads it the same way
-            yield Blanks(apart, added)
+        for strip in (True, False):
+            apart = with_thoughts_apart(rows, strip)
+            if apart and template.render(apart, prompt) == rendered:  # the template reads it the same way
+                yield Blanks(apart, added)
 
     def _layout(self, rows: Sequence[Row], template: _Template, prompt: bool) -> _Layout:
         """How blank rows are rendered; cached by shape."""
@@ -252,6 +328,15 @@ class _Template:
         return rendered[0]
 
 
+def _shows_system(source: str, tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether a template has a place for a system message."""
+    rows: list[Row] = [{"role": "system", "content": "distillQ7x0x7Q"}, {"role": "user", "content": "distillQ7x1x7Q"}]
+    try:
+        return 0 in split_at_placeholders(_Template(source, tokenizer, None).render(rows, True)).leaves
+    except DataError:
+        return False
+
+
 def _shape(messages: Sequence[Message]) -> Hashable | None:
     """What a template that only copies texts looks at; None for a conversation with tool calls."""
     if any(message.tool_calls for message in messages):
@@ -277,9 +362,12 @@ def _filled(segments: Sequence[Segment], leaves: Sequence[Leaf], texts: Sequence
 
 def _check_complete(layout: _Layout, blanks: Blanks) -> None:
     """Everything must be in the rendering, reasoning apart: templates drop that of earlier answers."""
-    if layout.ignores_tools:
+    absent = [blanks.leaves[number] for number in layout.absent]
+    if layout.after_prompt:  # what came before is in the prompt, which is checked by itself
+        absent = [leaf for leaf in absent if leaf.message_index == len(blanks.rows) - 1]
+    elif layout.ignores_tools:
         raise DataError("the chat template has no place for tool definitions", "choose a student or format with tools")
-    for leaf in [blanks.leaves[number] for number in layout.absent]:
+    for leaf in absent:
         if leaf.kind == "call":
             raise DataError(f"message {leaf.message_index}: the chat template has no place for its tool calls")
         if leaf.kind == "content" and leaf.text.strip():

@@ -97,24 +97,31 @@ def without_reasoning(message: Message, index: int) -> Message:
     if message.role == "assistant" and content:
         split = _split_thought(content, index, bool(message.tool_calls))
         if split is not None:
-            content = split[1]
+            content = split[1].lstrip("\n")
     return replace(message, content=content, reasoning_content=None)
 
 
-def with_thoughts_apart(rows: Sequence[Row]) -> list[Row] | None:
-    """The rows with `<think>…</think>` moved from content to `reasoning_content`; None where there is none to move."""
-    apart = [_with_thought_apart(row, index) for index, row in enumerate(rows)]
+def with_thoughts_apart(rows: Sequence[Row], strip: bool = True) -> list[Row] | None:
+    """The rows with `<think>…</think>` moved from content to `reasoning_content`; None where there is none to move.
+
+    Args:
+        rows: the conversation.
+        strip: take line breaks off the start of the content that is left.
+    """
+    apart = [with_thought_apart(row, index, strip) for index, row in enumerate(rows)]
     moved = any(new is not old for new, old in zip(apart, rows, strict=True))
     return apart if moved else None
 
 
-def _with_thought_apart(row: Row, index: int) -> Row:
+def with_thought_apart(row: Row, index: int, strip: bool = True) -> Row:
+    """One row with its `<think>…</think>` moved, if it has one; see `with_thoughts_apart`."""
     if row["role"] != "assistant" or row.get("reasoning_content") is not None:
         return row
     split = _split_thought(row["content"], index, bool(row.get("tool_calls")))
     if split is None:
         return row
-    return {**row, "reasoning_content": split[0], "content": split[1]}
+    content = split[1].lstrip("\n") if strip else split[1]
+    return {**row, "reasoning_content": split[0], "content": content}
 
 
 def _split_thought(content: str, index: int, has_calls: bool) -> tuple[str, str] | None:
@@ -124,7 +131,7 @@ def _split_thought(content: str, index: int, has_calls: bool) -> tuple[str, str]
         return None
     if not match[2].strip() and not has_calls:
         raise DataError(f"message {index}: the answer is empty after its reasoning")
-    return match[1].strip("\n"), match[2].lstrip("\n")
+    return match[1].strip("\n"), match[2]
 
 
 def cut_thought(content: str, index: int) -> list[Segment]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from distill import Answer, HTTPTeacherOptions, Message, Params, Request, TeacherError, UsageError, message_to_dict
+from distill.builtin.teachers.endpoints import Endpoints, read_addresses
 from distill.builtin.teachers.headers import make_headers, read_key
 from distill.builtin.teachers.http import HttpClient, endpoint
 from distill.builtin.teachers.logprobs import LogprobsReader, missing
@@ -57,7 +58,8 @@ class OpenAIOptions(HTTPTeacherOptions):
     """Options of an OpenAI-compatible teacher; see `HTTPTeacherOptions` for the common ones.
 
     Attributes:
-        base_url: where `/chat/completions` is; default: `OPENAI_BASE_URL`, else OpenAI's own.
+        base_url: where `/chat/completions` is; default: `OPENAI_BASE_URL`, else OpenAI's own. Several addresses, or
+            `@FILE` of them, are several servers with the same model.
         max_tokens_field: what the server calls the token limit; default: `max_completion_tokens` on api.openai.com,
             `max_tokens` elsewhere.
         logprobs: ask for the log probability of each token, and of this many most likely ones at its place.
@@ -84,9 +86,14 @@ class OpenAIOptions(HTTPTeacherOptions):
         refuse_overrides(self.body, SET_BY_DISTILL)
 
     @property
-    def api_url(self) -> str:
-        """The server that is asked: the collector finds the prices by it."""
+    def servers(self) -> str:
+        """The addresses that are asked, as `read_addresses` takes them."""
         return (self.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL).strip()
+
+    @property
+    def api_url(self) -> str:
+        """The first server that is asked: the collector finds the prices by it."""
+        return read_addresses(self.servers)[0]
 
 
 class OpenAITeacher:
@@ -104,10 +111,11 @@ class OpenAITeacher:
         if not model:
             raise UsageError("teacher 'openai' needs a model", "write --teacher openai:MODEL")
         self._model, self._options = model, options
-        url = endpoint(options.api_url, _PATH)
+        addresses = read_addresses(options.servers)
         needs = None if options.headers else _HOST
-        key = read_key(options.api_key_env, url, needs)
-        official = urlsplit(url).hostname == _HOST
+        keys = [read_key(options.api_key_env, endpoint(address, _PATH), needs) for address in addresses]
+        key = next((key for key in keys if key), None)
+        official = urlsplit(addresses[0]).hostname == _HOST
         self._max_tokens = options.max_tokens_field or ("max_completion_tokens" if official else "max_tokens")
         self._replay = bool(options.replay_reasoning)
         self._reasoning_name = "reasoning_content"
@@ -116,9 +124,13 @@ class OpenAITeacher:
         self._first, self._tells = asyncio.Lock(), not asks
         self._tells_nothing: TeacherError | None = None
         headers = make_headers({"Authorization": f"Bearer {key}"} if key else {}, key, options.headers)
-        self._http = HttpClient(
-            url, headers, key_env=options.api_key_env, model=model, timeout=options.timeout, join=joined_chat
-        )
+
+        def client(address: str) -> HttpClient:
+            words = {"key_env": options.api_key_env, "model": model}
+            return HttpClient(endpoint(address, _PATH), headers, timeout=options.timeout, join=joined_chat, **words)
+
+        several = len(addresses) > 1 or options.servers.startswith("@")
+        self._http = Endpoints(options.servers, client) if several else client(addresses[0])
 
     async def ask(self, request: Request) -> Answer:
         """Ask; where log probabilities are wanted, the first answer is waited for, to see whether it has them.
@@ -163,13 +175,17 @@ class OpenAITeacher:
             payload = await self._http.post(self._body(request))
         return self._answer(payload, request)
 
+    def servers(self) -> dict[str, dict[str, int]]:
+        """How many requests each server has answered and failed; empty for a single one."""
+        return self._http.counts() if isinstance(self._http, Endpoints) else {}
+
     async def close(self) -> None:
         """Close the session."""
         await self._http.close()
 
     def batch_request(self, id: str, request: Request) -> dict[str, Any]:
         """The line of a batch file that asks the request."""
-        return {"custom_id": id, "method": "POST", "url": f"/v1{_PATH}", "body": self._body(request)}
+        return {"custom_id": id, "method": "POST", "url": f"/v1{_PATH}", "body": self._body(request, stream=False)}
 
     def batch_answer(self, row: Mapping[str, Any]) -> Answer:
         """The answer in a line of a batch's output file or error file.
@@ -193,7 +209,7 @@ class OpenAITeacher:
         undecided = self._options.replay_reasoning is None and not self._replay
         return brings and undecided and not error.retryable and "reasoning" in error.message.lower()
 
-    def _body(self, request: Request) -> dict[str, Any]:
+    def _body(self, request: Request, *, stream: bool | None = None) -> dict[str, Any]:
         params, options = request.params, self._options
         body: dict[str, Any] = {"model": self._model, "messages": [self._message(one) for one in request.messages]}
         if request.tools:
@@ -206,7 +222,7 @@ class OpenAITeacher:
             body["seed"] = params.seed
         if self._reader is not None:
             body |= self._reader.fields()
-        if options.stream:
+        if options.stream if stream is None else stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body | options.body | dict(params.extra)
 
