@@ -292,8 +292,9 @@ class Trainer(Protocol):
     def train(self, job: TrainJob, on_log: Callable[[Mapping[str, float]], None]) -> TrainResult:
         """Train `job.model` on `job.examples`.
 
-        `distill.data_loader(job)` gives batches of similar length, and `with distill.fast_training(job.model):` around
-        the loop makes its steps take less time and memory; the built-in trainers use both.
+        `distill.data_loader(job)` gives batches of similar length, and `with distill.fast_training(job.model, job.loss):`
+        around the loop makes its steps take less time and memory, and brings in the job's loss; the built-in trainers
+        use both.
 
         Args:
             job: the model, the data and the settings.

@@ -31,6 +31,14 @@ METRICS = (
         "What the model needs to write the teacher's answers down. It compares models of different tokenizers.",
     ),
     Metric(
+        "kl_to_teacher",
+        "KL to the teacher",
+        "",
+        "lower",
+        "Nats per token by which the teacher finds its answers likelier than the model does, estimated from the tokens "
+        "it wrote. 0: the teacher's own distribution.",
+    ),
+    Metric(
         "agreement",
         "Next-token agreement",
         "%",
@@ -67,7 +75,7 @@ METRICS = (
 Columns = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """Metric → a numerator and a denominator per question. The metric is the quotient of their sums, transformed."""
 
-_PER_TOKEN = {"perplexity", "agreement"}  # comparable between models of the same tokens only
+_PER_TOKEN = {"perplexity", "agreement", "kl_to_teacher"}  # comparable between models of the same tokens only
 
 
 def chrf_of(pairs: Iterable[tuple[str, str]]) -> list[float]:

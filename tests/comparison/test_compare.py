@@ -217,3 +217,13 @@ def test_text_of_models_is_harmless_on_the_terminal(copycat, tmp_path, capsys):
     main(["compare", str(copycat), "--data", str(data), "--max-tokens", "4"])
     captured = capsys.readouterr()
     assert not {"\x1b", "\x07", "\u202e"} & set(captured.out + captured.err)
+
+
+def test_rows_with_logprobs_tell_the_divergence_from_the_teacher(manager, idle, chats, tmp_path):
+    """A student that is its teacher has none, whoever wrote the answers; bits per byte are told beside it."""
+    from distill.collection.score import score
+
+    scored = tmp_path / "scored.jsonl"
+    score(chats, f"transformers:{idle / 'model'}", scored, logprobs=3, manager=manager)
+    found = figures(compare(idle, scored, manager, CompareSettings(max_tokens=4)), "student")
+    assert abs(found["kl_to_teacher"]) < 1e-3 and found["bits_per_byte"] > 0
