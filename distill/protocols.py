@@ -108,11 +108,12 @@ class Formatter(Protocol):
         """Name the tokens the format needs as single control tokens; the engine adds the missing ones."""
         ...
 
-    def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str | None:
+    def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str | dict[str, str] | None:
         """Give the format as a Jinja chat template, which is saved with the student.
 
         It must render the same text as `segments`; the engine verifies it. None: the format has no such template,
-        and the student can be used only where this plugin is installed.
+        and the student can be used only where this plugin is installed. A format with several templates gives them
+        by name, `default` and perhaps `tool_use`, as transformers keeps them.
         """
         ...
 
@@ -292,8 +293,8 @@ class Trainer(Protocol):
     def train(self, job: TrainJob, on_log: Callable[[Mapping[str, float]], None]) -> TrainResult:
         """Train `job.model` on `job.examples`.
 
-        `distill.data_loader(job)` gives batches of similar length, and `with distill.fast_training(job.model, job.loss):`
-        around the loop makes its steps take less time and memory, and brings in the job's loss; the built-in trainers
+        `distill.data_loader(job)` gives batches of similar length. `with distill.fast_training(job.model, job.loss):`
+        around the loop brings in the job's loss, and makes its steps take less time and memory. The built-in trainers
         use both.
 
         Args:

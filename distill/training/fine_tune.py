@@ -167,7 +167,7 @@ def _train(run: _Run, plan: JobPlan, resume: bool) -> TrainReport:
 
 def _write_held_out(run: _Run, plan: JobPlan) -> None:
     settings, hold_out = run.settings, plan.hold_out
-    held_out = read_held_out(settings.data, settings.data_format, hold_out) if hold_out else ()
+    held_out = read_held_out(settings.data, plan.reader, hold_out) if hold_out else ()
     run.folder.write_held_out(held_out, plan.report.held_out_rows)
 
 

@@ -22,6 +22,7 @@ from distill.training.estimate import estimate, largest_batch
 from distill.training.losses import check_shares, make_loss
 from distill.training.settings import TrainSettings
 from distill.transcripts.hold_out import HoldOut, make_hold_out
+from distill.transcripts.reader import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class JobPlan:
         loss: what the student is pulled towards; None: the cross-entropy.
         prepared: the examples, and the skipped rows.
         report: counts, and the steps to do.
+        reader: reads the rows of the data.
         hold_out: which conversations are held out; None: none.
     """
 
@@ -50,6 +52,7 @@ class JobPlan:
     loss: Loss | None
     prepared: Prepared
     report: TrainReport
+    reader: Reader
     hold_out: HoldOut | None = None
 
 
@@ -70,7 +73,7 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
     loss, needs = make_loss(settings.loss, settings.loss_options, manager)
     pipeline = make_pipeline(settings, manager, soft_labels=needs is not None)
     if settings.hold_out is not None:
-        hold_out = make_hold_out(settings.hold_out, settings.data, settings.data_format, settings.seed)
+        hold_out = make_hold_out(settings.hold_out, settings.data, pipeline.reader, settings.seed)
         pipeline = replace(pipeline, hold_out=hold_out)
     prepared = prepare_data(
         settings.data,
@@ -98,6 +101,7 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
         loss=loss,
         prepared=prepared,
         report=_report(settings, prepared, steps if plan.steps is None else plan.steps),
+        reader=pipeline.reader,
         hold_out=pipeline.hold_out,
     )
 

@@ -23,6 +23,7 @@ REGISTERS = {
     "distill-ollama": {"teacher": ["ollama"]},
     "distill-dft": {"loss": ["dft"]},
     "distill-half": {"exporter": ["half"]},
+    "distill-oasst": {"dialect": ["oasst"]},
     "distill-pretokenized": {"trainer": ["pretokenized"]},
     "distill-ray": {"teacher": ["ray"]},
     "distill-vicuna": {"formatter": ["vicuna"]},
