@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from distill.cli.options import from_option, json_option
+from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, print_json
 from distill.options import parse_pairs
 from distill.plugins import PluginManager
+from distill.settings import settings_from
+from distill.transcripts.settings import ReadSettings
 
 
 @click.command("score", short_help="Add a teacher's log probabilities to transcripts.")
 @click.argument("data", nargs=-1, required=True, metavar="DATA…")
-@from_option
 @click.option("--teacher", required=True, metavar="NAME[:MODEL]", help="Who scores: a local model, transformers:MODEL.")
 @click.option("--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The JSONL file to write.")
 @click.option(
     "--logprobs", type=click.IntRange(0), default=20, show_default=True, metavar="K", help="Likeliest tokens per place."
 )
 @click.option("-T", "options", metavar="KEY=VALUE", multiple=True, help="An option of the teacher; may be repeated.")
+@settings_options(ReadSettings)
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Score only the first N rows.")
 @json_option
 @click.pass_obj
@@ -29,13 +32,13 @@ def command(
     manager: PluginManager,
     /,
     data: tuple[str, ...],
-    data_format: str | None,
     teacher: str,
     out: Path,
     logprobs: int,
     options: tuple[str, ...],
     limit: int | None,
     as_json: bool,
+    **words: Any,
 ) -> int:
     """Add a teacher's log probabilities to the answers of DATA, and write the rows to FILE.
 
@@ -57,7 +60,7 @@ def command(
         logprobs=logprobs,
         options=parse_pairs(options, "-T"),
         limit=limit,
-        data_format=data_format,
+        reader=settings_from(ReadSettings, given(words)).reader(manager),
         manager=manager,
         progress=not as_json,
     )

@@ -18,7 +18,7 @@ from distill.files.jsonl import Appender, read_rows
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.progress import Progress
 from distill.protocols import ScoringTeacher
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import Reader, make_reader
 from distill.transcripts.rows import transcript_to_dict
 from distill.transcripts.sources import Data
 from distill.types import Request, Transcript
@@ -67,7 +67,7 @@ def score(
     logprobs: int = 20,
     options: Mapping[str, Any] | None = None,
     limit: int | None = None,
-    data_format: str | None = None,
+    reader: Reader | None = None,
     manager: PluginManager | None = None,
     progress: bool = False,
 ) -> ScoreSummary:
@@ -83,7 +83,7 @@ def score(
         logprobs: how many likeliest tokens per place.
         options: the teacher's options, where it is given by name.
         limit: take only so many rows.
-        data_format: the format of the data's rows; None: detected row by row.
+        reader: reads the rows; None: their format is detected row by row.
         manager: the plugins; default: those that are installed.
         progress: whether to show how far it is.
 
@@ -104,8 +104,8 @@ def score(
     work = _Work(named, built, Path(out), logprobs)
     with Appender(out) as appender, Progress("scoring", None, "row", shown=progress) as bar:
         done = _read_done(Path(out), named.name)
-        rows = itertools.islice(read_transcripts(data, data_format), limit)
-        pending = work.pending(rows, done)
+        read = (reader or make_reader(manager=manager)).transcripts(data, work.refused)
+        pending = work.pending(itertools.islice(read, limit), done)
         while window := list(itertools.islice(pending, _WINDOW * built.batch_size)):
             for transcript in work.score(window):
                 appender.append(transcript_to_dict(transcript))
@@ -138,6 +138,11 @@ class _Work:
         self._named, self._teacher, self._out, self._logprobs = named, teacher, out, logprobs
         self._counts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
+
+    def refused(self, error: DistillError) -> None:
+        """Count a row that is not one to learn from."""
+        self._counts["failed"] += 1
+        self._reasons[error.message] += 1
 
     def pending(self, rows: Iterator[Transcript], done: IdSet) -> Iterator[Transcript]:
         """The rows to score; counts the others."""
