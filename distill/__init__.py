@@ -57,6 +57,7 @@ from distill.types import (
 )
 
 if TYPE_CHECKING:
+    from distill.collection.teachers import make_teacher as make_teacher
     from distill.encode.encoder import Encoder
     from distill.exporters.gguf import write_gguf as write_gguf
     from distill.exporters.ollama import write_modelfile as write_modelfile
@@ -71,6 +72,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "ChatModel": "distill.models.generate",
     "Encoder": "distill.encode.encoder",
+    "make_teacher": "distill.collection.teachers",
     "pad_batch": "distill.dataset.collate",
     "read_transcripts": "distill.transcripts.dialects",
     "message_to_dict": "distill.transcripts.rows",
@@ -159,6 +161,7 @@ __all__ = [
     "load_tokenizer",
     "make_formatter",
     "make_plugin_manager",
+    "make_teacher",
     "message_to_dict",
     "pad_batch",
     "read_transcripts",

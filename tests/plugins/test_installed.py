@@ -23,6 +23,7 @@ REGISTERS = {
     "distill-ollama": {"teacher": ["ollama"]},
     "distill-half": {"exporter": ["half"]},
     "distill-pretokenized": {"trainer": ["pretokenized"]},
+    "distill-ray": {"teacher": ["ray"]},
     "distill-smollm2": {"model": ["smollm2"]},
     "distill-vicuna": {"formatter": ["vicuna"]},
     "distill-zephyr": {"formatter": ["zephyr"]},
@@ -80,20 +81,30 @@ def test_listed_for_people_as_the_readmes_show_it():
         assert listing and listing in shown
 
 
-def test_their_own_tests_pass_on_the_installed_packages(tmp_path):
-    for package in PACKAGES:  # one process for all: each would import torch anew
-        shutil.copytree(PLUGINS / package / "tests", tmp_path / package)
-    words = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", f"--rootdir={tmp_path}", str(tmp_path)]
+def own_tests(packages, folder):
+    """Run the tests of some packages against the installed ones, in one process: each would import torch again."""
+    for package in packages:
+        shutil.copytree(PLUGINS / package / "tests", folder / package)
+    words = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", f"--rootdir={folder}", str(folder)]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words],
         env=environment([install_all()]),
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout
     assert "skipped" not in done.stdout
+
+
+def test_their_own_tests_pass_on_the_installed_packages(tmp_path):
+    own_tests([package for package in PACKAGES if package != "distill-ray"], tmp_path)
+
+
+@pytest.mark.slow  # a real Ray, and a cluster of four nodes
+def test_the_pools_own_tests_pass(tmp_path):
+    own_tests(["distill-ray"], tmp_path)
 
 
 def test_from_babels_prompts_to_zephyrs_tokens(tmp_path, student):
