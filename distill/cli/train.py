@@ -107,7 +107,8 @@ def _show(report: TrainReport, dry_run: bool) -> None:
     )
     if report.held_out_rows:
         where = "" if dry_run else f", in {RunPaths(Path(report.out)).held_out}"
-        note(f"held out {report.held_out_rows} rows{where}")
+        loss = "" if report.held_out_loss is None else f", mean loss {report.held_out_loss:.4f}"
+        note(f"held out {report.held_out_rows} rows{where}{loss}")
     for reason, count in sorted(report.reasons.items(), key=lambda item: -item[1])[:5]:
         note(f"skipped {count}: {reason}")
     if report.split_rows:
@@ -124,6 +125,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._bar: Any = None
+        self._shown: dict[str, str] = {}
 
     def __call__(self, row: Mapping[str, float]) -> None:
         """Take a log row of the trainer."""
@@ -132,7 +134,9 @@ class Progress:
 
             self._bar = tqdm(total=int(row.get("max_steps", 0)) or None, unit="step", desc="training", disable=None)
         self._bar.n = int(row["step"])
-        self._bar.set_postfix(loss=f"{row['loss']:.3f}")
+        names = {"loss": "loss", "eval_loss": "held_out"}
+        self._shown |= {name: f"{row[key]:.3f}" for key, name in names.items() if key in row}
+        self._bar.set_postfix(self._shown)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

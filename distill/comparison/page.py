@@ -162,7 +162,7 @@ def _training(run: Path) -> dict[str, Any] | None:
     try:
         opened = open_run(run)
         costs, unknown = collection_cost(opened)
-        curve = curves({"training": [(row["step"], row["loss"]) for row in opened.metrics() if "loss" in row]})
+        curve = curves(opened.losses())
         return {
             "manifest": opened.manifest,
             "report": opened.report,
