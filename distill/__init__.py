@@ -1,7 +1,7 @@
 """distill: fine-tune a small student on a large teacher's chat transcripts.
 
-This façade is all a plugin, or a script, needs to import. It is light: what needs torch, transformers or another
-heavy package is imported when it is first asked for.
+Everything that scripts, notebooks and plugins need is here. Importing it is fast: what needs torch, transformers or
+another heavy package is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from distill.protocols import (
     CollatingLabeler,
     Collator,
     Evaluation,
+    ExplainingLoss,
     Exporter,
     ExportJob,
     Formatter,
     Labeler,
+    Loss,
     PlanningTrainer,
     Teacher,
     Trainer,
@@ -35,6 +37,7 @@ from distill.specs import (
     FormatterSpec,
     HTTPTeacherOptions,
     LabelerSpec,
+    LossSpec,
     ModelSpec,
     TeacherSpec,
     TrainerSpec,
@@ -52,45 +55,97 @@ from distill.types import (
     Request,
     Role,
     Segment,
+    SoftBatch,
+    SoftTargets,
     Source,
     TrainResult,
     Transcript,
 )
 
-if TYPE_CHECKING:
-    from distill.collection.teachers import make_teacher as make_teacher
+if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
+    from distill.api import (
+        check,
+        collect,
+        compare,
+        convert,
+        doctor,
+        export,
+        generate,
+        load_chat_model,
+        open_chat,
+        plan_training,
+        quickstart,
+        run,
+        show,
+        trace,
+        train,
+    )
+    from distill.chat.session import Session
+    from distill.chat.settings import ChatSettings
+    from distill.collection import CollectSettings, make_teacher, read_batch, write_batch
+    from distill.collection.estimate import estimate
+    from distill.comparison import CompareSettings
+    from distill.dataset.collate import pad_batch
+    from distill.dataset.settings import DataSettings
     from distill.encode.encoder import Encoder
-    from distill.exporters.gguf import write_gguf as write_gguf
-    from distill.exporters.ollama import write_modelfile as write_modelfile
+    from distill.exporters.gguf import write_gguf
+    from distill.exporters.ollama import write_modelfile
+    from distill.files.text import clean_surrogates, has_half_surrogate, has_lone_surrogate
+    from distill.models.capture import TokenLogprobs
     from distill.models.generate import ChatModel
-    from distill.models.load import load_model as load_model
-    from distill.models.load import load_tokenizer as load_tokenizer
-    from distill.training.batching import data_loader as data_loader
-    from distill.training.kernels import fast_training as fast_training
+    from distill.models.load import convert_model, hushed, load_model, load_tokenizer
+    from distill.models.references import cache_dir
+    from distill.runs import Run, open_run
+    from distill.soft_labels.rows import AnswerLogprobs, LogprobsOrigin, pack_logprobs, read_logprobs
+    from distill.soft_labels.vocabulary import Vocabulary, tokenizer_fingerprint
+    from distill.training import LoraSettings, TrainSettings
+    from distill.training.batching import data_loader
+    from distill.training.kernels import fast_training
+    from distill.training.kernels.cross_entropy import summed_cross_entropy
+    from distill.training.kernels.soft_cross_entropy import label_logprobs, summed_soft_cross_entropy
+    from distill.transcripts.dialects import read_transcripts
+    from distill.transcripts.rows import message_to_dict
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "ChatModel": "distill.models.generate",
-    "Encoder": "distill.encode.encoder",
-    "make_teacher": "distill.collection.teachers",
-    "pad_batch": "distill.dataset.collate",
-    "read_transcripts": "distill.transcripts.dialects",
-    "message_to_dict": "distill.transcripts.rows",
-    "cache_dir": "distill.models.references",
-    "clean_surrogates": "distill.files.text",
-    "convert_model": "distill.models.load",
-    "has_half_surrogate": "distill.files.text",
-    "has_lone_surrogate": "distill.files.text",
-    "hushed": "distill.models.load",
-    "data_loader": "distill.training.batching",
-    "fast_training": "distill.training.kernels",
+    name: module
+    for module, names in {
+        "distill.api": "check collect compare convert doctor export generate load_chat_model open_chat "
+        "plan_training quickstart run show trace train",
+        "distill.chat.session": "Session",
+        "distill.chat.settings": "ChatSettings",
+        "distill.collection": "CollectSettings make_teacher read_batch write_batch",
+        "distill.collection.estimate": "estimate",
+        "distill.comparison": "CompareSettings",
+        "distill.dataset.collate": "pad_batch",
+        "distill.dataset.settings": "DataSettings",
+        "distill.encode.encoder": "Encoder",
+        "distill.files.text": "clean_surrogates has_half_surrogate has_lone_surrogate",
+        "distill.models.capture": "TokenLogprobs",
+        "distill.models.generate": "ChatModel",
+        "distill.exporters.gguf": "write_gguf",
+        "distill.exporters.ollama": "write_modelfile",
+        "distill.models.load": "convert_model hushed load_model load_tokenizer",
+        "distill.models.references": "cache_dir",
+        "distill.runs": "Run open_run",
+        "distill.training": "LoraSettings TrainSettings",
+        "distill.soft_labels.rows": "AnswerLogprobs LogprobsOrigin pack_logprobs read_logprobs",
+        "distill.soft_labels.vocabulary": "Vocabulary tokenizer_fingerprint",
+        "distill.training.batching": "data_loader",
+        "distill.training.kernels": "fast_training",
+        "distill.training.kernels.cross_entropy": "summed_cross_entropy",
+        "distill.training.kernels.soft_cross_entropy": "label_logprobs summed_soft_cross_entropy",
+        "distill.transcripts.dialects": "read_transcripts",
+        "distill.transcripts.rows": "message_to_dict",
+    }.items()
+    for name in names.split()
+}
+"""Names that are imported when they are first used: name → module."""
+
+_DEPRECATED_LAZY = {
     "fused_gelu": "distill.training.kernels.gelu",
-    "load_model": "distill.models.load",
-    "load_tokenizer": "distill.models.load",
     "supervised_only": "distill.training.kernels.supervised_head",
-    "write_gguf": "distill.exporters.gguf",
-    "write_modelfile": "distill.exporters.ollama",
 }
 
 _DEPRECATED = {
@@ -106,19 +161,25 @@ __all__ = [
     "IGNORE_INDEX",
     "ROLES",
     "Answer",
+    "AnswerLogprobs",
     "BatchFileTeacher",
     "BatchTeacher",
     "ChatModel",
+    "ChatSettings",
     "Checkpoints",
     "CollatingLabeler",
     "Collator",
     "CollectRun",
+    "CollectSettings",
+    "CompareSettings",
     "DataError",
+    "DataSettings",
     "DistillError",
     "Encoded",
     "Encoder",
     "Evaluation",
     "Example",
+    "ExplainingLoss",
     "ExportJob",
     "Exporter",
     "ExporterSpec",
@@ -127,6 +188,10 @@ __all__ = [
     "HTTPTeacherOptions",
     "Labeler",
     "LabelerSpec",
+    "LogprobsOrigin",
+    "LoraSettings",
+    "Loss",
+    "LossSpec",
     "Message",
     "ModelSpec",
     "NoOptions",
@@ -137,37 +202,69 @@ __all__ = [
     "Prompt",
     "Request",
     "Role",
+    "Run",
     "Segment",
+    "Session",
+    "SoftBatch",
+    "SoftTargets",
     "Source",
     "Teacher",
     "TeacherError",
     "TeacherSpec",
     "TextFormat",
+    "TokenLogprobs",
     "TrainJob",
     "TrainPlan",
     "TrainResult",
+    "TrainSettings",
     "Trainer",
     "TrainerSpec",
     "Transcript",
     "UsageError",
+    "Vocabulary",
     "cache_dir",
+    "check",
     "clean_surrogates",
+    "collect",
+    "compare",
+    "convert",
     "convert_model",
     "data_loader",
+    "doctor",
+    "estimate",
+    "export",
     "fast_training",
+    "generate",
     "has_half_surrogate",
     "has_lone_surrogate",
     "hookimpl",
     "hushed",
+    "label_logprobs",
+    "load_chat_model",
     "load_model",
     "load_tokenizer",
     "make_formatter",
     "make_plugin_manager",
     "make_teacher",
     "message_to_dict",
+    "open_chat",
+    "open_run",
+    "pack_logprobs",
     "pad_batch",
+    "plan_training",
+    "quickstart",
+    "read_batch",
+    "read_logprobs",
     "read_transcripts",
+    "run",
+    "show",
+    "summed_cross_entropy",
+    "summed_soft_cross_entropy",
+    "tokenizer_fingerprint",
+    "trace",
+    "train",
     "unknown_name",
+    "write_batch",
     "write_gguf",
     "write_modelfile",
 ]
@@ -178,10 +275,15 @@ def __getattr__(name: str) -> Any:
         import warnings
 
         warnings.warn(f"distill.{name} is deprecated: {_DEPRECATED[name]}", DeprecationWarning, stacklevel=2)
-    if name in _LAZY:
+    module = _LAZY.get(name) or _DEPRECATED_LAZY.get(name)
+    if module is not None:
         import importlib
 
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        return getattr(importlib.import_module(module), name)
     if name in _RENAMED:
         return globals()[_RENAMED[name]]
     raise AttributeError(f"module 'distill' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

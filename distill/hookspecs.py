@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from distill.specs import ExporterSpec, FormatterSpec, LabelerSpec, ModelSpec, TeacherSpec, TrainerSpec
+from distill.specs import ExporterSpec, FormatterSpec, LabelerSpec, LossSpec, ModelSpec, TeacherSpec, TrainerSpec
 from distill.types import CollectRun, TrainResult, Transcript
 
 if TYPE_CHECKING:
@@ -76,12 +76,25 @@ def register_trainers() -> Iterable[TrainerSpec]:
 
 
 @hookspec
+def register_losses() -> Iterable[LossSpec]:
+    """Offer losses for `--loss NAME`. Called once, at start.
+
+    When: when the plugin is loaded, before the command line is read.
+    How often: once per plugin and command.
+    Order: after the plugin's register_trainers.
+    Returns: LossSpecs, in a list or any other iterable. `build` is called when the user names one: once per
+        training, with (options), before anything is read or loaded.
+    Errors: an exception, a wrong return value or a name that is taken keeps the plugin from being loaded.
+    """
+
+
+@hookspec
 def register_exporters() -> Iterable[ExporterSpec]:
     """Offer exporters for `distill export RUN --to NAME`. Called once, at start.
 
     When: when the plugin is loaded, before the command line is read.
     How often: once per plugin and command.
-    Order: after the plugin's register_trainers.
+    Order: after the plugin's register_losses.
     Returns: ExporterSpecs, in a list or any other iterable. `build` is called when the user names one: once per export,
         with (options).
     Errors: an exception, a wrong return value or a name that is taken keeps the plugin from being loaded.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from distill.types import Answer, Encoded, Example, Message, Request, Segment, TrainResult
+from distill.types import Answer, Encoded, Example, Message, Request, Segment, SoftBatch, TrainResult
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -231,6 +231,7 @@ class TrainJob:
         lr_scheduler_type: the learning rate's schedule, by transformers' name (`linear`, `cosine`, `constant`, …).
         warmup_steps: optimizer steps in which the learning rate rises from 0 to its peak.
         weight_decay: of the optimizer, for weights that are no biases or norms.
+        loss: what the student is pulled towards, for `distill.fast_training(model, loss)`; None: the cross-entropy.
     """
 
     model: PreTrainedModel
@@ -249,12 +250,50 @@ class TrainJob:
     lr_scheduler_type: str = "linear"
     warmup_steps: int = 0
     weight_decay: float = 0.0
+    loss: Loss | None = None
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of each example; where the examples are on disk, without reading them."""
         known = getattr(self.examples, "lengths", None)
         return [len(example.input_ids) for example in self.examples] if known is None else known.tolist()
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """What the student's distribution is pulled towards, position by position.
+
+    A loss is called with the positions that count only, some at a time; the sums are added up and divided by the number
+    of trained tokens of the optimizer step, for every loss alike. The calls of a batch come in the order of its
+    positions, and no chunk (`SoftBatch.size`) is spread over two of them.
+    """
+
+    def sum(self, logits: Tensor, labels: Tensor, soft: SoftBatch | None) -> Tensor:
+        """Sum the loss over some positions.
+
+        Args:
+            logits: (positions, vocabulary), of the student; they may be overwritten.
+            labels: (positions,), the token that follows each position.
+            soft: the teacher's part; None where the loss does not ask for it (`LossSpec.soft_labels`).
+
+        Returns:
+            A scalar in float32, which can be differentiated once.
+        """
+        ...
+
+
+@runtime_checkable
+class ExplainingLoss(Loss, Protocol):
+    """A loss that tells the user what it does with the data at hand."""
+
+    def explain(self, rows: int, plain_rows: int) -> str:
+        """Tell it in a clause.
+
+        Args:
+            rows: training rows with soft targets.
+            plain_rows: those of them whose answers were sampled at temperature 1 and top-p 1.
+        """
+        ...
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import inspect
 import math
 import types
 import typing
@@ -136,7 +137,9 @@ class Option:
 
 def options_of(settings: type) -> tuple[Option, ...]:
     """The options of a settings class, in the order of its fields; those of a nested class follow their switch."""
-    hints = typing.get_type_hints(settings)
+    hints: dict[str, Any] = {}
+    for base in reversed(settings.__mro__):
+        hints.update(inspect.get_annotations(base, eval_str=True))
     found: list[Option] = []
     for one in dataclasses.fields(settings):
         about = one.metadata.get(_KEY)

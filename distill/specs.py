@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distill.options import NoOptions
-from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Teacher, Trainer
+from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Loss, Teacher, Trainer
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,27 @@ class ModelSpec:
     path: Callable[[], Path]
 
 
-Spec = TeacherSpec | FormatterSpec | LabelerSpec | TrainerSpec | ExporterSpec | ModelSpec
+SoftNeeds = Literal["tokens", "chunks"]
+"""What a loss needs of the teacher: likeliest tokens where tokenizers agree, or likelihoods of stretches of text."""
+
+
+@dataclass(frozen=True, slots=True)
+class LossSpec:
+    """A loss the user may name: `--loss NAME`. `options` gives the keys of `-O key=value`.
+
+    Attributes:
+        soft_labels: what it needs of the teacher's log probabilities: `tokens`, most trained tokens must be tokens of
+            the teacher's too; `chunks`, stretches of text are enough. None: it looks at the written tokens only.
+    """
+
+    name: str
+    summary: str
+    build: Callable[[Any], Loss]
+    options: type = NoOptions
+    soft_labels: SoftNeeds | None = None
+
+
+Spec = TeacherSpec | FormatterSpec | LabelerSpec | TrainerSpec | LossSpec | ExporterSpec | ModelSpec
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 IGNORE_INDEX = -100
 """The label of a token that does not count in the loss (PyTorch's and Hugging Face's value)."""
@@ -125,16 +129,15 @@ class Answer:
         finish_reason: `stop`, `length` (a cut answer), `tool_calls`, `content_filter` or the server's own word for it.
         usage: token counts as the server gave them.
         model: the model id as answered.
-        logprobs: of each token of the answer `[token, logprob, [[token, logprob], …]]`, the last being the likeliest
-            tokens at its place; a token is its text, or the list of its bytes where they are no UTF-8. Goes into the
-            row's `metadata.logprobs`, one list an answer.
+        logprobs: of each token of the answer, as `distill.pack_logprobs` makes it. Goes into the row's
+            `metadata.logprobs`, one object per answer.
     """
 
     message: Message
     finish_reason: str | None = "stop"
     usage: Mapping[str, Any] = field(default_factory=dict)
     model: str | None = None
-    logprobs: Sequence[Any] | None = None
+    logprobs: Mapping[str, Any] | Sequence[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +180,81 @@ class Encoded:
     reasoning: list[int]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SoftTargets:
+    """What the teacher held likely at the tokens of a row.
+
+    A token's kind says how it relates to the teacher's tokens: 0 it has no teacher, 1 (exact) it is one of the
+    teacher's tokens, 2 (chunk) it is part of a stretch that several tokens of either side make up.
+
+    Attributes:
+        kind: (tokens,) int8.
+        size: (tokens,) int16: at the last token of a chunk (of one token, where exact), how many tokens it has; else 0.
+        logprob: (tokens,) float32: at the same places, the teacher's log-likelihood of the chunk; NaN: not known.
+        ids: (exact tokens, K) int32: the likeliest tokens there, as the student's ids, likeliest first; -1: none.
+        logprobs: (exact tokens, K) float32: their log probabilities, of the teacher's whole distribution.
+        plain: whether the answers are samples of that very distribution (temperature 1, top-p 1).
+    """
+
+    kind: np.ndarray
+    size: np.ndarray
+    logprob: np.ndarray
+    ids: np.ndarray
+    logprobs: np.ndarray
+    plain: bool
+
+    def cut(self, length: int) -> SoftTargets:
+        """Only the first `length` tokens."""
+        exact = int((self.kind[:length] == 1).sum())
+        columns = (self.kind[:length], self.size[:length], self.logprob[:length])
+        return SoftTargets(*columns, self.ids[:exact], self.logprobs[:exact], self.plain)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SoftBatch:
+    """The soft targets of a batch's positions, for a `Loss`; see `SoftTargets` for what the values mean.
+
+    All are tensors on one device, with one entry per position that counts, in the order of the logits.
+
+    Attributes:
+        kind: (positions,) int8.
+        size: (positions,) int16. A chunk's positions are next to each other and never in different calls.
+        logprob: (positions,) float32.
+        ids: (positions, K) int32; all -1 where a position has no likeliest tokens, and -1 only after the last of them.
+        logprobs: (positions, K) float32.
+        plain: (positions,) bool.
+    """
+
+    kind: Tensor
+    size: Tensor
+    logprob: Tensor
+    ids: Tensor
+    logprobs: Tensor
+    plain: Tensor
+
+    def __getitem__(self, positions: Any) -> SoftBatch:
+        """Some positions: a slice or a mask."""
+        columns = (self.kind, self.size, self.logprob, self.ids, self.logprobs, self.plain)
+        return SoftBatch(*(column[positions] for column in columns))
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training row: `labels` are unshifted, -100 where a token does not count in the loss."""
+    """One training row.
+
+    Attributes:
+        input_ids: the tokens.
+        labels: unshifted; -100 where a token does not count in the loss.
+        id: of the transcript.
+        source: where the transcript was read.
+        soft: what the teacher held likely, where the loss asks for it and the transcript tells it.
+    """
 
     input_ids: list[int]
     labels: list[int]
     id: str
     source: Source | None = None
+    soft: SoftTargets | None = None
 
     @property
     def trained_tokens(self) -> int:

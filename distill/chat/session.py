@@ -8,10 +8,11 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.chat.settings import ChatSettings
 from distill.collection.adapters import Asker, make_askers
 from distill.collection.teachers import NamedTeacher
 from distill.errors import DistillError, UsageError, unknown_name
@@ -39,27 +40,6 @@ COMMANDS: Mapping[str, str] = {
 }
 
 RETRY_TEMPERATURE = 0.8
-
-
-@dataclass(frozen=True, slots=True)
-class ChatSettings:
-    """How the student is asked.
-
-    Attributes:
-        model: what the user named, for the rows that are saved.
-        system: the system message, if any.
-        max_tokens: the longest answer.
-        temperature: 0: the likeliest answer.
-        seed: for sampling; a retry takes the next one.
-        save: the file `/save` adds to.
-    """
-
-    model: str
-    system: str | None = None
-    max_tokens: int = 512
-    temperature: float = 0.0
-    seed: int = 0
-    save: Path = Path("chat.jsonl")
 
 
 class TeacherLine:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from distill import api
+from distill.chat.settings import ChatSettings
+from distill.cli.options import given, settings_options
 from distill.cli.terminal import printable
 from distill.errors import DistillError
-from distill.options import parse_pairs
 from distill.plugins import PluginManager
-from distill.types import Params
 
 if TYPE_CHECKING:
     from distill.chat.session import Session
@@ -25,50 +25,13 @@ _QUOTES = '"""'
 
 @click.command("chat", short_help="Talk to a student.")
 @click.argument("model", metavar="RUN|MODEL")
-@click.option("--system", metavar="TEXT", help="A system message.")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="The longest answer.")
-@click.option(
-    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest answer."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="For sampling; each /retry takes the next one.")
-@click.option("--teacher", metavar="NAME[:MODEL]", help="Who answers at /teacher, e.g. openai:gpt-5-mini.")
-@click.option("--base-url", metavar="URL", help="The teacher's server, e.g. http://localhost:8000/v1.")
-@click.option("-T", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the teacher; may be repeated.")
-@click.option(
-    "--save",
-    metavar="FILE",
-    default="chat.jsonl",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The file of transcripts that /save adds to.",
-)
-@click.option(
-    "--formatter",
-    metavar="NAME",
-    help="The chat format to ask in.  [default: the one that is saved with the model, or ChatML]",
-)
-@click.option("-F", "formatter_options", metavar="KEY=VALUE", multiple=True, help="An option of the formatter.")
-@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
+@settings_options(ChatSettings)
 @click.pass_obj
-def command(
-    manager: PluginManager,
-    model: str,
-    system: str | None,
-    max_tokens: int,
-    temperature: float,
-    seed: int,
-    teacher: str | None,
-    base_url: str | None,
-    pairs: tuple[str, ...],
-    save: Path,
-    formatter: str | None,
-    formatter_options: tuple[str, ...],
-    trust_remote_code: bool,
-) -> int:
+def command(manager: PluginManager, /, model: str, **words: Any) -> int:
     """Talk to a trained student, or to any local model, in the chat format it was trained in.
 
-    Answers appear while they are written. A line that ends in a backslash goes on in the next one; a message of many
-    lines stands between two lines of three double quotes. /help lists the commands: /retry, /undo, /new, /system,
+    Answers appear while they are written. A line that ends in a backslash continues on the next one; a message of many
+    lines goes between two lines of three double quotes. /help lists the commands: /retry, /undo, /new, /system,
     /teacher, /save. Ctrl-C stops an answer; once more, or Ctrl-D, leaves.
 
     Answers go to standard output, all else to standard error. Messages may come through a pipe; the exit code is then
@@ -79,31 +42,8 @@ def command(
         distill chat run --teacher openai:gpt-5-mini --save more.jsonl
         printf 'How do you say "dog" in Spanish?\\n/save\\n' | distill chat run
     """
-    from distill.chat.session import ChatSettings, Session, TeacherLine
-    from distill.collection.teachers import make_teacher
-    from distill.models.generate import ChatModel
-    from distill.models.references import resolve_model
-    from distill.plugins import make_formatter
-    from distill.runs import ChatFormat, is_run, open_run
-    from distill.runs.run import saved_format
-
-    if teacher is None and (base_url or pairs):
-        raise click.UsageError("--base-url and -T go with --teacher")
-    settings = ChatSettings(model, system, max_tokens, temperature, seed, save)
-    line = None
-    if teacher is not None:
-        named = make_teacher(manager, teacher, parse_pairs(pairs, "-T"), base_url=base_url)
-        line = TeacherLine(named, Params(temperature=temperature or None))
-    teachers = open_run(model).teachers if is_run(model) else []
-    suggestion = f"start with --teacher {teachers[0]}, whose answers it was trained on" if teachers else ""
-    chat_format = ChatFormat(formatter) if formatter else saved_format(model)
-    options = {**chat_format.options, **parse_pairs(formatter_options, "-F")}
-    made = make_formatter(chat_format.name, options, manager)
-    chat = ChatModel.load(resolve_model(model, manager, trust_remote_code), made, chat_format.name)
-    with ExitStack() as stack:
-        if line is not None:
-            stack.enter_context(closing(line))
-        terminal = _Terminal(Session(chat, settings, line, suggestion))
+    with api.open_chat(model, manager=manager, **given(words)) as session:
+        terminal = _Terminal(session)
         terminal.talk()
     return 1 if terminal.failed and not terminal.live else 0
 

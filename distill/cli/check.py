@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from distill import api
 from distill.cli.options import GroupedCommand, given, json_option, settings_options
 from distill.cli.terminal import print_json, printable
 from distill.dataset.settings import CheckSettings
 from distill.plugins import PluginManager
-from distill.settings import settings_from
 
 if TYPE_CHECKING:
     from distill.dataset.check import CheckReport
@@ -38,35 +38,25 @@ def command(manager: PluginManager, /, data: tuple[Path, ...], as_json: bool, **
     Findings are errors, warnings or notes, each with a code, the first rows and a hint. An error makes the exit
     code 1, and keeps `distill train` from starting; --allow CODE accepts it.
     """
-    from distill.dataset.check import check
-    from distill.dataset.findings import Findings
-    from distill.dataset.pipeline import make_pipeline
-    from distill.models.load import max_positions
-
-    settings = settings_from(CheckSettings, given(words))
-    Findings.check_codes(settings.allow)
-    pipeline = make_pipeline(settings, manager)
-    max_length = settings.max_length or max_positions(pipeline.ref)
-    report = check(data, pipeline, max_length=max_length, against=settings.against)
-    allowed = {*settings.allow, *pipeline.allows}
-    errors = report.findings.errors(allowed)
+    report = api.check(data, manager=manager, **given(words))
     if as_json:
-        counts = {one.name: getattr(report, one.name) for one in fields(report) if one.name != "findings"}
-        print_json({"ok": not errors, **counts, "findings": [finding.as_dict() for finding in report.findings]})
+        hidden = ("findings", "allowed")
+        counts = {one.name: getattr(report, one.name) for one in fields(report) if one.name not in hidden}
+        print_json({"ok": report.ok, **counts, "findings": [finding.as_dict() for finding in report.findings]})
     else:
-        _show(report, allowed)
-    return 1 if errors else 0
+        _show(report)
+    return 0 if report.ok else 1
 
 
-def _show(report: CheckReport, allowed: set[str]) -> None:
+def _show(report: CheckReport) -> None:
     click.echo(
         f"{report.rows} rows: {report.trained_rows} are trained as {report.examples} examples, {report.skipped_rows} "
         f"are not; {report.trained_tokens} of {report.tokens} tokens count in the loss; the longest has "
         f"{report.longest} tokens"
     )
     for finding in report.findings:
-        _show_finding(finding, finding.code in allowed)
-    if not report.findings.errors(allowed):
+        _show_finding(finding, finding.code in report.allowed)
+    if report.ok:
         click.secho("No error: every trained answer reads back as the assistant wrote it.", fg="green")
 
 

@@ -11,6 +11,7 @@ from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, printable
 from distill.comparison.settings import CompareSettings
 from distill.plugins import PluginManager
+from distill.progress import PartProgress
 from distill.settings import settings_from
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def command(
     settings = settings_from(CompareSettings, given(words))
     if html is not None:
         check_page_target(html)
-    progress = Bars()
+    progress = PartProgress()
     try:
         comparison = compare(run, data, manager, settings, note=note, on_progress=progress)
     finally:
@@ -143,26 +144,3 @@ def _show_sample(sample: Sample) -> None:
 
 def _cut(text: str, width: int = 100) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-class Bars:
-    """A bar on standard error for each part of the work, off where that is no terminal."""
-
-    def __init__(self) -> None:
-        self._what = ""
-        self._bar: Any = None
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Take the news."""
-        if what != self._what:
-            from tqdm import tqdm
-
-            self.close()
-            self._what = what
-            self._bar = tqdm(total=total, desc=what, unit="answer", disable=None)
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        if self._bar is not None:
-            self._bar.close()

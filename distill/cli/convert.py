@@ -10,6 +10,7 @@ import click
 from distill.cli.options import from_option, json_option
 from distill.cli.terminal import note, print_json
 from distill.errors import UsageError
+from distill.progress import Progress
 from distill.transcripts.dialects import DIALECTS
 
 if TYPE_CHECKING:
@@ -66,10 +67,10 @@ def command(source: str, target: str, to: str, data_format: str | None, force: b
 
 
 def _watch(rows: Rows) -> Rows:
-    from tqdm import tqdm
-
-    bar: Rows = tqdm(rows, unit="row", desc="converting", disable=None)
-    return bar
+    with Progress("converting", None, "row") as progress:
+        for row in rows:
+            yield row
+            progress.advance()
 
 
 def _show(report: ConvertReport) -> None:

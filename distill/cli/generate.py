@@ -2,56 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from distill.cli.options import json_option
+from distill import api
+from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import print_json, printable
 from distill.errors import UsageError
-from distill.options import parse_pairs
+from distill.models.settings import GenerateSettings
 from distill.plugins import PluginManager
-from distill.types import Message
+from distill.settings import settings_from
+
+if TYPE_CHECKING:
+    from distill.models.generate import TraceStep
+
+
+_LOADING = ("formatter", "formatter_options", "trust_remote_code")
 
 
 @click.command("generate", short_help="Let a student answer prompts.")
 @click.argument("model", metavar="RUN|MODEL")
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPT…")
-@click.option("--system", metavar="TEXT", help="A system message before each prompt.")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="The longest answer.")
-@click.option(
-    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest answer."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="For sampling.")
-@click.option(
-    "--formatter",
-    metavar="NAME",
-    help="The chat format to ask in.  [default: the one that is saved with the model, or ChatML]",
-)
-@click.option("-F", "formatter_options", metavar="KEY=VALUE", multiple=True, help="An option of the formatter.")
-@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
+@settings_options(GenerateSettings)
 @click.option(
     "--trace",
     is_flag=True,
-    help="Show, token by token, what the model would say after each prefix, next to what the text says.",
+    help="Show, token by token, what the model would write after each prefix, next to what the text has.",
 )
 @click.option("--answer", metavar="TEXT", help="With --trace: the answer to look at, instead of the model's own.")
 @json_option
 @click.pass_obj
 def command(
     manager: PluginManager,
+    /,
     model: str,
     prompts: tuple[str, ...],
-    system: str | None,
-    max_tokens: int,
-    temperature: float,
-    seed: int,
-    formatter: str | None,
-    formatter_options: tuple[str, ...],
-    trust_remote_code: bool,
     trace: bool,
     answer: str | None,
     as_json: bool,
+    **words: Any,
 ) -> None:
     """Let a trained student (or any local model) answer each PROMPT.
 
@@ -65,23 +57,16 @@ def command(
         raise UsageError("--answer goes with --trace", "add --trace")
     if not all(prompt.strip() for prompt in prompts):
         raise UsageError("a prompt is empty")
-    from distill.models.generate import ChatModel
-    from distill.models.references import resolve_model
-    from distill.plugins import make_formatter
-    from distill.runs.run import ChatFormat, saved_format
-
-    chat_format = ChatFormat(formatter) if formatter else saved_format(model)
-    options = {**chat_format.options, **parse_pairs(formatter_options, "-F")}
-    made = make_formatter(chat_format.name, options, manager)
-    chat = ChatModel.load(resolve_model(model, manager, trust_remote_code), made, chat_format.name)
-    before = (Message("system", system),) if system else ()
+    options = given(words)
+    settings = settings_from(GenerateSettings, options)
+    loading = {name: value for name, value in options.items() if name in _LOADING}
+    chat = api.load_chat_model(model, manager=manager, **loading)
     for prompt in prompts:
-        messages = (*before, Message("user", prompt))
         reply, reason = answer, None
         if reply is None:
-            made_answer = chat.generate([messages], max_tokens=max_tokens, temperature=temperature, seed=seed)[0]
-            reply, reason = made_answer.text, made_answer.finish_reason
-        steps = chat.trace((*messages, Message("assistant", reply))) if trace else []
+            [made] = api.generate(chat, prompt, **options)
+            reply, reason = made.text, made.finish_reason
+        steps = api.trace(chat, prompt, reply, system=settings.system) if trace else []
         if as_json:
             row = {"prompt": prompt, "answer": reply, "finish_reason": reason}
             print_json({**row, "trace": [asdict(step) for step in steps]} if trace else row)
@@ -90,10 +75,10 @@ def command(
         else:
             click.echo(printable(reply, newlines=True))
             if reason == "length":
-                click.echo(f"distill: the answer was cut at {max_tokens} tokens (--max-tokens)", err=True)
+                click.echo(f"distill: the answer was cut at {settings.max_tokens} tokens (--max-tokens)", err=True)
 
 
-def _show_trace(steps: list) -> None:
+def _show_trace(steps: Sequence[TraceStep]) -> None:
     """Print the text's tokens down the page, the model's own choice beside each."""
     click.echo(f"{'the text says':<24}{'p':>6}   {'the model would say':<24}{'p':>6}")
     for step in steps:

@@ -18,7 +18,7 @@ from distill.specs import Spec
 if TYPE_CHECKING:
     from distill.testing import Outcome
 
-_FLAGS = {"teacher": "-T", "formatter": "-F", "labeler": "-L", "trainer": "-T", "exporter": "-O"}
+_FLAGS = {"teacher": "-T", "formatter": "-F", "labeler": "-L", "trainer": "-T", "exporter": "-O", "loss": "-O"}
 
 
 @click.group("plugins", invoke_without_command=True)
@@ -117,7 +117,7 @@ def check(
 ) -> int:
     """Hold a plugin to its contract.
 
-    NAME is a teacher's (NAME:MODEL), formatter's, labeler's, trainer's or exporter's name, or a whole plugin's.
+    NAME is a teacher's (NAME:MODEL), formatter's, labeler's, trainer's, loss's or exporter's name, or a whole plugin's.
 
     Each promise is a line: kept ✓, broken ✗ with what, in which conversation, and what to do, or ! for what breaks
     nothing but should be known. Formatters and labelers are tried on conversations and tokenizers of every kind,

@@ -1,4 +1,4 @@
-"""`distill quickstart`: the main job, from prompts to a measured student."""
+"""`distill quickstart`: the end-to-end demo, a recipe that comes with distill."""
 
 from __future__ import annotations
 
@@ -7,50 +7,45 @@ from pathlib import Path
 
 import click
 
-from distill.cli.compare import Bars, show
+from distill import api
 from distill.cli.options import json_option
+from distill.cli.run import show_report
 from distill.cli.terminal import note, print_json
-from distill.cli.train import Progress
+from distill.errors import UsageError
 from distill.plugins import PluginManager
 
-_SHOWN = 5
+_NEEDED = {"babel": "teachers", "smollm2": "models"}
 
 
-@click.command("quickstart", short_help="Run the main job once, without a hub or a key.")
+@click.command("quickstart", short_help="Run the end-to-end demo offline.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default="quickstart",
     show_default=True,
-    help="The folder to work in; what is in it already is reused.",
-)
-@click.option(
-    "--epochs",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Passes over the transcripts.",
+    help="The folder to work in; whatever is already there is reused.",
 )
 @json_option
 @click.pass_obj
-def command(manager: PluginManager, out: Path, epochs: float, as_json: bool) -> None:
-    """Run the main job once, on real weights, without a hub or a key.
+def command(manager: PluginManager, /, out: Path, as_json: bool) -> None:
+    """Run the whole pipeline on real weights, without a hub or a key.
 
     A teacher that knows the Spanish names of all countries answers 216 prompts; SmolLM2-135M is trained on its
-    answers, and compared with its base on 40 held-out prompts. It takes a few minutes on two cores, and needs the
+    answers, and compared with its base on 40 held-out questions. It takes a few minutes on two cores, and needs the
     plugins distill-smollm2 and distill-babel (`make quickstart` installs all).
-    """
-    from distill.quickstart import quickstart
 
-    progress, bars = Progress(), Bars()
-    try:
-        result = quickstart(out, manager, epochs=epochs, note=note, on_log=progress, on_progress=bars)
-    finally:
-        progress.close()
-        bars.close()
+    OUT/quickstart.yaml is the recipe that was run. Edit it, and run it again with `distill run`.
+    """
+    for name, kind in _NEEDED.items():
+        if name not in getattr(manager, kind):
+            raise UsageError(
+                f"the quickstart needs the plugin distill-{name}, which is not installed",
+                f"`make quickstart` in a checkout installs it, or: pip install ./plugins/distill-{name}",
+            )
+    report = api.quickstart(out, manager=manager)
     if as_json:
-        print_json(asdict(result))
+        print_json(asdict(report))
         return
-    show(result.comparison, _SHOWN)
-    click.echo(f"\nin {result.seconds:.0f} s. All answers are in {result.report}; next:")
-    click.echo(f"    distill generate {result.run} 'How do you say \"Japan\" in Spanish? Answer with the name only.'")
+    show_report(report)
+    note(f"next: distill generate {report.run} 'How do you say \"Japan\" in Spanish? Answer with the name only.'")
+    note(f"or change {out / 'quickstart.yaml'}, and: distill run {out / 'quickstart.yaml'}")

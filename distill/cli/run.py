@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from distill.cli.compare import Bars
+from distill import api
 from distill.cli.options import json_option
-from distill.cli.terminal import note, print_json, printable
-from distill.cli.train import Progress
+from distill.cli.terminal import print_json, printable
 from distill.plugins import PluginManager
 
 if TYPE_CHECKING:
@@ -43,21 +42,13 @@ def command(manager: PluginManager, recipe: Path, dry_run: bool, as_json: bool) 
     overwritten: with other settings it makes transcripts-2.jsonl, run-2, …; with the old ones again, the old run is
     found. Every answer ever bought is kept in OUT/answers.jsonl, and none is bought twice.
     """
-    from distill.recipes import run_recipe
-    from distill.recipes.steps import Watch
-
-    progress, bars = Progress(), Bars()
-    try:
-        report = run_recipe(recipe, manager, dry_run=dry_run, watch=Watch(note, progress, True, bars))
-    finally:
-        progress.close()
-        bars.close()
+    report = api.run(recipe, dry_run=dry_run, manager=manager)
     if as_json:
         print_json(asdict(report))
     elif dry_run:
         _show_plan(report)
     else:
-        _show(report)
+        show_report(report)
     return 0 if dry_run else _exit_code(report)
 
 
@@ -68,19 +59,21 @@ def _show_plan(report: RecipeReport) -> None:
             click.echo(printable(f"         {line}"))
 
 
-def _show(report: RecipeReport) -> None:
-    results = {step.step: step.result for step in report.steps}
-    trained, compared = results["train"], results.get("compare")
+def show_report(report: RecipeReport) -> None:
+    """Print what became of a recipe: the verdict first, then how the student was trained and where everything is."""
+    trained, compared = report.result("train"), report.result("compare")
+    if compared:
+        click.secho(f"student against its base: {compared['verdict']}", bold=True)
+        for reason in compared["reasons"]:
+            click.echo(f"  {printable(reason)}")
     click.echo(
         printable(
             f"{report.run}: trained on {trained['trained_rows']} of {trained['rows']} rows, {trained['steps']} steps, "
             f"mean loss {trained['loss']:.4f}"
         )
     )
-    if compared is not None:
-        click.secho(f"student against its base: {compared['verdict']}", bold=True)
-        for reason in compared["reasons"]:
-            click.echo(f"  {printable(reason)}")
+    if report.page is not None:
+        click.echo(printable(f"all answers: {report.page}"))
 
 
 def _exit_code(report: RecipeReport) -> int:

@@ -66,32 +66,18 @@ def command(
     --json prints one object per row: {"row", "id", "token_ids", "tokens", "labels", "trained"}.
     """
     from distill.dataset.pipeline import make_pipeline
-    from distill.dataset.preview import show
-    from distill.transcripts.dialects import read_transcripts
-    from distill.transcripts.turns import choose_turns
+    from distill.dataset.preview import show_data
+    from distill.dataset.preview_page import write_data_page
 
     if page and as_json:
         raise UsageError("--html and --json cannot be combined", "choose one")
     settings = settings_from(DataSettings, given(words))
     pipeline = make_pipeline(settings, manager)
     number = None if every else count or (_SHOWN_ON_PAGE if page else _SHOWN)
-    transcripts = choose_turns(read_transcripts(data, settings.data_format), settings.turns)
-    rows = show(transcripts, pipeline.encoder, pipeline.labeler, settings.labeler, number)
     if page:
-        from distill.dataset.preview_page import summarise, write_preview
-        from distill.pages import check_page_target
-
-        check_page_target(page)
-        summary = summarise(data, pipeline)
-        about = {
-            "data": str(data),
-            "student": settings.student,
-            "formatter": settings.formatter,
-            "labeler": settings.labeler,
-        }
-        shown = write_preview(rows, summary, page, about)
-        note(f"{page}: {shown} of {summary.rows} rows, {summary.skipped} of all would be skipped")
+        note(write_data_page(data, pipeline, settings, page, number))
         return
+    rows = show_data(data, pipeline, number)
     row = None
     for row in rows:
         if as_json:

@@ -13,6 +13,7 @@ import click
 from distill.cli.options import GroupedCommand, given, json_option, settings_options
 from distill.cli.terminal import note, print_json, printable
 from distill.plugins import PluginManager
+from distill.progress import StepProgress
 from distill.runs.layout import RunPaths
 from distill.settings import origins_of, settings_from
 from distill.training.settings import TrainSettings
@@ -63,11 +64,8 @@ def command(
     words = given(words)
     settings = settings_from(TrainSettings, words, data=data)
     origins = origins_of(TrainSettings, words, "command line")
-    progress = Progress()
-    try:
-        report = train(settings, manager, resume=resume, dry_run=dry_run, on_log=progress, note=note, origins=origins)
-    finally:
-        progress.close()
+    with StepProgress() as on_log:
+        report = train(settings, manager, resume=resume, dry_run=dry_run, on_log=on_log, note=note, origins=origins)
     if not is_main_process():
         return
     if as_json:
@@ -118,27 +116,3 @@ def _show(report: TrainReport, dry_run: bool) -> None:
     if not dry_run:
         compare = f"; distill compare {report.out}" if report.held_out_rows else ""
         note(f"next: distill generate {report.out} 'your question'{compare}")
-
-
-class Progress:
-    """A bar on standard error, off where that is no terminal."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._shown: dict[str, str] = {}
-
-    def __call__(self, row: Mapping[str, float]) -> None:
-        """Take a log row of the trainer."""
-        if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=int(row.get("max_steps", 0)) or None, unit="step", desc="training", disable=None)
-        self._bar.n = int(row["step"])
-        names = {"loss": "loss", "eval_loss": "held_out"}
-        self._shown |= {name: f"{row[key]:.3f}" for key, name in names.items() if key in row}
-        self._bar.set_postfix(self._shown)
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        if self._bar is not None:
-            self._bar.close()

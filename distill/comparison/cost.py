@@ -10,11 +10,9 @@ from typing import Any
 
 from distill.collection.budget import Price, find_price
 from distill.errors import DistillError
+from distill.plugins import PluginManager, make_plugin_manager
 from distill.runs.run import Run
 from distill.transcripts.dialects import read_transcripts
-
-_SERVERS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
-"""Teacher → the server it asks when no other is named; a transcript does not say which it was."""
 
 
 @dataclass(slots=True)
@@ -38,16 +36,19 @@ class Cost:
     server: str = ""
 
 
-def collection_cost(run: Run) -> tuple[list[Cost], list[str]]:
+def collection_cost(run: Run, manager: PluginManager | None = None) -> tuple[list[Cost], list[str]]:
     """Add up the tokens of a run's training data.
 
     Args:
         run: names the files.
+        manager: the plugins, whose teachers name their servers (a transcript does not say which it was); default:
+            those that are installed.
 
     Returns:
         A cost a teacher, the most transcripts first; and why some of it, or all, is not known.
     """
     costs: dict[str, Cost] = {}
+    servers = {spec.name: spec.server or "" for spec in (manager or make_plugin_manager()).teachers}
     unknown = []
     for entry in run.data:
         if not Path(entry.file).is_file():
@@ -55,13 +56,13 @@ def collection_cost(run: Run) -> tuple[list[Cost], list[str]]:
             continue
         try:
             for transcript in read_transcripts(entry.file, run.data_format):
-                _add(costs, transcript.metadata)
+                _add(costs, transcript.metadata, servers)
         except DistillError as error:
             unknown.append(error.message)
     return sorted(costs.values(), key=lambda cost: -cost.rows), unknown
 
 
-def _add(costs: dict[str, Cost], metadata: Mapping[str, Any]) -> None:
+def _add(costs: dict[str, Cost], metadata: Mapping[str, Any], servers: Mapping[str, str]) -> None:
     teacher = metadata.get("teacher")
     name = teacher if isinstance(teacher, str) and teacher else "no teacher named"
     cost = costs.setdefault(name, Cost(name))
@@ -75,9 +76,9 @@ def _add(costs: dict[str, Cost], metadata: Mapping[str, Any]) -> None:
     cost.tokens_in += sent
     cost.tokens_out += answered
     if cost.counted == 1:
-        cost.server = _SERVERS.get(name.partition(":")[0], "")
+        cost.server = servers.get(name.partition(":")[0], "")
     price = _price(cost.server, name.partition(":")[2])
-    dollars = price and price.of(usage)
+    dollars = None if price is None else price.of(usage)
     if dollars is not None:
         cost.usd = (cost.usd or 0.0) + dollars
 

@@ -32,6 +32,7 @@ from distill.errors import DataError
 from distill.files.atomic import whole_folder
 from distill.files.jsonl import dumps
 from distill.models.references import cache_dir
+from distill.soft_labels.targets import SoftShares
 from distill.transcripts.dialects import find_dialect, parse_row
 from distill.transcripts.sources import Data, DataSource, as_sources
 from distill.transcripts.turns import choose_turns
@@ -115,7 +116,11 @@ def _prepare(pipeline: Pipeline, rows: Sequence[Row]) -> _Part:
     if pipeline.hold_out is not None:
         kept = [one for one in transcripts if not pipeline.hold_out.holds_out(one)]
     chunk = prepare_chunk(
-        list(choose_turns(kept, pipeline.turns)), pipeline.encoder, pipeline.labeler, pipeline.labeler_name
+        list(choose_turns(kept, pipeline.turns)),
+        pipeline.encoder,
+        pipeline.labeler,
+        pipeline.labeler_name,
+        pipeline.soft,
     )
     chunk.held_out = len(transcripts) - len(kept)
     chunk.rows += chunk.held_out
@@ -147,6 +152,7 @@ def _write(folder: Path, first: Sequence[Row], rest: Iterator[Row], pipeline: Pi
             "skipped": [asdict(row) for row in whole.skipped],
             "findings": asdict(whole.findings),
             "data_findings": asdict(whole.data_findings),
+            "shares": asdict(whole.shares),
         }
         (made / "report.json").write_text(dumps(report), encoding="utf-8")
 
@@ -176,6 +182,7 @@ def _open(folder: Path) -> Prepared:
         findings=Findings.of(report["findings"]),
         data_findings=Findings.of(report["data_findings"]),
         held_out=report["held_out"],
+        shares=SoftShares(**report["shares"]),
     )
     return Prepared.of(whole, Examples.open(folder / "examples.arrow"), read_stream(folder / "conversations.arrow"))
 
@@ -192,6 +199,7 @@ def _name(sources: Sequence[DataSource], pipeline: Pipeline) -> str:
         "template": template,
         "date": str(date.today()) if "strftime_now" in template else None,
         "settings": [pipeline.settings, pipeline.turns, pipeline.data_format],
+        "soft labels": pipeline.soft is not None,
         "held out": None if hold_out is None else [hold_out.text, hold_out.seed],
         "code": [_code_of(thing) for thing in (prepare_data, pipeline.encoder.formatter, pipeline.labeler)],
         "versions": [metadata.version(name) for name in _PACKAGES],

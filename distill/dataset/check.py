@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distill.dataset.cache import prepare_data
 from distill.dataset.conversations import compare, prompts_of
-from distill.dataset.findings import CODES, Findings
+from distill.dataset.findings import CODES, Finding, Findings
 from distill.dataset.pipeline import Pipeline
 from distill.errors import DataError
 from distill.pages import fragment
@@ -30,6 +31,7 @@ class CheckReport:
         trained_tokens: those that count in the loss.
         longest: tokens of the longest example.
         findings: by severity, worst first.
+        allowed: codes of errors that are accepted: the user's, and those that are the labeler's purpose.
     """
 
     rows: int
@@ -40,6 +42,17 @@ class CheckReport:
     trained_tokens: int
     longest: int
     findings: Findings
+    allowed: frozenset[str] = frozenset()
+
+    @property
+    def errors(self) -> list[Finding]:
+        """The errors that are not accepted: `train` would refuse these data."""
+        return self.findings.errors(self.allowed)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the data can be trained."""
+        return not self.errors
 
     def to_pandas(self) -> pandas.DataFrame:
         """A frame with a line per row named by a finding, its columns those of `check --json`."""
@@ -55,7 +68,14 @@ class CheckReport:
         return fragment("check", report=self, codes=CODES)
 
 
-def check(data: Data, pipeline: Pipeline, *, max_length: int | None = None, against: Data = ()) -> CheckReport:
+def check(
+    data: Data,
+    pipeline: Pipeline,
+    *,
+    max_length: int | None = None,
+    against: Data = (),
+    allow: Iterable[str] = (),
+) -> CheckReport:
     """Verify the labels of transcripts, and look for what is wrong with the data.
 
     Args:
@@ -63,6 +83,7 @@ def check(data: Data, pipeline: Pipeline, *, max_length: int | None = None, agai
         pipeline: student, format and labeler.
         max_length: the most tokens that the student takes; None: no limit.
         against: held-out data whose prompts must not be in the data.
+        allow: codes of errors that are accepted.
 
     Raises:
         DataError: the data cannot be read as transcripts.
@@ -88,6 +109,7 @@ def check(data: Data, pipeline: Pipeline, *, max_length: int | None = None, agai
         trained_tokens=int(examples.trained.sum()),
         longest=int(examples.lengths.max(initial=0)),
         findings=findings,
+        allowed=frozenset((*allow, *pipeline.allows)),
     )
 
 

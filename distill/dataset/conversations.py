@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _DIGEST_SIZE = 16
+_SHORT_EXAMPLE = 20  # characters of an example that only the teacher sees
 
 
 def describe(transcripts: Sequence[Transcript], findings: Findings) -> pa.RecordBatch:
@@ -33,6 +34,8 @@ def describe(transcripts: Sequence[Transcript], findings: Findings) -> pa.Record
             findings.add("role-order", transcript.source, strange)
         if transcript.messages and transcript.messages[-1].role == "user":
             findings.add("ends-on-user", transcript.source)
+        if shown := _teacher_prompt_in(transcript):
+            findings.add("teacher-prompt", transcript.source, shown)
     sources = [transcript.source or Source("?", 0) for transcript in transcripts]
     digest = pa.binary(_DIGEST_SIZE)
     columns = {
@@ -70,6 +73,24 @@ def prompts_of(transcripts: Iterable[Transcript]) -> dict[bytes, str]:
     for transcript in transcripts:
         found.setdefault(prompt_digest(transcript), str(transcript.source))
     return found
+
+
+def _teacher_prompt_in(transcript: Transcript) -> str:
+    """What only the teacher should see and the student does: where it is; empty where it is nowhere.
+
+    Short examples are left out: a question such as `dog?` may be asked for its own sake.
+    """
+    hidden = transcript.metadata.get("teacher_messages")
+    for message in hidden if isinstance(hidden, list) else ():
+        text = message.get("content") if isinstance(message, dict) else None
+        if not isinstance(text, str) or not text.strip():
+            continue
+        if message.get("role") != "system" and len(text.strip()) < _SHORT_EXAMPLE:
+            continue
+        for number, said in enumerate(transcript.messages):
+            if any(text.strip() in part for part in (said.content, said.reasoning_content) if part):
+                return f"message {number} ({said.role})"
+    return ""
 
 
 def _strange_order(roles: Sequence[str]) -> str:

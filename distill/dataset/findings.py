@@ -105,6 +105,42 @@ CODES: dict[str, Code] = {
         "the chat template renders earlier answers differently: the row is trained as one example per answer",
         "nothing to do; the report counts rows and examples separately",
     ),
+    # The teacher's log probabilities (`distill.soft_labels`).
+    "logprobs-malformed": Code(
+        "error",
+        "an answer's log probabilities cannot be read",
+        "collect or score the row again; see docs/transcripts.md",
+    ),
+    "logprobs-other-text": Code(
+        "error",
+        "an answer's log probabilities are of another text than the answer",
+        "score the answers as they are, with `distill score`",
+    ),
+    "logprobs-other-tokenizer": Code(
+        "error",
+        "an answer's token ids belong to another tokenizer than the row says",
+        "collect or score the row again with the right tokenizer",
+    ),
+    "logprobs-shifted": Code(
+        "error",
+        "an answer's log probabilities do not belong to its tokens: they may be shifted by one",
+        "check the program that wrote them; or score the answers again, with `distill score`",
+    ),
+    "logprobs-missing": Code(
+        "warning",
+        "an example has no log probabilities, while others have: it is trained towards its tokens",
+        "add them with `distill score`",
+    ),
+    "few-tokens-aligned": Code(
+        "error",
+        "less than half of the trained tokens could be aligned with the teacher's tokens",
+        "check that student and teacher write the same text; or train with --loss cross-entropy",
+    ),
+    "few-tokens-exact": Code(
+        "error",
+        "less than half of the trained tokens are the teacher's tokens too, which --loss soft-labels needs",
+        "use --loss chunks: teacher and student have different tokenizers",
+    ),
     # Rows that are not trained (`distill.dataset.prepare`).
     "answer-left-out": Code(
         "warning", "one answer of a row is not trained; its other answers are", "see the reason, as for a row"
@@ -138,6 +174,11 @@ CODES: dict[str, Code] = {
     "role-order": Code("warning", "the roles do not take turns", "make sure that this is intended"),
     "ends-on-user": Code("note", "the conversation ends without an answer", "its last message is not trained"),
     "duplicate": Code("warning", "the conversation is already in the data", "leave it out, or it counts twice"),
+    "teacher-prompt": Code(
+        "error",
+        "a message holds text that only the teacher should see (`teacher_messages` in its metadata)",
+        "collect the row again; the student is to answer without it",
+    ),
     "leakage": Code("error", "a prompt is also in the held-out data", "leave it out of one of the two"),
 }
 

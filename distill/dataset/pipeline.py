@@ -13,6 +13,7 @@ from distill.models.load import load_tokenizer
 from distill.models.references import resolve_model
 from distill.plugins import PluginManager
 from distill.protocols import Labeler
+from distill.soft_labels.targets import SoftLabeler
 from distill.transcripts.turns import Turns
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Pipeline:
         new_tokens: ids of the tokens that the format added.
         ref: the student, as `resolve_model` returns it; empty where the encoder was made elsewhere.
         hold_out: which conversations are held out; None: none.
+        soft: makes soft targets of the teacher's log probabilities; None: the loss does not ask for them.
     """
 
     encoder: Encoder
@@ -46,14 +48,16 @@ class Pipeline:
     new_tokens: tuple[int, ...] = ()
     ref: str = ""
     hold_out: HoldOut | None = None
+    soft: SoftLabeler | None = None
 
 
-def make_pipeline(settings: DataSettings, manager: PluginManager) -> Pipeline:
+def make_pipeline(settings: DataSettings, manager: PluginManager, *, soft_labels: bool = False) -> Pipeline:
     """Load the student's tokenizer, and build formatter and labeler by their names.
 
     Args:
         settings: the student, its format and its labels.
         manager: the plugins.
+        soft_labels: whether to read the teacher's log probabilities.
 
     Raises:
         DistillError: what is named does not exist or does not fit.
@@ -76,4 +80,5 @@ def make_pipeline(settings: DataSettings, manager: PluginManager) -> Pipeline:
         tuple(manager.labelers.get(labeler).allows),
         tuple(range(known, len(tokenizer))),
         ref,
+        soft=SoftLabeler(encoder) if soft_labels else None,
     )

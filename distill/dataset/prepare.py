@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +16,7 @@ from distill.dataset.verify import LabelCheck
 from distill.encode.encoder import Encoder, text_of
 from distill.errors import DataError, DistillError, PluginError, one_line
 from distill.protocols import Labeler
+from distill.soft_labels.targets import SoftLabeler, SoftShares
 from distill.transcripts.trainable import untrainable, untrainable_answer
 from distill.types import IGNORE_INDEX, Encoded, Example, Message, Segment, Transcript
 
@@ -58,6 +59,7 @@ class Chunk:
         expanded_rows: rows that became one example per answer, since the template rewrites history.
         findings: what the label check found.
         data_findings: what is unusual about the conversations themselves.
+        shares: what the trained tokens have of a teacher.
     """
 
     rows: int
@@ -68,6 +70,7 @@ class Chunk:
     findings: Findings = field(default_factory=Findings)
     data_findings: Findings = field(default_factory=Findings)
     held_out: int = 0
+    shares: SoftShares = field(default_factory=SoftShares)
 
     def add(self, other: Chunk) -> None:
         """Add another chunk, whose transcripts follow these."""
@@ -78,6 +81,7 @@ class Chunk:
         self.expanded_rows += other.expanded_rows
         self.findings.merge(other.findings)
         self.data_findings.merge(other.data_findings)
+        self.shares.add(other.shares)
 
 
 @dataclass(slots=True)
@@ -97,6 +101,7 @@ class Prepared:
     findings: Findings
     data_findings: Findings
     held_out: int
+    shares: SoftShares
     truncated: int = 0
 
     @classmethod
@@ -111,6 +116,7 @@ class Prepared:
             chunk.findings,
             chunk.data_findings,
             chunk.held_out,
+            chunk.shares,
         )
 
     @property
@@ -136,6 +142,7 @@ def prepare(
     labeler_name: str = "labeler",
     max_length: int | None = None,
     overlong: Overlong = "error",
+    soft: SoftLabeler | None = None,
 ) -> Prepared:
     """Render, encode, label and verify transcripts, in memory (`distill.dataset.cache.prepare_data` is for large data).
 
@@ -146,6 +153,7 @@ def prepare(
         labeler_name: for errors.
         max_length: the most tokens per example; None: no limit.
         overlong: what to do with longer ones: refuse, leave the row out, or cut it.
+        soft: makes the soft targets; None: none are made.
 
     Raises:
         DistillError: rows are too long and `overlong` is `error`.
@@ -156,7 +164,7 @@ def prepare(
     whole = Chunk(0)
     rows, conversations = iter(transcripts), []
     while read := list(islice(rows, CHUNK)):
-        chunk = prepare_chunk(read, encoder, labeler, labeler_name)
+        chunk = prepare_chunk(read, encoder, labeler, labeler_name, soft)
         conversations.append(describe(read, chunk.data_findings))
         whole.add(chunk)
     table = pa.Table.from_batches(conversations or [describe([], Findings())])
@@ -165,7 +173,13 @@ def prepare(
     return prepared
 
 
-def prepare_chunk(transcripts: Sequence[Transcript], encoder: Encoder, labeler: Labeler, labeler_name: str) -> Chunk:
+def prepare_chunk(
+    transcripts: Sequence[Transcript],
+    encoder: Encoder,
+    labeler: Labeler,
+    labeler_name: str,
+    soft: SoftLabeler | None = None,
+) -> Chunk:
     """Render, encode, label and verify a batch of transcripts, of any length."""
     chunk, checked = Chunk(len(transcripts)), LabelCheck(encoder)
     rendered: list[_Rendered] = []
@@ -182,7 +196,9 @@ def prepare_chunk(transcripts: Sequence[Transcript], encoder: Encoder, labeler: 
             checked.findings.add("history-rewritten", transcript.source or transcript.id)
         rendered += parts
     for part, encoded in _encode(rendered, encoder, chunk):
-        _label(part, encoded, labeler, labeler_name, chunk, checked)
+        example = _label(part, encoded, labeler, labeler_name, chunk, checked)
+        if example is not None:
+            chunk.examples.append(example if soft is None else _with_soft(example, part, encoded, soft, chunk, checked))
     chunk.findings = checked.finish()
     chunk.skipped = _settle(chunk.skipped, chunk.examples, chunk.findings)
     return chunk
@@ -275,13 +291,16 @@ def _encode(rendered: Sequence[_Rendered], encoder: Encoder, chunk: Chunk) -> It
                 _skip(chunk.skipped, part.transcript, error.message)
 
 
-def _label(part: _Rendered, encoded: Encoded, labeler: Labeler, name: str, chunk: Chunk, checked: LabelCheck) -> None:
+def _label(
+    part: _Rendered, encoded: Encoded, labeler: Labeler, name: str, chunk: Chunk, checked: LabelCheck
+) -> Example | None:
+    """Label a conversation; None where nothing of it is trained."""
     transcript = part.transcript
     try:
         labels = labeler.label(encoded)
     except DataError as error:
         _skip(chunk.skipped, transcript, f"labeler {name!r}: {error.message}")
-        return
+        return None
     except DistillError:
         raise
     except Exception as error:
@@ -294,10 +313,25 @@ def _label(part: _Rendered, encoded: Encoded, labeler: Labeler, name: str, chunk
     example = Example(encoded.input_ids, labels, transcript.id, transcript.source)
     if not example.trained_tokens:
         _skip(chunk.skipped, transcript, f"labeler {name!r} leaves no token to train")
-        return
+        return None
     checked.examine(transcript, part.turns, part.segments, encoded, labels)
-    chunk.examples.append(example)
     chunk.encoded.append(encoded)
+    return example
+
+
+def _with_soft(
+    example: Example, part: _Rendered, encoded: Encoded, soft: SoftLabeler, chunk: Chunk, checked: LabelCheck
+) -> Example:
+    """Give an example the teacher's part, where its transcript tells it."""
+    where = part.transcript.source or part.transcript.id
+
+    def found(code: str, detail: str) -> None:
+        checked.findings.add(code, where, detail)
+
+    targets = soft.targets(part.transcript, part.turns, part.segments, encoded, example.labels, found)
+    chunk.shares.count(example.labels, targets)
+    chunk.shares.missing += not part.transcript.metadata.get("logprobs")
+    return example if targets is None else replace(example, soft=targets)
 
 
 def _check_labels(labels: list[int], encoded: Encoded, name: str, transcript: Transcript) -> None:

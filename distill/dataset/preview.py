@@ -9,10 +9,14 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, cast
 
 from distill.dataset.collate import collator_for
+from distill.dataset.pipeline import Pipeline
 from distill.dataset.prepare import prepare_chunk
 from distill.encode.encoder import Encoder
 from distill.pages import fragment
 from distill.protocols import Collator, Labeler
+from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.sources import Data
+from distill.transcripts.turns import choose_turns
 from distill.types import IGNORE_INDEX, Encoded, Role, Transcript, count_trained
 
 if TYPE_CHECKING:
@@ -167,6 +171,12 @@ def show(
         for example, encoded in zip(chunk.examples, chunk.encoded, strict=True):
             row = {"input_ids": example.input_ids, "labels": example.labels}
             yield reader.read(number, transcript, row, encoded)
+
+
+def show_data(data: Data, pipeline: Pipeline, count: int | None = None) -> Iterator[ShownRow]:
+    """Read data, choose the answers that are trained, and show the rows; see `show`."""
+    transcripts = choose_turns(read_transcripts(data, pipeline.data_format), pipeline.turns)
+    return show(transcripts, pipeline.encoder, pipeline.labeler, pipeline.labeler_name, count)
 
 
 class _RowReader:

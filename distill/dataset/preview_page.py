@@ -10,10 +10,11 @@ from pathlib import Path
 
 from distill.dataset.cache import prepare_data
 from distill.dataset.pipeline import Pipeline
-from distill.dataset.preview import ShownRow
+from distill.dataset.preview import ShownRow, show_data
+from distill.dataset.settings import DataSettings
 from distill.pages import check_page_target, page_stream, write_page
 from distill.pages.charts import histogram
-from distill.transcripts.sources import Data
+from distill.transcripts.sources import Data, as_sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +81,25 @@ def write_preview(rows: Iterable[ShownRow], summary: PageSummary, target: Path, 
     lengths = histogram({"tokens": summary.lengths, "trained": summary.trained}, "Tokens per example", "example")
     write_page(target, page_stream("show", about=about, summary=summary, lengths=lengths, shown=shown, rows=made))
     return shown
+
+
+def write_data_page(data: Data, pipeline: Pipeline, settings: DataSettings, target: Path, count: int | None) -> str:
+    """Write the page of some rows, with counts over all rows; returns a line about it.
+
+    Args:
+        data: the transcripts.
+        pipeline: made of `settings`.
+        settings: for what the page tells about itself.
+        target: the file.
+        count: the number of rows on the page; None: all.
+    """
+    check_page_target(target)
+    summary = summarise(data, pipeline)
+    about = {
+        "data": ", ".join(map(str, as_sources(data))),
+        "student": settings.student,
+        "formatter": settings.formatter,
+        "labeler": settings.labeler,
+    }
+    shown = write_preview(show_data(data, pipeline, count), summary, target, about)
+    return f"{target}: {shown} of {summary.rows} rows, {summary.skipped} of all would be skipped"

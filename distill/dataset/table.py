@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
+from distill.dataset.soft_columns import from_batch, to_columns
 from distill.types import IGNORE_INDEX, Example, Source
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class Examples(Sequence[Example]):
     """Labelled rows: a sequence of `Example`, made one by one as they are asked for.
 
     Args:
-        table: columns `input_ids` and `labels` (list<int32>), `id`, `file` and `line`, `length` and `trained` (tokens).
+        table: columns `input_ids` and `labels` (list<int32>), `id`, `file` and `line`, `length` and `trained` (tokens),
+            and those of `soft_columns`.
         rows: which of the table's rows, in order; None: all.
         path: the Arrow file that the table is mapped from, if any.
 
@@ -61,7 +63,17 @@ class Examples(Sequence[Example]):
                 if column != "length":
                     values = values.flatten()
                 digest.update(values.to_numpy().tobytes())
+        if self.has_soft_targets:
+            for name in self._table.column_names:
+                if name.startswith("soft_"):
+                    digest.update(_octets(self._table.column(name)))
         return digest.hexdigest()
+
+    @property
+    def has_soft_targets(self) -> bool:
+        """Whether any row has soft targets."""
+        column = self._table.column("soft_plain")
+        return bool(column.null_count < len(column))
 
     def _numbers(self, column: str) -> Numbers:
         numbers: Numbers = self._table.column(column).to_numpy()
@@ -88,6 +100,7 @@ class Examples(Sequence[Example]):
             labels=batch.column("labels")[at].values.to_numpy().tolist(),
             id=batch.column("id")[at].as_py(),
             source=None if file is None else Source(file, batch.column("line")[at].as_py()),
+            soft=from_batch(batch, at),
         )
 
     def select(self, rows: npt.NDArray[Any]) -> Examples:
@@ -104,6 +117,10 @@ class Examples(Sequence[Example]):
         for name in ("input_ids", "labels"):
             table = _with_column(table, name, pc.list_slice(table[name], 0, max_length))
         trained = np.fromiter((_trained(labels) for labels in _lists(table["labels"])), np.int32, len(table))
+        if self.has_soft_targets:
+            soft = [None if example.soft is None else example.soft.cut(max_length) for example in self]
+            for name, column in to_columns(soft).items():
+                table = _with_column(table, name, column)
         table = _with_column(table, "length", pc.cast(pc.list_value_length(table["input_ids"]), pa.int32()))
         return Examples(_with_column(table, "trained", pa.array(trained)))
 
@@ -136,8 +153,17 @@ def to_batch(examples: Sequence[Example]) -> pa.RecordBatch:
         "line": pa.array([source and source.line for source in sources], pa.int32()),
         "length": pa.array([len(example.input_ids) for example in examples], pa.int32()),
         "trained": pa.array([example.trained_tokens for example in examples], pa.int32()),
+        **to_columns([example.soft for example in examples]),
     }
     return pa.record_batch(columns)
+
+
+def _octets(column: pa.ChunkedArray) -> bytes:
+    """All values of a column of soft targets."""
+    values = column.combine_chunks()
+    values = values.fill_null(False) if values.type == "bool" else values.flatten()
+    octets: bytes = values.to_numpy(zero_copy_only=False).tobytes()
+    return octets
 
 
 def _with_column(table: pa.Table, name: str, values: Any) -> pa.Table:

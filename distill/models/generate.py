@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
+from distill.models.capture import Capture, TokenLogprobs
 from distill.models.device import best_device
 from distill.models.load import load_model, load_tokenizer
 from distill.models.references import ModelRef, trusts_remote_code
@@ -20,6 +22,13 @@ if TYPE_CHECKING:
     from distill.protocols import Formatter
 
 
+_NEUTRAL = {
+    "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
+    "repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
+}  # fmt: skip
+"""Generation settings with which a model samples from its whole distribution."""
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """One answer.
@@ -29,12 +38,14 @@ class Generation:
         finish_reason: `stop`, or `length` when the token limit cut it.
         prompt_tokens: tokens read.
         completion_tokens: tokens written, the end-of-turn marker included.
+        logprobs: the model's own log probabilities of them, where they were asked for.
     """
 
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    logprobs: TokenLogprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +124,7 @@ class ChatModel:
         temperature: float | None = None,
         seed: int | None = None,
         tools: Sequence[Sequence[Mapping[str, Any]]] | None = None,
+        logprobs: int | None = None,
     ) -> list[Generation]:
         """Answer conversations, in one batch.
 
@@ -122,10 +134,14 @@ class ChatModel:
             temperature: None or 0: greedy; else sampled.
             seed: for sampling.
             tools: tool definitions, one list a conversation.
+            logprobs: keep the model's own log probability of each token, and of the K likeliest at its place; the
+                tokens are then sampled from the temperature's distribution alone, without the top-p or the penalties
+                that the model's own generation settings may have.
         """
         tools = tools or [()] * len(conversations)
         prompts = [self.encoder.prompt(messages, tool) for messages, tool in zip(conversations, tools, strict=True)]
-        return self._answer(prompts, max_tokens, temperature, seed)
+        capture = None if logprobs is None else Capture(logprobs)
+        return self._answer(prompts, max_tokens, temperature, seed, capture=capture)
 
     def stream(
         self,
@@ -153,6 +169,7 @@ class ChatModel:
         temperature: float | None,
         seed: int | None,
         streamer: _Pieces | None = None,
+        capture: Capture | None = None,
     ) -> list[Generation]:
         import torch
 
@@ -162,27 +179,36 @@ class ChatModel:
         mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         if seed is not None and temperature:
             torch.manual_seed(seed)
-        with torch.inference_mode():
+        with torch.inference_mode(), capture.watching(self.model) if capture else nullcontext():
             out = self.model.generate(
                 input_ids=ids.to(self.model.device),
                 attention_mask=mask.to(self.model.device),
-                generation_config=self._config(max_tokens, temperature),
+                generation_config=self._config(max_tokens, temperature, plain=capture is not None),
                 streamer=streamer,
+                stopping_criteria=[capture] if capture else None,
             )
-        return [self._finish(row[longest:].tolist(), len(prompt)) for row, prompt in zip(out, prompts, strict=True)]
+        answers = [row[longest:].tolist() for row in out]
+        return [
+            self._finish(answer, len(prompt), row, capture)
+            for row, (answer, prompt) in enumerate(zip(answers, prompts, strict=True))
+        ]
 
-    def _config(self, max_tokens: int, temperature: float | None) -> Any:
+    def _config(self, max_tokens: int, temperature: float | None, plain: bool) -> Any:
         from transformers import GenerationConfig
 
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
         pad = self.encoder.tokenizer.pad_token_id
+        if plain and temperature:  # else transformers fills in what the model's own generation settings say
+            own = self.model.generation_config
+            sampling |= {name: value for name, value in _NEUTRAL.items() if getattr(own, name, None) is not None}
         return GenerationConfig(max_new_tokens=max_tokens, eos_token_id=self.stop, pad_token_id=pad, **sampling)
 
-    def _finish(self, ids: list[int], prompt_tokens: int) -> Generation:
+    def _finish(self, ids: list[int], prompt_tokens: int, row: int, capture: Capture | None) -> Generation:
         stopped = self.stop in ids
         answer = ids[: ids.index(self.stop)] if stopped else ids
         text = self.encoder.tokenizer.decode(answer, skip_special_tokens=True)
-        return Generation(text, "stop" if stopped else "length", prompt_tokens, len(answer) + stopped)
+        kept = capture.of_row(row, ids[: len(answer) + stopped]) if capture else None
+        return Generation(text, "stop" if stopped else "length", prompt_tokens, len(answer) + stopped, kept)
 
     def trace(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[TraceStep]:
         """Read a finished conversation token by token: what would the model say after each prefix?

@@ -14,8 +14,8 @@ from distill import hookspecs
 from distill.errors import PluginError, Terminated, one_line
 from distill.plugins.isolation import fenced, own_process_state
 from distill.plugins.registry import KINDS, PluginRecord, Registry, check_spec
-from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Teacher, Trainer
-from distill.specs import ExporterSpec, FormatterSpec, LabelerSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
+from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Loss, Teacher, Trainer
+from distill.specs import ExporterSpec, FormatterSpec, LabelerSpec, LossSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
 
 if TYPE_CHECKING:
     import click
@@ -33,7 +33,7 @@ class PluginManager:
 
     Attributes:
         records: every plugin that was found, in load order, the failed ones included.
-        teachers, formatters, labelers, trainers, exporters, models: registries of specs.
+        teachers, formatters, labelers, trainers, losses, exporters, models: registries of specs.
     """
 
     def __init__(self) -> None:
@@ -58,6 +58,10 @@ class PluginManager:
     @property
     def trainers(self) -> Registry[TrainerSpec, Trainer]:
         return self.registries["trainer"]
+
+    @property
+    def losses(self) -> Registry[LossSpec, Loss]:
+        return self.registries["loss"]
 
     @property
     def exporters(self) -> Registry[ExporterSpec, Exporter]:
@@ -136,8 +140,8 @@ class PluginManager:
     def _collect_specs(self, plugin: Any, record: PluginRecord) -> list[tuple[str, Spec]]:
         """Call the plugin's registration hooks and check what they return."""
         found: list[tuple[str, Spec]] = []
-        for kind, wanted in ((kind, one.spec) for kind, one in KINDS.items()):
-            hook = f"register_{kind}s"
+        for kind, one in KINDS.items():
+            wanted, hook = one.spec, one.hook(kind)
             for function in self._impls(hook, record):
                 returned = function()
                 if returned is None or isinstance(returned, (str, bytes)) or not isinstance(returned, Iterable):

@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from distill.errors import DistillError, PluginError, one_line, unknown_name
 from distill.options import make_options
-from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Teacher, Trainer
-from distill.specs import ExporterSpec, FormatterSpec, LabelerSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
+from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Loss, Teacher, Trainer
+from distill.specs import ExporterSpec, FormatterSpec, LabelerSpec, LossSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
 
 S = TypeVar("S", bound=Spec)
 B = TypeVar("B")
@@ -24,10 +24,16 @@ class Kind:
     Attributes:
         spec: what its registration hook returns.
         offers: the protocols of which a built component must have one; empty: nothing is built.
+        plural: of the kind's name, where it is not an added `s`.
     """
 
     spec: type[Spec]
     offers: tuple[type, ...] = ()
+    plural: str = ""
+
+    def hook(self, kind: str) -> str:
+        """The registration hook of the kind."""
+        return f"register_{self.plural or kind + 's'}"
 
 
 KINDS: Mapping[str, Kind] = {
@@ -35,6 +41,7 @@ KINDS: Mapping[str, Kind] = {
     "formatter": Kind(FormatterSpec, (Formatter,)),
     "labeler": Kind(LabelerSpec, (Labeler,)),
     "trainer": Kind(TrainerSpec, (Trainer,)),
+    "loss": Kind(LossSpec, (Loss,), plural="losses"),
     "exporter": Kind(ExporterSpec, (Exporter,)),
     "model": Kind(ModelSpec),
 }

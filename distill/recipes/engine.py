@@ -52,6 +52,16 @@ class RecipeReport:
     run: str | None
     steps: tuple[StepReport, ...]
 
+    @property
+    def page(self) -> Path | None:
+        """The comparison as a web page; None where nothing was compared."""
+        made = next((one.made for one in self.steps if one.step == "compare"), None)
+        return None if made is None else Path(made).with_suffix(".html")
+
+    def result(self, step: str) -> Mapping[str, Any]:
+        """What a step counted; empty where it did not run."""
+        return next((one.result or {} for one in self.steps if one.step == step), {})
+
 
 def run_recipe(
     path: str | Path,
@@ -76,10 +86,10 @@ def run_recipe(
     """
     ready = make_ready(path, manager)
     if dry_run:
-        return _report(ready, _plan(ready, State(ready.out), watch))
-    State(ready.out)  # refuses what is no recipe's folder, before anything is written there
+        return _report(ready, _plan(ready, State(ready.out, ready.loaded.path), watch))
+    State(ready.out, ready.loaded.path)  # refuses what is no recipe's folder, before anything is written there
     with alone_in(ready.out):
-        return _report(ready, tuple(_do(ready, State(ready.out), watch)))
+        return _report(ready, tuple(_do(ready, State(ready.out, ready.loaded.path), watch)))
 
 
 def _steps(ready: ReadyRecipe, watch: Watch) -> Iterator[tuple[str, str | None, Callable[[Mapping[str, Path]], Step]]]:

@@ -43,7 +43,7 @@ class Record:
 class State:
     """The records of a recipe's folder, in the order they were begun."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, recipe: Path):
         self.folder = folder
         self.records: list[Record] = []
         path = folder / STATE
@@ -53,7 +53,7 @@ class State:
             except (ValueError, KeyError, TypeError) as error:
                 hint = "restore it from a backup, or choose another `out`"
                 raise DistillError(f"{path} is damaged", hint) from error
-        elif folder.exists() and (not folder.is_dir() or any(not one.name.startswith(".") for one in folder.iterdir())):
+        elif folder.exists() and folder.resolve() != recipe.parent.resolve() and not _is_empty(folder):
             raise UsageError(f"{folder} holds something that no recipe made", "choose another `out`")
 
     def find(self, step: str, inputs: Mapping[str, Any]) -> Record | None:
@@ -126,6 +126,10 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and all(one.name.startswith(".") for one in folder.iterdir())
 
 
 def _as_json(inputs: Mapping[str, Any]) -> dict[str, Any]:

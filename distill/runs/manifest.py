@@ -11,6 +11,7 @@ from typing import Any, Literal
 from distill.errors import DataError
 from distill.files.atomic import whole_file
 from distill.runs.report import TrainReport
+from distill.transcripts.sources import DataSource
 
 _NEEDED = ("student", "formatter", "seed")
 """Settings that every run has, and that readers rely on."""
@@ -160,4 +161,4 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, (Path, DataSource)) else value

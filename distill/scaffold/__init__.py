@@ -18,7 +18,7 @@ from distill.plugins import PluginManager
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable  # Python 3.11
 
-Kind = Literal["exporter", "formatter", "labeler", "teacher", "trainer"]
+Kind = Literal["exporter", "formatter", "labeler", "loss", "teacher", "trainer"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
 

@@ -7,9 +7,9 @@ Everything here works under pytest and without it, on this machine alone: no net
     def test_contract():
         check_formatter(MyFormat())
 
-* `check_formatter`, `check_labeler`, `check_teacher`, `check_http_teacher`, `check_trainer` and `check_exporter` raise
-  an AssertionError that names each broken promise, the conversation, and what to do. `distill plugins check NAME` runs
-  the same checks.
+* `check_formatter`, `check_labeler`, `check_teacher`, `check_http_teacher`, `check_trainer`, `check_loss` and
+  `check_exporter` raise an AssertionError that names each broken promise, the conversation, and what to do.
+  `distill plugins check NAME` runs the same checks.
 * `load_plugin` loads a module as the command line does; `HookRecorder` writes down the calls of observer hooks.
 * `TOKENIZERS`, `CONVERSATIONS`, `HOSTILE`, `tiny_llama`, `tiny_bloom`, `tiny_job`, `ScriptedTeacher` and `FaultyServer`
   are what the checks are made of.
@@ -20,6 +20,7 @@ from distill.testing.conversations import CONVERSATIONS, HOSTILE, PLAIN, TOOL, T
 from distill.testing.exporters import check_exporter, exporter_checks, tiny_student
 from distill.testing.formatters import check_formatter, formatter_checks
 from distill.testing.labelers import check_labeler, labeler_checks
+from distill.testing.losses import check_loss, loss_checks
 from distill.testing.plugins import Call, Checked, HookRecorder, check_named, load_plugin
 from distill.testing.server import Asked, FaultyServer, Reply, completion, echo
 from distill.testing.students import save_student, tiny_bloom, tiny_llama
@@ -51,6 +52,7 @@ __all__ = [
     "check_formatter",
     "check_http_teacher",
     "check_labeler",
+    "check_loss",
     "check_named",
     "check_teacher",
     "check_trainer",
@@ -60,6 +62,7 @@ __all__ = [
     "formatter_checks",
     "labeler_checks",
     "load_plugin",
+    "loss_checks",
     "run_checks",
     "save_student",
     "teacher_checks",

@@ -15,6 +15,7 @@ from distill.testing.checks import Check, Outcome, broken, run_checks
 from distill.testing.exporters import exporter_checks
 from distill.testing.formatters import formatter_checks
 from distill.testing.labelers import labeler_checks
+from distill.testing.losses import loss_checks
 from distill.testing.teachers import teacher_checks
 from distill.testing.trainers import trainer_checks
 from distill.types import CollectRun, TrainResult, Transcript
@@ -80,7 +81,7 @@ class Checked:
     """One name a plugin registers (or, with the kind `plugin`, the plugin itself), and what its checks found.
 
     Attributes:
-        kind: `plugin`, `teacher`, `formatter`, `labeler`, `trainer` or `exporter`.
+        kind: `plugin`, `teacher`, `formatter`, `labeler`, `trainer`, `loss` or `exporter`.
         name: the name.
         owner: the plugin, as errors name it.
         outcomes: check by check; runs them as it is read.
@@ -104,8 +105,8 @@ def check_named(
 
     Args:
         manager: the plugins.
-        name: of a teacher (`NAME:MODEL`), formatter, labeler, trainer or exporter; or of a plugin or its package, for
-            all of it.
+        name: of a teacher (`NAME:MODEL`), formatter, labeler, trainer, loss or exporter; or of a plugin or its package,
+            for all of it.
         options: for the name's `build`.
         kind: what it is, where several kinds have the name.
         ask: what to ask a teacher, for 16 tokens at most; it may cost money. None: nothing.
@@ -163,6 +164,11 @@ def _labeler(manager: PluginManager, name: str, options: Mapping[str, Any], ask:
     return labeler_checks(lambda encoder: manager.labelers.construct(name, made, encoder))
 
 
+def _loss(manager: PluginManager, name: str, options: Mapping[str, Any], ask: str | None) -> Sequence[Check]:
+    made, needs = manager.losses.options(name, options), manager.losses.get(name).soft_labels
+    return loss_checks(lambda: manager.losses.construct(name, made), soft_labels=needs is not None)
+
+
 def _trainer(manager: PluginManager, name: str, options: Mapping[str, Any], ask: str | None) -> Sequence[Check]:
     made = manager.trainers.options(name, options)
     return trainer_checks(lambda: manager.trainers.construct(name, made))
@@ -182,5 +188,6 @@ _SUITES: Mapping[str, Callable[..., Sequence[Check]]] = {
     "formatter": _formatter,
     "labeler": _labeler,
     "trainer": _trainer,
+    "loss": _loss,
     "exporter": _exporter,
 }

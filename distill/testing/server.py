@@ -50,7 +50,8 @@ class Asked:
     @property
     def text(self) -> str:
         """The last message's text."""
-        return self.body["messages"][-1]["content"]
+        text: str = self.body["messages"][-1]["content"]
+        return text
 
 
 def completion(content: str | None = "an answer", finish_reason: str = "stop", **message: Any) -> dict[str, Any]:

@@ -8,12 +8,12 @@ import json
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from distill.collection.adapters import make_askers
 from distill.errors import DistillError, PluginError, TeacherError
-from distill.protocols import BatchTeacher, Teacher
+from distill.protocols import BatchFileTeacher, BatchTeacher, Teacher
 from distill.testing.checks import Check, Remark, assert_all
 from distill.testing.server import Asked, FaultyServer, Reply
 from distill.transcripts.rows import message_to_dict
@@ -70,11 +70,13 @@ def check_teacher(teacher: Teacher | BatchTeacher, *, questions: Sequence[str] =
 def teacher_checks(teacher: Teacher | BatchTeacher, questions: Sequence[str] = QUESTIONS) -> list[Check]:
     """The checks of `check_teacher`, one by one; without questions only those that ask nothing."""
     suite = _Suite(teacher, questions)
-    shape = Check("it has `ask`, or `ask_batch` and a batch_size", suite.shape)
+    free = [Check("it has `ask`, or `ask_batch` and a batch_size", suite.shape)]
+    if any(hasattr(teacher, name) for name in ("batch_request", "batch_answer")):
+        free.append(Check("its requests and answers go through batch files", suite.batch_files))
     if not questions:
-        return [shape]
+        return free
     return [
-        shape,
+        *free,
         Check("it answers each request with an Answer by the assistant", suite.answered),
         Check("an answer says something, or calls a tool", suite.something),
         Check("an answer can be written as a row of JSON", suite.writable),
@@ -115,6 +117,19 @@ class _Suite:
 
     def shape(self) -> None:
         make_askers(self.teacher, "the plugin", 1)
+
+    def batch_files(self) -> None:
+        teacher = self.teacher
+        assert isinstance(teacher, BatchFileTeacher), "it has only one of `batch_request` and `batch_answer`"
+        question = Request([Message("user", QUESTIONS[0])], params=Params(max_tokens=MAX_TOKENS))
+        line = dict(teacher.batch_request("row-1", question))
+        assert line.get("custom_id") == "row-1", f"batch_request gives custom_id={line.get('custom_id')!r}, not the id"
+        json.dumps(line, allow_nan=False)
+        try:
+            answer = teacher.batch_answer({"custom_id": "row-1"})
+        except TeacherError:
+            return
+        raise AssertionError(f"batch_answer gives {answer!r} for a line without an answer; raise distill.TeacherError")
 
     def answered(self) -> None:
         for question, answer in zip(self.questions, self.answers, strict=True):
@@ -194,9 +209,7 @@ def check_http_teacher(build: Callable[[str], Teacher], good: Callable[[Asked], 
     """
     with FaultyServer(good=lambda asked: Reply(good(asked))) as server:
         check_teacher(build(server.origin))
-    assert_all(
-        [Check(f"the server answers with {fault.name}", lambda fault=fault: _try(build, fault)) for fault in _FAULTS]
-    )
+    assert_all([Check(f"the server answers with {fault.name}", partial(_try, build, fault)) for fault in _FAULTS])
     assert_all([Check("a server elsewhere that the server redirects to", lambda: _redirected(build))])
     assert_all([Check("no server", lambda: _nobody(build))])
 

@@ -191,7 +191,7 @@ def _round_up(number: int, unit: int) -> int:
 
 
 class _Rows:
-    """The examples as a map-style dataset of rows `{input_ids, labels}`."""
+    """The examples as a map-style dataset of rows `{input_ids, labels}`; with `soft` where they have soft targets."""
 
     def __init__(self, examples: Sequence[Example]):
         self._examples = examples
@@ -199,10 +199,11 @@ class _Rows:
     def __len__(self) -> int:
         return len(self._examples)
 
-    def __getitem__(self, row: int) -> dict[str, list[int]]:
+    def __getitem__(self, row: int) -> dict[str, Any]:
         example = self._examples[row if row >= 0 else ~row]
         labels = example.labels if row >= 0 else [IGNORE_INDEX] * len(example.labels)
-        return {"input_ids": example.input_ids, "labels": labels}
+        soft = {} if example.soft is None else {"soft": example.soft}
+        return {"input_ids": example.input_ids, "labels": labels, **soft}
 
 
 def batch_sampler(
@@ -254,5 +255,5 @@ def data_loader(
     from torch.utils.data import DataLoader
 
     sampler = batch_sampler(job, job.lengths, process_index=process_index, num_processes=num_processes)
-    rows = cast("Dataset[dict[str, list[int]]]", _Rows(job.examples))
+    rows = cast("Dataset[dict[str, Any]]", _Rows(job.examples))
     return DataLoader(rows, batch_sampler=sampler, collate_fn=job.collate, **options)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.dataset.collate import collator_for
+from distill.dataset.soft_columns import SoftCollator
 from distill.errors import DistillError, PluginError
 from distill.files.atomic import utc_now
 from distill.models.load import load_model, quiet
@@ -32,6 +33,7 @@ from distill.training.evaluation import HeldOutEvaluation
 from distill.training.failures import check_finite_row, check_finite_weights, clear_failures
 from distill.training.identity import check_same, describe
 from distill.training.lora import add_adapter, check_quantization, load_quantized, merge_adapter, merge_saved_adapter
+from distill.training.losses import CheckedLoss, explain
 from distill.training.packing import PackingCollator, verify_packing, without_cache
 from distill.training.prepare_job import JobPlan, estimate_of, memory_hint, plan_job
 from distill.training.report import model_card, report_page
@@ -108,6 +110,8 @@ def train(
         for finding in plan.prepared.findings:
             if finding.severity != "note":
                 note(f"{finding.severity}: {finding}")
+        if plan.prepared.shares.rows:
+            note(explain(plan.loss, plan.prepared.shares))
         if dry_run:
             if settings.packing:
                 note("packing is verified when the student is loaded; memory is estimated as if it is packed")
@@ -246,6 +250,7 @@ def _job(run: _Run, plan: JobPlan, newest: Path | None) -> tuple[RunCheckpoints,
         lr_scheduler_type=settings.lr_scheduler_type,
         warmup_steps=settings.warmup_steps or math.ceil((settings.warmup_ratio or 0) * plan.report.steps),
         weight_decay=settings.weight_decay,
+        loss=None if plan.loss is None else CheckedLoss(plan.loss),
     )
 
 
@@ -276,6 +281,8 @@ def _evaluation(run: _Run, plan: JobPlan, model: PreTrainedModel, newest: Path |
 def _collator(run: _Run, plan: JobPlan, model: PreTrainedModel) -> Collator:
     """The labeler's collator; packing, where the student is verified to keep packed rows apart."""
     collate = collator_for(plan.labeler, plan.encoder.tokenizer.pad_token_id)
+    if plan.prepared.examples.has_soft_targets:
+        collate = SoftCollator(collate)
     if not run.settings.packing:
         return collate
     reason = verify_packing(model, largest_batch(run.settings, plan.prepared.examples).longest)
@@ -307,6 +314,11 @@ def _fit(run: _Run, trainer: Trainer, job: TrainJob, checkpoints: RunCheckpoints
             raise
     if not isinstance(result, TrainResult):
         raise PluginError(f"trainer {run.settings.trainer!r} returned {type(result).__name__}, not a TrainResult")
+    if isinstance(job.loss, CheckedLoss) and result.steps and not job.loss.called:
+        raise PluginError(
+            f"trainer {run.settings.trainer!r} did not use the loss {run.settings.loss!r}",
+            "it must train within distill.fast_training(job.model, job.loss)",
+        )
     return result
 
 

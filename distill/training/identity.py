@@ -63,7 +63,7 @@ def describe(
         versions=versions(),
         device=Device(best_device(), processes),
         student=BaseModel(settings.student, digest_of_model(ref)),
-        data=tuple(DataFile(str(path), sha256_of(path)) for path in settings.data),
+        data=tuple(DataFile(str(source), source.digest()) for source in settings.sources),
         examples=ExampleSet(report.examples, examples.digest() if examples is not None else None),
         report=report,
     )

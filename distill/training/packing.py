@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.dataset.collate import pad_batch
+from distill.dataset.soft_columns import SOFT
 from distill.protocols import Collator
 from distill.training.kernels.verification import causal_model, first_line, tolerance, trial_run
 from distill.types import IGNORE_INDEX
@@ -27,21 +28,25 @@ if TYPE_CHECKING:
 _LENGTHS = (12, 7, 1, 14)  # of the rows to verify with
 
 
-def pack(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def pack(batch: Mapping[str, Any]) -> dict[str, Any]:
     """Concatenate the rows of a padded batch.
 
     Args:
         batch: `input_ids`, `attention_mask` and `labels`, each (rows, longest); padded on either side.
 
     Returns:
-        `input_ids`, `position_ids` and `labels`, each (1, tokens), without padding and without an attention mask. The
-        first token of a row has no label, since no token of its row comes before it.
+        `input_ids`, `position_ids` and `labels`, each (1, tokens), without padding and without an attention mask; and
+        `soft_labels`, where the batch has them, likewise. The first token of a row has no label, since no token of its
+        row comes before it.
     """
     real = batch["attention_mask"].bool()
     positions = batch["attention_mask"].cumsum(1) - 1
     labels = batch["labels"].masked_fill(positions == 0, IGNORE_INDEX)
     packed = {"input_ids": batch["input_ids"], "position_ids": positions, "labels": labels}
-    return {name: values[real].unsqueeze(0) for name, values in packed.items()}
+    made: dict[str, Any] = {name: values[real].unsqueeze(0) for name, values in packed.items()}
+    if SOFT in batch:
+        made[SOFT] = {name: values[real].unsqueeze(0) for name, values in batch[SOFT].items()}
+    return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,11 @@ from distill.encode.encoder import Encoder
 from distill.errors import DataError, DistillError, PluginError
 from distill.models.load import max_positions
 from distill.plugins import PluginManager
-from distill.protocols import Labeler, PlanningTrainer, Trainer, TrainPlan
+from distill.protocols import Labeler, Loss, PlanningTrainer, Trainer, TrainPlan
 from distill.runs.report import MemoryEstimate, TrainReport
 from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
+from distill.training.losses import check_shares, make_loss
 from distill.training.settings import TrainSettings
 from distill.transcripts.hold_out import HoldOut, make_hold_out, read_held_out
 from distill.transcripts.turns import choose_turns
@@ -35,6 +36,7 @@ class JobPlan:
         encoder: for the student and its format.
         new_tokens: ids of the tokens that the chat format adds.
         labeler: decides which tokens count.
+        loss: what the student is pulled towards; None: the cross-entropy.
         prepared: the examples, and the skipped rows.
         report: counts, and the steps to do.
         hold_out: which conversations are held out; None: none.
@@ -47,6 +49,7 @@ class JobPlan:
     encoder: Encoder
     new_tokens: tuple[int, ...]
     labeler: Labeler
+    loss: Loss | None
     prepared: Prepared
     report: TrainReport
     hold_out: HoldOut | None = None
@@ -67,7 +70,8 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
     Findings.check_codes(settings.allow)
     manager.formatters.get(settings.formatter), manager.labelers.get(settings.labeler)  # a wrong name fails first
     trainer = manager.trainers.build(settings.trainer, settings.trainer_options)
-    pipeline = make_pipeline(settings, manager)
+    loss, needs = make_loss(settings.loss, settings.loss_options, manager)
+    pipeline = make_pipeline(settings, manager, soft_labels=needs is not None)
     if settings.hold_out is not None:
         hold_out = make_hold_out(settings.hold_out, settings.data, settings.data_format, settings.seed)
         pipeline = replace(pipeline, hold_out=hold_out)
@@ -77,6 +81,8 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
         pipeline.hold_out.check(prepared.rows, prepared.held_out)
     if not len(prepared.examples):
         raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill check`")
+    if needs is not None:
+        check_shares(prepared.shares, needs, settings.loss, prepared.findings)
     prepared.findings.raise_errors({*settings.allow, *pipeline.allows})
     lengths = prepared.examples.lengths.tolist()
     steps = math.ceil(batch_sampler(settings, lengths, num_processes=processes).steps * settings.epochs)
@@ -88,6 +94,7 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
         encoder=pipeline.encoder,
         new_tokens=pipeline.new_tokens,
         labeler=pipeline.labeler,
+        loss=loss,
         prepared=prepared,
         report=_report(settings, prepared, steps if plan.steps is None else plan.steps),
         hold_out=pipeline.hold_out,

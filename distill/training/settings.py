@@ -11,6 +11,7 @@ from distill.dataset.prepare import Overlong
 from distill.dataset.settings import DataSettings
 from distill.errors import UsageError
 from distill.settings import check_settings, setting
+from distill.transcripts.sources import Data, DataSource, as_sources
 
 Schedule = Literal[
     "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
@@ -54,7 +55,7 @@ class LoraSettings:
 class TrainSettings(DataSettings):
     """What to train, on what, and how."""
 
-    data: tuple[Path, ...] = setting(argument=True, help="Files of transcripts.")
+    data: Data = setting(argument=True, help="Transcripts: files, hub:owner/name, lists of dicts, data sets, frames.")
     out: Path = setting(metavar="RUN", recipe=False, help="The run folder to create.")
     _: KW_ONLY
     hold_out: str | None = setting(
@@ -76,6 +77,20 @@ class TrainSettings(DataSettings):
         metavar="KEY=VALUE",
         help="An option of the trainer: any field of TrainingArguments (hf) or SFTConfig (trl), e.g. "
         "-T max_grad_norm=0.5; may be repeated.",
+    )
+    loss: str = setting(
+        "cross-entropy",
+        metavar="NAME",
+        help="cross-entropy (the written tokens), soft-labels or chunks (the teacher's log probabilities), or a "
+        "plugin's.",
+    )
+    loss_options: Mapping[str, Any] = setting(
+        dict,
+        "--loss-option",
+        "-O",
+        key="loss-options",
+        metavar="KEY=VALUE",
+        help="An option of the loss, e.g. -O mix=0.5; may be repeated.",
     )
     overlong: Overlong = setting(
         "error",
@@ -178,6 +193,11 @@ class TrainSettings(DataSettings):
             ):
                 if given:
                     raise UsageError(f"{flag} needs held-out rows", "add --hold-out 10%")
+
+    @property
+    def sources(self) -> tuple[DataSource, ...]:
+        """The data, as sources of rows."""
+        return as_sources(self.data)
 
     @property
     def checkpoints_kept(self) -> int:

@@ -64,7 +64,7 @@ _STATE = re.compile(r"^(?:\w+ ){0,3}?(?:republic|kingdom|commonwealth|principali
 class Babel:
     """Answers questions for the name of a country in a language."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         import babel
 
         self._model = f"babel-{babel.__version__}"

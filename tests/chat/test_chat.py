@@ -17,7 +17,8 @@ import pytest
 from run_folders import write_run
 
 from distill import Message, make_formatter
-from distill.chat.session import ChatSettings, Session
+from distill.chat.session import Session
+from distill.chat.settings import ChatSettings
 from distill.cli.main import main
 from distill.errors import DistillError, UsageError
 from distill.models.generate import ChatModel
@@ -71,7 +72,7 @@ def model(student) -> ChatModel:
 
 @pytest.fixture
 def session(model, tmp_path) -> Session:
-    return Session(model, ChatSettings("student", save=tmp_path / "chat.jsonl"))
+    return Session(model, ChatSettings(model="student", save=tmp_path / "chat.jsonl"))
 
 
 def typed(session: Session, *lines: str) -> list[tuple[str, str]]:
@@ -125,7 +126,7 @@ def test_a_full_conversation_is_said_to_be_full(session):
     ((answer, note),) = typed(session, "word " * 300)
     assert not answer and "tokens, and the model takes 200 (/undo, or /new)" in note
     assert session.messages == before
-    short = Session(session.chat, ChatSettings("student"))
+    short = Session(session.chat, ChatSettings(model="student"))
     rooms = []
     for length in range(1, 200):
         short.messages = [Message("user", "x" * length)]
@@ -139,7 +140,7 @@ def test_a_full_conversation_is_said_to_be_full(session):
 
 
 def test_cut_answers_are_saved_but_not_trained(session, model, tmp_path):
-    small = Session(model, ChatSettings("student", max_tokens=1, save=tmp_path / "chat.jsonl"))
+    small = Session(model, ChatSettings(model="student", max_tokens=1, save=tmp_path / "chat.jsonl"))
     assert typed(small, "hi")[0] == ("Z", "the answer was cut at 1 tokens (--max-tokens)")
     with pytest.raises(UsageError, match="every answer was cut"):
         small.row()

@@ -65,21 +65,23 @@ def test_readmes_picture_shows_the_real_tokens(smollm2):
 
 
 def test_the_quickstart_learns_and_reuses(tmp_path, smollm2):
-    words = [sys.executable, "-m", "distill", "quickstart", "--out", str(tmp_path / "quick"), "--json"]
+    out = tmp_path / "quick"
+    words = [sys.executable, "-m", "distill", "quickstart", "--out", str(out), "--json"]
     first = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=900, check=False)
     assert first.returncode == 0, first.stderr
-    result = json.loads(first.stdout)
-    found = result["comparison"]
-    assert "Andorra" in Path(result["report"]).read_text(encoding="utf-8")
-    assert found["questions"] == 40 and found["verdict"] == "better" and found["warnings"] == []
+    steps = {step["step"]: step for step in json.loads(first.stdout)["steps"]}
+    assert steps["train"]["result"]["trained_rows"] == 216 and steps["compare"]["result"]["verdict"] == "better"
+    assert "Andorra" in (out / "comparison.html").read_text(encoding="utf-8")
+    found = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
+    assert found["questions"] == 40 and found["warnings"] == []
     student = next(one for one in found["standings"] if one["who"] == "student")["figures"]
     base = next(one for one in found["standings"] if one["who"] == "base")["figures"]
     assert student["exact_match"]["value"] >= 30 > 10 >= base["exact_match"]["value"]
     changes = {one["metric"]: one["change"] for one in found["differences"]}
     assert changes["perplexity"]["high"] < 0 < changes["chrf"]["low"]
     again = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=300, check=False)
-    assert again.returncode == 0 and "the trained student is there already" in again.stderr
-    assert json.loads(again.stdout)["comparison"]["differences"] == found["differences"]
+    assert again.returncode == 0, again.stderr
+    assert {step["state"] for step in json.loads(again.stdout)["steps"]} == {"unchanged"}
 
 
 def test_a_student_given_as_gguf_trains_and_saves(tmp_path, smollm2, article, capsys):

@@ -19,10 +19,10 @@ PACKAGES = [path for path in sorted(PLUGINS.glob("*/")) if path.name not in NOT_
 
 
 def commands(readme: Path) -> list[list[str]]:
-    """The words of each `distill` command that a README shows, in order."""
+    """The words of each `distill` and `echo` command that a README shows, in order."""
     blocks = re.findall(r"^```console\n(.*?)^```", readme.read_text(encoding="utf-8"), re.S | re.M)
     lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
-    return [shlex.split(line)[1:] for line in lines if line.startswith("distill ")]
+    return [shlex.split(line) for line in lines if line.startswith(("distill ", "echo "))]
 
 
 def run_all(package: Path, student: Path, folder: Path) -> None:
@@ -32,10 +32,14 @@ def run_all(package: Path, student: Path, folder: Path) -> None:
     assert len(lines) >= 2, "a README shows how to list and how to use the plugin"
     questions = [{"turns": [text for role, text in chat if role == "user"]} for chat in ARTICLE]
     chats = [{"messages": [{"role": role, "content": text} for role, text in chat]} for chat in ARTICLE]
-    if not any(words[0] == "collect" for words in lines):
+    if not any(words[1] == "collect" for words in lines):
         (folder / "transcripts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats))
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
-    for words in lines:
+    for command, *words in lines:
+        if command == "echo":
+            text, _, file = words
+            (folder / file).write_text(f"{text}\n")
+            continue
         words = [str(student) if word in ("MODEL", "smollm2", "bigscience/bloom-560m") else word for word in words]
         assert main(["--plugin", str(module), *words]) == 0, words
 

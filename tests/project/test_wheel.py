@@ -33,7 +33,9 @@ def installed(tmp_path_factory) -> Path:
 def test_the_wheel_is_whole(installed):
     for file in (
         "builtin/formatters/chatml.jinja",
-        "recipes/quickstart.jsonl",
+        "recipes/quickstart/quickstart.yaml",
+        "recipes/quickstart/prompts.jsonl",
+        "recipes/quickstart/held-out.jsonl",
         "pages/templates/show.html.jinja",
         "pages/templates/report.html.jinja",
         "py.typed",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Each room may import from its own floor and from the floors before it, TYPE_CHECKING included.
 FLOORS = [
-    ["errors", "types"],
+    ["errors", "types", "progress"],
     ["files"],
     ["protocols", "options", "settings", "specs", "hookspecs", "plugins"],
     ["transcripts"],
@@ -13,7 +13,7 @@ FLOORS = [
     ["soft_labels"],
     ["dataset"],
     ["collection", "training", "comparison", "exporters", "chat"],
-    ["recipes", "quickstart", "testing", "scaffold", "diagnosis"],
+    ["recipes", "testing", "scaffold", "diagnosis"],
     ["api"],
     ["cli"],
 ]

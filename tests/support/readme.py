@@ -12,6 +12,7 @@ import click
 from floors import FLOORS
 
 from distill import hookspecs, testing
+from distill.builtin.teachers import statuses
 from distill.chat import session as chat
 from distill.cli.main import build_cli
 from distill.dataset.findings import CODES
@@ -77,6 +78,11 @@ def findings_table() -> str:
     for name, code in sorted(CODES.items(), key=lambda item: order.index(item[1].severity)):
         rows.append(f"| `{name}` | {code.severity} | {_cell(code.meaning)} | {_cell(code.hint)} |")
     return "\n" + "\n".join(rows) + "\n"
+
+
+def status_table() -> str:
+    """What each HTTP status means for a row and for a run."""
+    return "\n" + statuses.table() + "\n"
 
 
 def chat_table() -> str:

@@ -44,7 +44,36 @@ class CannotClose(Plain):
         raise ValueError("busy")
 
 
+class Files(Plain):
+    """A teacher whose requests can go through batch files."""
+
+    def batch_request(self, id, request):
+        return {"custom_id": id, "body": {"question": request.messages[-1].content}}
+
+    def batch_answer(self, row):
+        if "answer" not in row:
+            raise TeacherError("no answer")
+        return Answer(Message("assistant", row["answer"]))
+
+
+class FilesWithoutId(Files):
+    def batch_request(self, id, request):
+        return {}
+
+
+class FilesThatTakeAnything(Files):
+    def batch_answer(self, row):
+        return self.answer
+
+
+class HalfOfFiles(Plain):
+    batch_request = Files.batch_request
+
+
 BAD = {
+    "files without the id": (FilesWithoutId(), "custom_id=None"),
+    "files that take anything": (FilesThatTakeAnything(), "for a line without an answer"),
+    "half of the files' methods": (HalfOfFiles(), "only one of `batch_request` and `batch_answer`"),
     "no Answer": (teacher("yes"), "returned a str, not an Answer"),
     "another role": (teacher(Answer(Message("user", "yes"))), "no assistant message"),
     "empty": (teacher(Answer(Message("assistant", " "))), "the answer is empty"),
@@ -65,7 +94,9 @@ def test_a_bad_teacher_is_told_what(case):
     assert complaint in str(caught.value)
 
 
-@pytest.mark.parametrize("made", [Plain(), Batch(), ScriptedTeacher(["one", Answer(Message("assistant", "two"))])])
+@pytest.mark.parametrize(
+    "made", [Plain(), Batch(), Files(), ScriptedTeacher(["one", Answer(Message("assistant", "two"))])]
+)
 def test_good_teachers_pass(made):
     check_teacher(made)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from distill import Answer, Message, NoOptions, Request, TeacherError, Transcript, UsageError, read_transcripts
 
@@ -49,12 +50,19 @@ class ReplayTeacher:
 def _answers(transcript: Transcript) -> Iterator[tuple[bytes, Answer]]:
     """Each assistant message of a transcript, with the key of the conversation before it."""
     metadata, last = transcript.metadata, len(transcript.messages) - 1
+    hidden = metadata.get("teacher_messages")
+    examples = [_plain(message) for message in hidden] if isinstance(hidden, list) else []
     for n, message in enumerate(transcript.messages):
         if message.role != "assistant" or n == 0:
             continue
         finish = metadata.get("finish_reason", "stop") if n == last else "stop"
         usage = metadata.get("usage") or {} if n == last else {}
-        yield _key(transcript.messages[:n]), Answer(message, finish, usage, metadata.get("model"))
+        yield _key([*examples, *transcript.messages[:n]]), Answer(message, finish, usage, metadata.get("model"))
+
+
+def _plain(message: Mapping[str, Any]) -> Message:
+    """A message that only the teacher saw, as far as `_key` looks at it."""
+    return Message(message["role"], message.get("content"))
 
 
 def _key(messages: Sequence[Message]) -> bytes:

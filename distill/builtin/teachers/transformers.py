@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from distill import (
     Answer,
     ChatModel,
     DataError,
+    LogprobsOrigin,
     Message,
     PluginManager,
     Request,
     TeacherError,
+    TokenLogprobs,
     UsageError,
+    Vocabulary,
     make_formatter,
+    pack_logprobs,
 )
 
 
@@ -28,6 +33,8 @@ class TransformersOptions:
         max_tokens: the longest answer where the request does not say.
         formatter: the chat format to ask in.
         device: where to run; default: an accelerator if there is one.
+        logprobs: keep the model's own log probability of each token, and of the K likeliest at its place; answers are
+            then sampled from the whole distribution, without the top-p or penalties of the model's own settings.
         trust_remote_code: run Python code that comes with the model.
     """
 
@@ -36,11 +43,14 @@ class TransformersOptions:
     max_tokens: int = field(default=512, metadata={"params": True})
     formatter: str = field(default="chat-template", metadata={"params": True})
     device: str | None = None
+    logprobs: int | None = field(default=None, metadata={"params": True})
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.max_tokens < 1:
             raise ValueError("batch_size and max_tokens must be at least 1")
+        if self.logprobs is not None and self.logprobs < 0:
+            raise ValueError("logprobs must be 0 or more")
 
 
 class TransformersTeacher:
@@ -54,6 +64,7 @@ class TransformersTeacher:
         self._formatter = make_formatter(options.formatter, manager=manager)
         self._ref = str(Path(model).expanduser()) if Path(model).expanduser().exists() else model
         self._model: ChatModel | None = None
+        self._vocabulary: Vocabulary | None = None
 
     def ask_batch(self, requests: Sequence[Request]) -> list[Answer | Exception]:
         """Answer the requests; those with the same parameters go into one batch."""
@@ -87,6 +98,7 @@ class TransformersTeacher:
                 temperature=params.temperature,
                 seed=params.seed,
                 tools=[request.tools for request in requests],
+                logprobs=self._options.logprobs,
             )
         except DataError as error:
             if len(requests) == 1:
@@ -97,9 +109,34 @@ class TransformersTeacher:
                 Message("assistant", made.text),
                 made.finish_reason,
                 {"prompt_tokens": made.prompt_tokens, "completion_tokens": made.completion_tokens},
+                logprobs=None if made.logprobs is None else self._packed(made.logprobs, params.temperature or 0.0),
             )
             for made in generations
         ]
+
+    def _packed(self, kept: TokenLogprobs, temperature: float) -> dict[str, Any]:
+        """An answer's log probabilities as rows keep them."""
+        assert self._model is not None
+        if self._vocabulary is None:
+            self._vocabulary = Vocabulary(self._model.encoder.tokenizer, self._model.encoder.control_ids)
+        stop = self._model.stop
+        origin = LogprobsOrigin(
+            raw=True,
+            temperature=temperature,
+            top_p=1.0,
+            tokenizer=self._vocabulary.fingerprint,
+            end_ids=(stop,),
+        )
+        ended = bool(kept.ids) and kept.ids[-1] == stop
+        # A control token within an answer leaves no trace in its text.
+        tokens = [
+            b"" if id in self._vocabulary.controls and not (ended and n == len(kept.ids) - 1) else octets
+            for n, (id, octets) in enumerate(zip(kept.ids, self._vocabulary.bytes_of(kept.ids), strict=True))
+        ]
+        top = [list(zip(*pair, strict=True)) for pair in zip(kept.top_ids, kept.top_logprobs, strict=True)]
+        return pack_logprobs(
+            tokens, kept.logprobs, ids=kept.ids, top=top, k=self._options.logprobs or 0, end=int(ended), origin=origin
+        )
 
 
 def build(options: TransformersOptions, model: str | None, manager: PluginManager | None = None) -> TransformersTeacher:

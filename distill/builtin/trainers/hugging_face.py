@@ -267,7 +267,7 @@ def fit(trainer_class: Any, arguments: Any, job: TrainJob, on_log: OnLog) -> Tra
             raise UsageError("held-out rows cannot be evaluated with FSDP yet", "leave --hold-out or FSDP out")
         trainer.add_callback(_Evaluate(job.evaluation))
     resume_from = job.checkpoints.resume_from
-    with _quiet(), fast_training(trainer.model):
+    with _quiet(), fast_training(trainer.model, job.loss):
         output = trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     return TrainResult(output.global_step, output.training_loss, output.metrics, weights)
@@ -289,7 +289,8 @@ def _dataset(job: TrainJob) -> Any:
     def rows(wanted: Mapping[str, list[int]]) -> dict[str, list[Any]]:
         examples = [job.examples[row] for row in wanted["row"]]
         tokens = {"input_ids": [one.input_ids for one in examples], "labels": [one.labels for one in examples]}
-        return {**tokens, "length": wanted["length"]}
+        soft = {"soft": [one.soft for one in examples]} if any(one.soft is not None for one in examples) else {}
+        return {**tokens, "length": wanted["length"], **soft}
 
     lengths = job.lengths
     return Dataset.from_dict({"row": range(len(lengths)), "length": lengths}).with_transform(rows)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from distill.protocols import Loss
 from distill.training.kernels.gelu import fused_gelu
 from distill.training.kernels.supervised_head import supervised_only
 from distill.training.kernels.tied_embedding import one_gradient
@@ -32,14 +33,14 @@ class ActiveKernels:
 
 
 @contextmanager
-def fast_training(model: nn.Module) -> Iterator[ActiveKernels]:
+def fast_training(model: nn.Module, loss: Loss | None = None) -> Iterator[ActiveKernels]:
     """Within this context, training steps of `model` take less time and memory; loss and gradients stay the same.
 
     Enter it around the training loop, with the model on its device, before DDP or FSDP wrap it. Each kernel is verified
     on this model first, with a few tokens; where one does not fit, the model keeps its own code. While gradients are
     recorded and `labels` are given, the model's `loss` is as ever and its `logits` are None.
 
-        with distill.fast_training(job.model):
+        with distill.fast_training(job.model, job.loss):
             for batch in distill.data_loader(job):
                 job.model(**batch).loss.backward()
 
@@ -47,9 +48,14 @@ def fast_training(model: nn.Module) -> Iterator[ActiveKernels]:
 
     Args:
         model: a causal language model of transformers, or a PEFT model around one.
+        loss: the job's; None: the cross-entropy.
 
     Yields:
         What is in effect.
+
+    Raises:
+        DistillError: there is a loss that this model cannot be trained with.
     """
-    with fused_gelu(model) as activations, supervised_only(model) as head, one_gradient(causal_model(model)) as tied:
+    causal = causal_model(model)
+    with fused_gelu(model) as activations, supervised_only(model, loss) as head, one_gradient(causal) as tied:
         yield ActiveKernels(supervised_head=head, tied_embedding=tied, fused_gelu=activations)

@@ -15,13 +15,17 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from distill.dataset.soft_columns import SOFT
+from distill.errors import DistillError
 from distill.models.lm_head import hook_lm_head
+from distill.protocols import Loss
 from distill.training.kernels.cross_entropy import summed_cross_entropy
+from distill.training.kernels.soft_positions import cut_chunks, select_soft
 from distill.training.kernels.verification import causal_model, few_tokens, first_line, tolerance, trial_run
-from distill.types import IGNORE_INDEX
+from distill.types import IGNORE_INDEX, SoftBatch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,15 +39,16 @@ CHUNK_LOGITS = 2**26
 Tail = Callable[["Tensor"], "Tensor"]
 """What a model does to the output of its projection: scaling, soft-capping, or nothing."""
 
-HeadLoss = Callable[["Tensor", "Tensor"], "Tensor"]
-"""The summed loss of some positions: (positions, vocabulary) logits and (positions,) labels to a scalar.
+HeadLoss = Callable[["Tensor", "Tensor", "SoftBatch | None"], "Tensor"]
+"""The summed loss of some positions; see `distill.Loss.sum`. It is called once per chunk of positions, in order."""
 
-It may overwrite the logits. It is called once per chunk of positions, in their order within the batch.
-"""
+
+def _cross_entropy(logits: Tensor, labels: Tensor, soft: SoftBatch | None) -> Tensor:
+    return summed_cross_entropy(logits, labels)
 
 
 @contextmanager
-def supervised_only(model: nn.Module) -> Iterator[bool]:
+def supervised_only(model: nn.Module, loss: Loss | None = None) -> Iterator[bool]:
     """Within this context, training forward passes of `model` project only positions whose next label counts.
 
     It changes calls with `labels` (unshifted, -100 where a token does not count) while gradients are recorded: their
@@ -53,10 +58,14 @@ def supervised_only(model: nn.Module) -> Iterator[bool]:
 
     Args:
         model: a causal language model of transformers, or a PEFT model around one.
+        loss: what is summed in place of the cross-entropy; batches may then have soft targets (`soft_labels`).
 
     Yields:
         Whether it is in effect. False: the model computes its loss in its own way, or gave another result here; it
         takes the plain path, and a log line gives the reason.
+
+    Raises:
+        DistillError: it cannot be in effect, and there is a `loss`, which the plain path does not have.
     """
     causal = causal_model(model)
     head = _Head(causal)
@@ -69,7 +78,13 @@ def supervised_only(model: nn.Module) -> Iterator[bool]:
             raise
     if reason is not None:
         head.detach()
+        if loss is not None:
+            raise DistillError(
+                f"this loss cannot be used with {type(causal).__name__}: it {reason}", "use --loss cross-entropy"
+            )
         log.warning("every position is projected on the vocabulary: %s %s", type(causal).__name__, reason)
+    if loss is not None:
+        head.loss = loss.sum  # from here on: it was verified with the cross-entropy, which the plain path has too
     try:
         yield reason is None
     finally:
@@ -85,13 +100,16 @@ class _Pass:
             reached, (positions,) the labels that count.
         project: the output embedding, as wrapped as it is in this pass; None until it is reached.
         hidden: (positions, width) the hidden states that count; None until the LM head is reached.
-        projected: how many of them the model projects itself; the loss projects the others.
+        chunks: how many of them are projected at a time; the first chunk by the model, the others by the loss.
+        soft: (rows, length, …) the batch's soft targets, by the label they belong to; once the LM head is reached, of
+            the positions that count.
     """
 
     wanted: Tensor
+    soft: Mapping[str, Tensor] | SoftBatch | None = None
     project: nn.Module | None = None
     hidden: Tensor | None = None
-    projected: int = 0
+    chunks: list[int] = field(default_factory=list)
 
 
 class _Head:
@@ -102,7 +120,7 @@ class _Head:
         loss: what is summed over the positions that count.
     """
 
-    def __init__(self, model: PreTrainedModel, loss: HeadLoss = summed_cross_entropy):
+    def __init__(self, model: PreTrainedModel, loss: HeadLoss = _cross_entropy):
         self.model = model
         self.loss = loss
         self.tail: Tail | None = None  # None: unknown, all positions that count are projected at once
@@ -186,17 +204,22 @@ class _Head:
         current: _Pass | None = getattr(self._local, "current", None)
         return current
 
-    def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Before the model: find what counts."""
+    def _begin(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Before the model: find what counts; the soft targets are for the loss alone."""
         import torch
 
         self._local.current = None
+        kwargs = dict(kwargs)
+        soft = kwargs.pop(SOFT, None)
         labels, wanted = kwargs.get("labels"), kwargs.get("shift_labels")
         if labels is None or "ignore_index" in kwargs or not torch.is_grad_enabled():
-            return
+            return args, kwargs
         if wanted is None:
             wanted = torch.nn.functional.pad(labels[..., 1:], (0, 1), value=IGNORE_INDEX)
-        self._local.current = _Pass(wanted)
+        self._local.current = _Pass(wanted, soft)
+        return args, kwargs
 
     def _select(self, project: nn.Module, hidden: Tensor) -> Tensor | None:
         """Before the output embedding: keep what counts, as one row, and no more of it than one chunk."""
@@ -209,9 +232,11 @@ class _Head:
                 return hidden
         current.wanted = current.wanted.to(hidden.device)
         keep = current.wanted != IGNORE_INDEX
+        if current.soft is not None:
+            current.soft = select_soft(current.soft, keep)
         current.project, current.hidden, current.wanted = project, hidden[keep], current.wanted[keep]
-        current.projected = min(len(current.hidden), self._chunk_rows(project))
-        return current.hidden[: current.projected].unsqueeze(0)
+        current.chunks = cut_chunks(len(current.hidden), self._chunk_rows(project), current.soft)
+        return current.hidden[: current.chunks[0]].unsqueeze(0)
 
     def _watch(self, project: nn.Module, args: tuple[Any, ...], logits: Tensor) -> None:
         """After the output embedding: keep its output for the probe."""
@@ -231,30 +256,37 @@ class _Head:
         if current is None or current.hidden is None:
             assert self._plain_loss is not None
             return self._plain_loss(logits, labels, vocab_size, **kwargs)
-        first = current.projected
+        first, soft = current.chunks[0], current.soft
+        assert soft is None or isinstance(soft, SoftBatch)
         wanted = current.wanted.to(logits.device)
-        total = self.loss(logits.reshape(-1, logits.shape[-1]), wanted[:first])
+        here = None if soft is None else soft[:first]
+        total = self.loss(logits.reshape(-1, logits.shape[-1]), wanted[:first], here)
         if first < len(wanted):
-            assert current.project is not None
-            total = total + self._other_chunks(current.project, current.hidden[first:], wanted[first:], first)
+            total = total + self._other_chunks(current, wanted, soft)
         items = kwargs.get("num_items_in_batch")
         if items is None:
             items = max(1, len(wanted))
         return total / (items.to(total.device) if hasattr(items, "to") else items)
 
-    def _other_chunks(self, project: nn.Module, hidden: Tensor, wanted: Tensor, rows: int) -> Tensor:
+    def _other_chunks(self, current: _Pass, wanted: Tensor, soft: SoftBatch | None) -> Tensor:
         """The loss of what does not fit into the first chunk. Its logits are computed again for the gradient."""
         import torch
         from torch.utils.checkpoint import checkpoint
 
-        tail = self.tail
-        assert tail is not None  # else everything is in the first chunk
+        project, hidden, tail = current.project, current.hidden, self.tail
+        assert project is not None and hidden is not None and tail is not None  # else all is in the first chunk
+        project_all, tail_all = project, tail
 
-        def chunk(hidden: Tensor, wanted: Tensor) -> Tensor:
-            return self.loss(tail(project(hidden.unsqueeze(0)))[0], wanted)
+        def chunk(hidden: Tensor, wanted: Tensor, soft: SoftBatch | None) -> Tensor:
+            return self.loss(tail_all(project_all(hidden.unsqueeze(0)))[0], wanted, soft)
 
-        chunks = zip(torch.split(hidden, rows), torch.split(wanted, rows), strict=True)
-        return torch.stack([checkpoint(chunk, some, labels, use_reentrant=False) for some, labels in chunks]).sum()
+        losses, start = [], current.chunks[0]
+        for size in current.chunks[1:]:
+            here = slice(start, start + size)
+            some = None if soft is None else soft[here]
+            losses.append(checkpoint(chunk, hidden[here], wanted[here], some, use_reentrant=False))
+            start += size
+        return torch.stack(losses).sum()
 
     def _end(self, model: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
         """After the model, also where it failed: forget the pass, and the logits, whose memory now holds a gradient."""

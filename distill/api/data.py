@@ -1,0 +1,177 @@
+"""Prompts to transcripts, and a look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from distill.api.arguments import plugins_of, settings_of
+from distill.plugins import PluginManager
+
+if TYPE_CHECKING:
+    from distill.collection import CollectSummary
+    from distill.collection.prompts import PromptInput
+    from distill.dataset.check import CheckReport
+    from distill.dataset.preview import Preview
+    from distill.transcripts.convert import ConvertReport
+    from distill.transcripts.sources import Data
+
+
+# [[[cog
+# from api_parameters import *
+# ]]]
+# [[[end]]]
+
+
+def collect(
+    prompts: PromptInput,
+    *,
+    out: str | Path,
+    # [[[cog parameters(CollectSettings) ]]]
+    teacher: str,
+    base_url: str | None = None,
+    teacher_options: Mapping[str, Any] | None = None,
+    system: str | None = None,
+    teacher_system: str | None = None,
+    samples: int = 1,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    seed: int | None = None,
+    logprobs: int | None = None,
+    limit: int | None = None,
+    allow_unknown: bool = False,
+    append: bool = False,
+    concurrency: int = 16,
+    rpm: float | None = None,
+    tpm: float | None = None,
+    timeout: float | None = None,
+    retries: int = 5,
+    patience: float = 600.0,
+    max_usd: float | None = None,
+    price: str | None = None,
+    # [[[end]]]
+    progress: bool = True,
+    manager: PluginManager | None = None,
+) -> CollectSummary:
+    """Ask a teacher all prompts, and add its answers to a file of transcripts.
+
+    Rows that are in the file are not asked for again: calling this again resumes an interrupted collection.
+
+    Args:
+        prompts: a file, or a list of texts, rows or `distill.Prompt`.
+        out: the JSONL file of transcripts.
+        progress: whether to show how far it is.
+        manager: the plugins; default: those that are installed.
+
+    The other arguments are the options of `distill collect`.
+
+    Raises:
+        DistillError: something does not fit, or the teacher failed for good; the answers until then are saved.
+    """
+    from distill.collection import CollectSettings
+    from distill.collection import collect as run
+
+    settings = settings_of(CollectSettings, locals())
+    return run(prompts, out, settings, plugins_of(manager), progress=progress)
+
+
+def check(
+    data: Data,
+    *,
+    # [[[cog parameters(DataSettings) ]]]
+    student: str = "bigscience/bloom-560m",
+    trust_remote_code: bool = False,
+    data_format: str | None = None,
+    formatter: str = "chat-template",
+    formatter_options: Mapping[str, Any] | None = None,
+    labeler: str = "masked",
+    labeler_options: Mapping[str, Any] | None = None,
+    turns: Literal["all", "last"] = "all",
+    max_length: int | None = None,
+    allow: Sequence[str] = (),
+    # [[[end]]]
+    against: Data = (),
+    manager: PluginManager | None = None,
+) -> CheckReport:
+    """Verify that the data will be trained as intended, with this student, chat format and labeler.
+
+    Args:
+        data: the transcripts.
+        against: hold-out data, none of whose prompts may appear in `data`.
+        manager: the plugins; default: those that are installed.
+
+    The other arguments are the options of `distill check`.
+    """
+    from distill.dataset.check import check as run
+    from distill.dataset.findings import Findings
+    from distill.dataset.pipeline import make_pipeline
+    from distill.dataset.settings import DataSettings
+    from distill.models.load import max_positions
+
+    settings = settings_of(DataSettings, locals())
+    Findings.check_codes(settings.allow)
+    pipeline = make_pipeline(settings, plugins_of(manager))
+    return run(
+        data,
+        pipeline,
+        max_length=settings.max_length or max_positions(pipeline.ref),
+        against=against,
+        allow=settings.allow,
+    )
+
+
+def show(
+    data: Data,
+    rows: int | None = 3,
+    *,
+    # [[[cog parameters(DataSettings, leave_out=["max_length", "allow"]) ]]]
+    student: str = "bigscience/bloom-560m",
+    trust_remote_code: bool = False,
+    data_format: str | None = None,
+    formatter: str = "chat-template",
+    formatter_options: Mapping[str, Any] | None = None,
+    labeler: str = "masked",
+    labeler_options: Mapping[str, Any] | None = None,
+    turns: Literal["all", "last"] = "all",
+    # [[[end]]]
+    html: str | Path | None = None,
+    manager: PluginManager | None = None,
+) -> Preview:
+    """Show rows token by token, exactly as the trainer gets them; in a notebook, in colour.
+
+    Args:
+        data: the transcripts.
+        rows: how many to show; None: all.
+        html: also write a web page of them to this file.
+        manager: the plugins; default: those that are installed.
+
+    The other arguments are the options of `distill show`.
+    """
+    from distill.dataset.pipeline import make_pipeline
+    from distill.dataset.preview import Preview, show_data
+    from distill.dataset.preview_page import write_data_page
+    from distill.dataset.settings import DataSettings
+
+    settings = settings_of(DataSettings, locals())
+    pipeline = make_pipeline(settings, plugins_of(manager))
+    if html is not None:
+        write_data_page(data, pipeline, settings, Path(html), rows)
+    return Preview(show_data(data, pipeline, rows))
+
+
+def convert(
+    data: Data, out: str | Path, to: str, *, data_format: str | None = None, force: bool = False
+) -> ConvertReport:
+    """Convert conversations to another data format, and report what it cannot hold.
+
+    Args:
+        data: the conversations.
+        out: the file of JSON lines to create.
+        to: the data format to write: canonical, openai, sharegpt, alpaca or prompt-completion.
+        data_format: the data format of the input rows; None: detected row by row.
+        force: replace `out` if it exists.
+    """
+    from distill.transcripts.convert import convert_file
+
+    return convert_file(data, out, to, data_format, overwrite=force)
