@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from distill.encode.text_format import TextFormat
-from distill.errors import DataError, DistillError, PluginError, TeacherError, UsageError, unknown_name
+from distill.errors import DataError, DistillError, PluginError, RefusedRow, TeacherError, UsageError, unknown_name
 from distill.hookspecs import hookimpl
 from distill.options import NoOptions
 from distill.plugins import PluginManager, make_formatter, make_plugin_manager
@@ -33,6 +33,7 @@ from distill.protocols import (
     TrainPlan,
 )
 from distill.specs import (
+    DialectSpec,
     ExporterSpec,
     FormatterSpec,
     HTTPTeacherOptions,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
         check,
         collect,
         compare,
+        compare_runs,
         convert,
         doctor,
         export,
@@ -103,15 +105,15 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.training.kernels import fast_training
     from distill.training.kernels.cross_entropy import summed_cross_entropy
     from distill.training.kernels.soft_cross_entropy import label_logprobs, summed_soft_cross_entropy
-    from distill.transcripts.dialects import read_transcripts
-    from distill.transcripts.rows import message_to_dict
+    from distill.transcripts.reader import read_transcripts
+    from distill.transcripts.rows import message_to_dict, transcript_to_dict
 
 __version__ = "0.1.0"
 
 _LAZY = {
     name: module
     for module, names in {
-        "distill.api": "check collect compare convert doctor export generate load_chat_model open_chat "
+        "distill.api": "check collect compare compare_runs convert doctor export generate load_chat_model open_chat "
         "plan_training quickstart run show trace train",
         "distill.chat.session": "Session",
         "distill.chat.settings": "ChatSettings",
@@ -136,8 +138,8 @@ _LAZY = {
         "distill.training.kernels": "fast_training",
         "distill.training.kernels.cross_entropy": "summed_cross_entropy",
         "distill.training.kernels.soft_cross_entropy": "label_logprobs summed_soft_cross_entropy",
-        "distill.transcripts.dialects": "read_transcripts",
-        "distill.transcripts.rows": "message_to_dict",
+        "distill.transcripts.reader": "read_transcripts",
+        "distill.transcripts.rows": "message_to_dict transcript_to_dict",
     }.items()
     for name in names.split()
 }
@@ -174,6 +176,7 @@ __all__ = [
     "CompareSettings",
     "DataError",
     "DataSettings",
+    "DialectSpec",
     "DistillError",
     "Encoded",
     "Encoder",
@@ -200,6 +203,7 @@ __all__ = [
     "PluginError",
     "PluginManager",
     "Prompt",
+    "RefusedRow",
     "Request",
     "Role",
     "Run",
@@ -227,6 +231,7 @@ __all__ = [
     "clean_surrogates",
     "collect",
     "compare",
+    "compare_runs",
     "convert",
     "convert_model",
     "data_loader",
@@ -263,6 +268,7 @@ __all__ = [
     "tokenizer_fingerprint",
     "trace",
     "train",
+    "transcript_to_dict",
     "unknown_name",
     "write_batch",
     "write_gguf",

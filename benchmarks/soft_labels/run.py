@@ -6,7 +6,8 @@
     python benchmarks/soft_labels/run.py told.jsonl --work DIR --seeds 3
 
 The student is SmolLM2-135M-Instruct without most of its layers; it has the teacher's tokenizer. Every way takes the
-same steps over the same tokens. `python benchmarks/soft_labels/run.py --table DIR` prints the table of what is done so far.
+same steps over the same tokens. `python benchmarks/soft_labels/run.py --table DIR` prints the table of the results so
+far.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Judge:
         return logits, ids[0, at]
 
     def measure(self, folder: Path) -> list[tuple[float, float, float, int]]:
-        """Per answer the sums of KL(teacher, student), of negative log-likelihoods and of agreements, and the tokens."""
+        """Per answer: the sums of KL(teacher, student), negative log-likelihoods and agreements, and the tokens."""
         chat, found = self._load(folder), []
         for messages, (teacher, labels) in zip(self._conversations, self._told, strict=True):
             student, _ = self._logprobs(chat, messages)
@@ -182,9 +183,8 @@ def table(work: Path) -> str:
         both = sorted(set(runs) & set(base))
         gain, half = interval([base[seed]["kl"] - runs[seed]["kl"] for seed in both])
         shown = "" if way == "text only" else f"{gain:.3f} ± {half:.3f}"
-        lines.append(
-            f"| {way} | {len(runs)} | {means['kl']:.3f} | {means['perplexity']:.1f} | {means['agreement']:.1%} | {shown} |"
-        )
+        figures = f"{means['kl']:.3f} | {means['perplexity']:.1f} | {means['agreement']:.1%}"
+        lines.append(f"| {way} | {len(runs)} | {figures} | {shown} |")
     return "\n".join(lines)
 
 
@@ -221,9 +221,8 @@ def main() -> None:
                 figures = run(way, seed, student, files, judge, settings.work, settings)
                 with done.open("a") as file:
                     file.write(json.dumps(asdict(figures)) + "\n")
-                print(
-                    f"{way}, seed {seed}: KL {figures.kl:.3f}, perplexity {figures.perplexity:.1f}, {figures.seconds:.0f} s"
-                )
+                numbers = f"KL {figures.kl:.3f}, perplexity {figures.perplexity:.1f}"
+                print(f"{way}, seed {seed}: {numbers}, {figures.seconds:.0f} s")
     print(table(settings.work))
 
 

@@ -30,7 +30,7 @@ def collect(
     out: str | Path,
     # [[[cog parameters(CollectSettings) ]]]
     teacher: str,
-    base_url: str | None = None,
+    base_url: Sequence[str] = (),
     teacher_options: Mapping[str, Any] | None = None,
     system: str | None = None,
     teacher_system: str | None = None,
@@ -40,6 +40,7 @@ def collect(
     seed: int | None = None,
     logprobs: int | None = None,
     limit: int | None = None,
+    shard: str | None = None,
     allow_unknown: bool = False,
     append: bool = False,
     concurrency: int = 16,
@@ -80,9 +81,11 @@ def check(
     data: Data,
     *,
     # [[[cog parameters(DataSettings) ]]]
+    data_format: str | None = None,
+    split_thinking: bool = False,
+    ignore_columns: Sequence[str] = (),
     student: str = "bigscience/bloom-560m",
     trust_remote_code: bool = False,
-    data_format: str | None = None,
     formatter: str = "chat-template",
     formatter_options: Mapping[str, Any] | None = None,
     labeler: str = "masked",
@@ -126,9 +129,11 @@ def show(
     rows: int | None = 3,
     *,
     # [[[cog parameters(DataSettings, leave_out=["max_length", "allow"]) ]]]
+    data_format: str | None = None,
+    split_thinking: bool = False,
+    ignore_columns: Sequence[str] = (),
     student: str = "bigscience/bloom-560m",
     trust_remote_code: bool = False,
-    data_format: str | None = None,
     formatter: str = "chat-template",
     formatter_options: Mapping[str, Any] | None = None,
     labeler: str = "masked",
@@ -161,17 +166,31 @@ def show(
 
 
 def convert(
-    data: Data, out: str | Path, to: str, *, data_format: str | None = None, force: bool = False
+    data: Data,
+    out: str | Path,
+    to: str,
+    *,
+    # [[[cog parameters(ReadSettings) ]]]
+    data_format: str | None = None,
+    split_thinking: bool = False,
+    ignore_columns: Sequence[str] = (),
+    # [[[end]]]
+    force: bool = False,
+    manager: PluginManager | None = None,
 ) -> ConvertReport:
     """Convert conversations to another data format, and report what it cannot hold.
 
     Args:
         data: the conversations.
         out: the file of JSON lines to create.
-        to: the data format to write: canonical, openai, sharegpt, alpaca or prompt-completion.
-        data_format: the data format of the input rows; None: detected row by row.
+        to: the data format to write: canonical, openai, sharegpt, alpaca, prompt-completion or a plugin's.
         force: replace `out` if it exists.
+        manager: the plugins; default: those that are installed.
+
+    The other arguments are the options of `distill convert`.
     """
     from distill.transcripts.convert import convert_file
+    from distill.transcripts.settings import ReadSettings
 
-    return convert_file(data, out, to, data_format, overwrite=force)
+    settings = settings_of(ReadSettings, locals())
+    return convert_file(data, out, to, plugins_of(manager), settings, overwrite=force)

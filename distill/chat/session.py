@@ -8,7 +8,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from distill.models.generate import ChatModel
 
 Show = Callable[[str], None]
-"""Called with each new piece of an answer, as the model wrote it: raw text of others."""
+"""Called with each new piece of an answer, as the model wrote it: untrusted text."""
 
 COMMANDS: Mapping[str, str] = {
-    "/retry": "the student answers again, sampled anew",
-    "/undo": "take the last question and its answer back",
-    "/new": "begin a new conversation",
-    "/system TEXT": "begin a new conversation with this system message; without TEXT: with none",
-    "/teacher": "the teacher answers the last question instead (--teacher names it; it may cost money)",
-    "/save [FILE]": "add the conversation to a file of transcripts, as a row to train on",
+    "/retry": "let the student answer again, sampled with another seed",
+    "/undo": "remove the last question and its answer",
+    "/new": "start a new conversation",
+    "/system TEXT": "start a new conversation with this system message; without TEXT: with none",
+    "/teacher": "let the teacher answer the last question instead (needs --teacher; may cost money)",
+    "/save [FILE]": "append the conversation to a file of transcripts, as a row to train on",
     "/help": "these commands",
     "/quit": "leave; so does Ctrl-D",
 }
@@ -43,15 +43,18 @@ RETRY_TEMPERATURE = 0.8
 
 
 class TeacherLine:
-    """A line to a teacher: it is built at the first question, and asked one at a time."""
+    """Asks a teacher one question at a time; it is built at the first one.
+
+    Args:
+        named: the teacher.
+        params: how it answers.
+    """
 
     def __init__(self, named: NamedTeacher, params: Params):
         self.name = named.name
         self._named = named
         self._params = params
-        self._teacher: Any = None
-        self._asker: Asker | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._open: _OpenLine | None = None
 
     def ask(self, messages: Sequence[Message]) -> tuple[Message, bool]:
         """Ask once.
@@ -62,16 +65,18 @@ class TeacherLine:
         Raises:
             DistillError: no answer.
         """
-        if self._asker is None:
-            self._teacher = self._named.build()
-            self._asker, self._loop = make_askers(self._teacher, self._named.owner, 1)[0][0], asyncio.new_event_loop()
-        asked = self._loop.create_task(self._asker.ask([Request(tuple(messages), (), self._params)]))
+        if self._open is None:
+            teacher = self._named.build()
+            asker = make_askers(teacher, self._named.owner, 1)[0][0]
+            self._open = _OpenLine(teacher, asker, asyncio.new_event_loop())
+        loop, asker = self._open.loop, self._open.asker
+        asked = loop.create_task(asker.ask([Request(tuple(messages), (), self._params)]))
         try:
-            (answer,) = self._loop.run_until_complete(asked)
+            (answer,) = loop.run_until_complete(asked)
         except KeyboardInterrupt:
             asked.cancel()
             with suppress(asyncio.CancelledError):
-                self._loop.run_until_complete(asked)
+                loop.run_until_complete(asked)
             raise
         if isinstance(answer, DistillError):
             raise answer
@@ -80,14 +85,24 @@ class TeacherLine:
         return answer.message, answer.finish_reason != "length"
 
     def close(self) -> None:
-        """Let the teacher go."""
-        if self._asker is None:
+        """Release the teacher."""
+        if self._open is None:
             return
-        closing = getattr(self._teacher, "close", lambda: None)()
+        loop = self._open.loop
+        closing = getattr(self._open.teacher, "close", lambda: None)()
         if inspect.isawaitable(closing):
-            self._loop.run_until_complete(closing)
-        self._asker.close()
-        self._loop.close()
+            loop.run_until_complete(closing)
+        self._open.asker.close()
+        loop.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenLine:
+    """A teacher that was built, its adapter, and the loop it is asked in."""
+
+    teacher: Any
+    asker: Asker
+    loop: asyncio.AbstractEventLoop
 
 
 class Session:
@@ -97,11 +112,11 @@ class Session:
         chat: the student.
         settings: how it is asked.
         teacher: who `/teacher` asks.
-        suggestion: what to say where there is none, e.g. who taught the student.
+        suggestion: the hint where there is none, e.g. who taught the student.
 
     Attributes:
         messages: the present conversation.
-        left: whether the person has said `/quit`.
+        left: whether the user has typed `/quit`.
     """
 
     def __init__(
@@ -126,7 +141,7 @@ class Session:
             show: gets the answer, piece by piece.
 
         Returns:
-            A note for the person; empty: nothing to say.
+            A note for the user; may be empty.
 
         Raises:
             DistillError: it cannot be done; the conversation is as it was.
@@ -191,7 +206,8 @@ class Session:
 
     def _room(self) -> int:
         """How many tokens the model has left for an answer."""
-        longest = getattr(self.chat.model.config.get_text_config(), "max_position_embeddings", None)
+        config = self.chat.model.config.get_text_config()
+        longest: int | None = getattr(config, "max_position_embeddings", None)
         if longest is None:
             return self.settings.max_tokens
         room = longest - len(self.chat.encoder.prompt(self.messages))
@@ -245,7 +261,7 @@ class Session:
         show(answer.content or "")
         self.messages[-1] = replace(answer, train=whole)
         cut = "" if whole else "; it was cut, and is not trained"
-        return f"{self.teacher.name}'s answer stands in the conversation now, /retry asks the student again{cut}"
+        return f"{self.teacher.name}'s answer is in the conversation now; /retry asks the student again{cut}"
 
     def _save(self, file: str) -> str:
         self._last_answer()

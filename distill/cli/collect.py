@@ -19,7 +19,9 @@ from distill.settings import settings_from
 @click.argument("prompts")
 @click.option("--out", required=True, metavar="FILE", help="The JSONL file of transcripts; rows are added to it.")
 @settings_options(CollectSettings)
-@click.option("--batch", metavar="FILE", help="Send nothing: write a request file for OpenAI's batch API.")
+@click.option(
+    "--batch", metavar="FILE", help="Send nothing: write a request file for a batch (OpenAI's, Anthropic's, vLLM's)."
+)
 @click.option("--batch-answers", multiple=True, metavar="FILE", help="Take the answers from a batch's output file.")
 @click.option("--dry-run", is_flag=True, help="Send nothing: estimate requests, tokens and dollars.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on standard output.")

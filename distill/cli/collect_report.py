@@ -30,6 +30,8 @@ def show_summary(summary: CollectSummary, part: bool) -> None:
         f"{summary.seconds:.1f} s",
     ]
     note(f"{summary.out}: {', '.join(parts)} ({', '.join(spent)})")
+    for server, counts in summary.servers.items():
+        note(f"  {server}: {counts['answered']} answered, {counts['failed']} failed")
     if summary.cut:
         note(f"{summary.cut} answers were cut short by the token limit (finish_reason is `length`)")
     if summary.others and not part:
@@ -69,7 +71,7 @@ def show_batch(summary: BatchSummary, as_json: bool) -> None:
         note(f"Nothing is left to ask{there}.")
         return
     note(f"{', '.join(summary.files)}: {summary.requests} requests{there}")
-    note("Upload it as a batch for /v1/chat/completions; then run the same command with --batch-answers OUTPUT_FILE.")
+    note("Have it answered as a batch (docs/collect.md); then run the same command with --batch-answers OUTPUT_FILE.")
 
 
 def _at_most(usd: float | None) -> str:

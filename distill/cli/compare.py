@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,20 +12,21 @@ import click
 
 from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, printable
-from distill.comparison.settings import CompareSettings
+from distill.comparison.settings import NOT_BETTER, CompareSettings
+from distill.pages.environment import shown
 from distill.plugins import PluginManager
 from distill.progress import PartProgress
 from distill.settings import settings_from
 
 if TYPE_CHECKING:
-    from distill.comparison import Comparison
-    from distill.comparison.result import Difference, Interval, Metric, Sample
+    from distill.comparison import Comparisons
+    from distill.comparison.result import Comparison, Difference, Interval, Metric, Sample
 
 _COLOURS = {"better": "green", "worse": "red", "broken": "red", "mixed": "yellow"}
 
 
 @click.command("compare", short_help="Is the student better than its base?")
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN…", type=click.Path(path_type=Path))
 @click.option(
     "--data",
     multiple=True,
@@ -33,102 +37,151 @@ _COLOURS = {"better": "green", "worse": "red", "broken": "red", "mixed": "yellow
 @settings_options(CompareSettings)
 @click.option("--samples", type=click.IntRange(0), default=3, show_default=True, help="Questions to show with answers.")
 @click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a page of it, with all answers.")
+@click.option(
+    "--fail-unless-better",
+    is_flag=True,
+    help=f"Exit with code {NOT_BETTER} unless the student is better than its base, for scripts and CI.",
+)
 @json_option
 @click.pass_obj
 def command(
     manager: PluginManager,
     /,
-    run: Path,
+    runs: tuple[Path, ...],
     data: tuple[Path, ...],
     samples: int,
     html: Path | None,
+    fail_unless_better: bool,
     as_json: bool,
     **words: Any,
 ) -> int:
     """Compare the student in RUN with its base, on conversations it was not trained on.
 
-    Every answer of the teacher is a question, after all that was said before it. Measured are how likely each model
-    finds the teacher's answer, and how close to it is what it says itself, with 95 % intervals from resampling the
-    conversations. Both are asked in the student's chat format, greedily.
+    Several runs are compared on the same conversations: each student with its base, and with the first student.
 
-    The exit code is 0 where the student is better: the teacher's answers became likelier or its own came closer to
-    them, and neither got worse, nor how often it stops. Else it is 1. What a teacher or a judge answers stays in
-    RUN/comparison/, and is not asked again.
+    Every answer of the teacher is a question, after all that was said before it. Two things are measured, with 95 %
+    confidence intervals from resampling the conversations: how likely each model finds the teacher's answer, and how
+    close to it the model's own answer is. Both models answer greedily, in the student's chat format.
+
+    The student is better if the teacher's answers became more likely or its own came closer to them, and neither got
+    worse, nor its stop rate. The exit code does not depend on it unless you add --fail-unless-better. Answers of a
+    teacher or a judge are kept in RUN/comparison/, and never paid for twice.
 
     \b
         distill compare run --data held-out.jsonl --html report.html
         distill compare run --data held-out.jsonl --judge openai:gpt-5-mini
+        distill compare copy masked --data held-out.jsonl --html students.html
     """
-    from distill.comparison import as_json as json_of
-    from distill.comparison import compare
+    from distill.comparison import Comparisons, compare, compare_runs
     from distill.comparison.page import comparison_page
+    from distill.comparison.students_page import students_page
     from distill.pages import check_page_target, write_page
 
     settings = settings_from(CompareSettings, given(words))
     if html is not None:
         check_page_target(html)
     progress = PartProgress()
+    found: Comparison | Comparisons
     try:
-        comparison = compare(run, data, manager, settings, note=note, on_progress=progress)
+        if len(runs) == 1:
+            found = compare(runs[0], data, manager, settings, note=note, on_progress=progress)
+        else:
+            found = compare_runs(runs, data, manager, settings, note=note, on_progress=progress)
     finally:
         progress.close()
     if html is not None:
-        write_page(html, comparison_page(comparison, run))
+        write_page(html, students_page(found) if isinstance(found, Comparisons) else comparison_page(found, runs[0]))
     if as_json:
-        click.echo(json_of(comparison))
+        click.echo(found.to_json())
+    elif isinstance(found, Comparisons):
+        show_students(found)
     else:
-        show(comparison, samples)
-    return 0 if comparison.verdict == "better" else 1
+        show(found, samples)
+    all_of_them = found.comparisons if isinstance(found, Comparisons) else [found]
+    all_better = all(one.verdict == "better" for one in all_of_them)
+    return NOT_BETTER if fail_unless_better and not all_better else 0
 
 
 def show(comparison: Comparison, samples: int) -> None:
-    """Print a comparison for people: the table, some answers, the verdict last, where the eye rests."""
-    from distill.comparison.page import VERDICTS
-
-    for row in comparison.skipped[:5]:
-        note(f"not used: {row['source']}: {row['reason']}")
+    """Print a comparison for people: the verdict, the table, some answers."""
+    for skipped in comparison.skipped[:5]:
+        note(f"not used: {skipped['source']}: {skipped['reason']}")
     if len(comparison.skipped) > 5:
         note(f"not used: {len(comparison.skipped) - 5} more")
     for warning in comparison.warnings:
         click.secho(f"Warning: {printable(warning)}", fg="yellow", err=True)
-    click.echo(f"{comparison.questions} answers of {comparison.conversations} held-out conversations\n")
+    click.secho(comparison.headline, fg=_COLOURS.get(comparison.verdict), bold=True)
+    for line in filter(None, (comparison.summary, *comparison.reasons)):
+        click.echo(_wrapped(printable(line)))
+    click.echo(f"\n{comparison.questions} answers of {comparison.conversations} held-out conversations\n")
     for row in _table(comparison):
         click.echo(row)
     for sample in comparison.samples[:samples]:
         _show_sample(sample)
-    click.secho(f"\n{VERDICTS[comparison.verdict]}", fg=_COLOURS.get(comparison.verdict), bold=True)
-    for reason in comparison.reasons:
-        click.echo(f"  {printable(reason)}")
+
+
+def _wrapped(text: str) -> str:
+    """A sentence, indented, as wide as the terminal or 100 columns."""
+    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    return textwrap.fill(text, max(40, width), initial_indent="  ", subsequent_indent="  ")
 
 
 def _table(comparison: Comparison) -> list[str]:
-    """The metrics, a row each, in columns as wide as they must be."""
+    """The metrics, one row each."""
     changes = {one.metric: one for one in comparison.differences}
     rows = [["", *(one.who for one in comparison.standings), "student − base", "95 % interval", ""]]
     for metric in comparison.metrics:
         figures = [_figure(one.figures.get(metric.name), metric) for one in comparison.standings]
         name = metric.title + (f" ({metric.unit})" if metric.unit else "")
         rows.append([name, *figures, *_change(changes.get(metric.name), metric)])
+    return _columns(rows)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines; the first and the last column begin at the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(f"{cell:{'<' if n in (0, len(row) - 1) else '>'}{widths[n]}}" for n, cell in enumerate(row)).rstrip()
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        cells = []
+        for n, cell in enumerate(row):
+            side = "<" if n in (0, len(row) - 1) else ">"
+            cells.append(f"{cell:{side}{widths[n]}}")
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def show_students(found: Comparisons) -> None:
+    """Print several students for people: one row each, then each against the first."""
+    for one in found.comparisons:
+        for warning in one.warnings:
+            click.secho(f"Warning: {printable(one.run)}: {printable(warning)}", fg="yellow", err=True)
+    rows = [["", *(metric.title for metric in found.metrics), "against its base"]]
+    for one in found.comparisons:
+        values = [_figure(one.value("student", metric.name), metric) for metric in found.metrics]
+        rows.append([printable(one.run), *values, one.verdict])
+    click.echo("\n".join(_columns(rows)))
+    if found.settings:
+        click.echo("\nSettings that differ:")
+        rows = [[name, *(printable(shown(value)) for value in values), ""] for name, values in found.settings.items()]
+        click.echo("\n".join(f"  {line}" for line in _columns(rows)))
+    metrics = {metric.name: metric for metric in found.metrics}
+    for other in found.between:
+        click.secho(f"\n{printable(other.run)} against {printable(other.first)}", bold=True)
+        known = [(one, metrics[one.metric]) for one in other.differences if one.metric in metrics]
+        rows = [["", "difference", "95 % interval", ""]]
+        rows += [[metric.title, *_change(one, metric)] for one, metric in known]
+        click.echo("\n".join(_columns(rows)))
 
 
 def _figure(figure: Interval | None, metric: Metric) -> str:
-    from distill.comparison.verdict import number
-
-    return "–" if figure is None else number(figure.value, metric).removesuffix(" %")
+    return "–" if figure is None else metric.format(figure.value).removesuffix(" %")
 
 
 def _change(one: Difference | None, metric: Metric) -> list[str]:
-    from distill.comparison.verdict import number
-
     if one is None:
         return ["", "", ""]
     bounds = [bound for bound in (one.change.low, one.change.high) if bound is not None]
-    texts = [number(value, metric, sign=True).removesuffix(" %") for value in (one.change.value, *bounds)]
+    texts = [metric.format(value, sign=True).removesuffix(" %") for value in (one.change.value, *bounds)]
     outcome = one.outcome if metric.better else ""
     return [texts[0], " to ".join(texts[1:]), outcome if outcome != "no difference" else "="]
 
@@ -137,7 +190,7 @@ def _show_sample(sample: Sample) -> None:
     click.secho(f"\n{printable(sample.source)}, answer {sample.turn + 1}", bold=True)
     said = (sample.messages[-1].content or "") if sample.messages else ""
     rows = [("question", said), ("teacher", sample.reference)]
-    rows += [(f"{who} anew" if who == "teacher" else who, given.text) for who, given in sample.answers.items()]
+    rows += [(f"{who} again" if who == "teacher" else who, given.text) for who, given in sample.answers.items()]
     for who, text in rows:
         click.echo(f"  {who:<13}{_cut(printable(text))}")
 

@@ -10,7 +10,8 @@ import click
 
 from distill import api
 from distill.cli.options import json_option
-from distill.cli.terminal import print_json, printable
+from distill.cli.terminal import note, print_json, printable
+from distill.comparison.settings import NOT_BETTER
 from distill.plugins import PluginManager
 
 if TYPE_CHECKING:
@@ -35,12 +36,13 @@ def command(manager: PluginManager, recipe: Path, dry_run: bool, as_json: bool) 
     Keys are the long options of the commands; `teacher-options`, `formatter-options`, `labeler-options` and
     `trainer-options` are mappings and stand for -T, -F, -L and -T. Paths are relative to the recipe. `check` takes
     `allow` and `against`, `collect` also `max-failed: 5%`, the share of rows that may fail; `max-usd` is for each start
-    of the recipe; nothing is compared without `compare`. Secrets belong into the environment.
+    of the recipe; nothing is compared without `compare`. With `compare: {require: better}` the exit code is 3 if the
+    student is not better than its base. Secrets belong in the environment.
 
-    Everything that can be checked is checked before the first request. Stopped or killed at any moment, the same
-    command goes on. A step runs again when what it depends on has changed, or what it made is gone. Nothing is
-    overwritten: with other settings it makes transcripts-2.jsonl, run-2, …; with the old ones again, the old run is
-    found. Every answer ever bought is kept in OUT/answers.jsonl, and none is bought twice.
+    Everything that can be checked is checked before the first request. If it is interrupted, rerun the same command to
+    resume. A step runs again when what it depends on has changed, or what it made is gone. Nothing is overwritten: with
+    other settings it makes transcripts-2.jsonl, run-2, …; with the old ones again, the old run is found. Every answer
+    is kept in OUT/answers.jsonl, and none is paid for twice.
     """
     report = api.run(recipe, dry_run=dry_run, manager=manager)
     if as_json:
@@ -49,7 +51,10 @@ def command(manager: PluginManager, recipe: Path, dry_run: bool, as_json: bool) 
         _show_plan(report)
     else:
         show_report(report)
-    return 0 if dry_run else _exit_code(report)
+    if report.failed_requirement is None or dry_run:
+        return 0
+    note(f"the recipe requires: {report.failed_requirement}")
+    return NOT_BETTER
 
 
 def _show_plan(report: RecipeReport) -> None:
@@ -74,9 +79,3 @@ def show_report(report: RecipeReport) -> None:
     )
     if report.page is not None:
         click.echo(printable(f"all answers: {report.page}"))
-
-
-def _exit_code(report: RecipeReport) -> int:
-    """As `compare` has it: 1 where the student is not better than its base."""
-    verdicts = [step.result["verdict"] for step in report.steps if step.step == "compare" and step.result]
-    return 0 if all(verdict == "better" for verdict in verdicts) else 1

@@ -6,9 +6,10 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from distill.collection.progress import Live
 from distill.collection.prompts import PromptInput
 from distill.collection.row_id import IdSet
 from distill.collection.settings import CollectSettings
+from distill.collection.shards import OutputFiles, claimed
 from distill.collection.summary import CollectSummary, summary_of
 from distill.errors import DataError, DistillError, UsageError
 from distill.files.atomic import whole_file
-from distill.files.jsonl import Appender, dumps, parse_rows
+from distill.files.jsonl import Appender, dumps, rows_with_offsets
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.protocols import BatchFileTeacher
-from distill.types import Request, Source
+from distill.types import Request
 
 log = logging.getLogger("distill")
 
@@ -78,14 +80,15 @@ def write_batch(
         hint = "read its answers with --batch-answers, then delete it: what has an answer is not asked again"
         raise UsageError(f"{requests} exists, and its requests may be on their way", hint)
     skipped: Counter[str] = Counter()
+    files = OutputFiles.of(out, settings.part)
     with plan.open(prompts) as opened:
         plan.total(opened)
-        check_output(out, opened.path)
-        done = read_done(whole_rows(out), plan)
+        check_output(files.target, opened.path)
+        done = read_done(chain(*map(whole_rows, (files.target, *files.earlier))), plan)
         jobs = plan.jobs(opened, done, lambda kind: skipped.update([kind]))
         lines = (dumps(built.batch_request(job.id, _only_request(job))) for job in jobs if job is not None)
-        files, rows = _write_parts(lines, Path(requests))
-    return BatchSummary(files, rows, skipped["cached"], skipped["duplicates"])
+        written, rows = _write_parts(lines, Path(requests))
+    return BatchSummary(written, rows, skipped["cached"], skipped["duplicates"])
 
 
 def _write_parts(lines: Iterable[str], path: Path) -> tuple[list[str], int]:
@@ -141,11 +144,12 @@ def read_batch(
     meter = Meter(price)
     skipped: Counter[str] = Counter()
     lines = _Answers(answers)
+    files = OutputFiles.of(out, settings.part)
     with plan.open(prompts) as opened:
         total = plan.total(opened)
-        check_output(out, opened.path)
-        with Appender(out) as appender, Live(total, progress) as live:
-            output = Output(appender, plan, manager, live.row)
+        check_output(files.target, opened.path)
+        with claimed(settings.part, Path(out)), Appender(files.target) as appender, Live(total, progress) as live:
+            output = Output(appender, plan, manager, live.row, files.earlier)
             try:
                 for job in plan.jobs(opened, output.done, counter_of(skipped, live.skip)):
                     row = lines.take(job.id) if job else None
@@ -179,13 +183,11 @@ class _Answers:
     def __init__(self, paths: Sequence[str | Path]):
         self._places: dict[str, tuple[str, int]] = {}
         for path in map(str, paths):
-            for source, row, at in _with_offsets(path):
+            for source, row, at in rows_with_offsets(path):
                 id = row.get("custom_id")
                 if not isinstance(id, str):
                     raise DataError(f"{source}: no `custom_id`", "give the output file or the error file of a batch")
-                response = row.get("response")
-                good = not row.get("error") and isinstance(response, dict) and response.get("status_code") == 200
-                if good or id not in self._places:  # what failed in one batch may be answered in the next
+                if _is_answered(row) or id not in self._places:  # what failed in one batch may be answered in the next
                     self._places[id] = (path, at)
 
     def take(self, id: str) -> dict[str, Any] | None:
@@ -203,22 +205,12 @@ class _Answers:
         return sum(id not in done for id in self._places)
 
 
-def _with_offsets(path: str) -> Iterator[tuple[Source, dict[str, Any], int]]:
-    """The rows of a JSONL file, each with the offset of its line."""
-    at = end = 0
-
-    def lines(file: Iterable[bytes]) -> Iterator[bytes]:
-        nonlocal at, end
-        for line in file:
-            at, end = end, end + len(line)
-            yield line
-
-    try:
-        with open(path, "rb") as file:
-            for source, row in parse_rows(lines(file), path):
-                yield source, row, at
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}", "give the output file of a batch") from None
+def _is_answered(row: Mapping[str, Any]) -> bool:
+    """Whether a line of an answer file holds an answer, in OpenAI's (and vLLM's) shape or in Anthropic's."""
+    response, result = row.get("response"), row.get("result")
+    if isinstance(result, dict):
+        return result.get("type") == "succeeded"
+    return not row.get("error") and isinstance(response, dict) and response.get("status_code") == 200
 
 
 def _only_request(job: Conversation) -> Request:

@@ -24,6 +24,7 @@ from distill.collection.prompts import PromptInput
 from distill.collection.rate_limit import Throttle
 from distill.collection.schedule import Pool
 from distill.collection.settings import CollectSettings
+from distill.collection.shards import OutputFiles, claimed
 from distill.collection.summary import CollectSummary, summary_of
 from distill.errors import TeacherError, one_line
 from distill.files.jsonl import Appender
@@ -61,14 +62,14 @@ def collect(
     """
     began = time.perf_counter()
     manager = manager or make_plugin_manager()
-    plan = make_plan(settings, manager)
-    meter = Meter(plan.price(), settings.max_usd, plan.answer_limit)
+    plan, files = make_plan(settings, manager), OutputFiles.of(out, settings.part)
+    meter = Meter(plan.price(), settings.budget, plan.answer_limit)
     skipped: Counter[str] = Counter()
     with plan.open(prompts) as opened:
         total = plan.total(opened)
-        check_output(out, opened.path)
-        with Appender(out) as appender, Live(total, progress) as live:
-            output = Output(appender, plan, manager, live.row)
+        check_output(files.target, opened.path)
+        with claimed(settings.part, Path(out)), Appender(files.target) as appender, Live(total, progress) as live:
+            output = Output(appender, plan, manager, live.row, files.earlier)
             jobs = plan.jobs(opened, output.done, counter_of(skipped, live.skip))
             live.numbers = _numbers(output, meter, skipped, total)
             try:
@@ -80,7 +81,9 @@ def collect(
         return summary_of(output, meter, skipped, total, seconds)
     _raise_what_stopped(pool, output)
     stopped = None if pool.error is None else str(pool.error)
-    return summary_of(output, meter, skipped, total, seconds, requests=pool.requests, stopped=stopped)
+    return summary_of(
+        output, meter, skipped, total, seconds, requests=pool.requests, stopped=stopped, servers=pool.servers
+    )
 
 
 def _numbers(output: Output, meter: Meter, skipped: Counter[str], total: int) -> Callable[[], str]:
@@ -133,6 +136,7 @@ async def _ask_all(
         evidence = Evidence(earlier=len(output.done) > 0)
         pool = Pool(jobs, askers, size, settings.retries, output, throttle, settings.patience, evidence)
         await pool.run()
+        pool.servers = dict(built.servers()) if hasattr(built, "servers") else {}
         return pool
     finally:
         await _close(built, owner)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from distill.collection.output import check_output, read_done, whole_rows
 from distill.collection.plan import Plan, make_plan
 from distill.collection.prompts import PromptInput
 from distill.collection.settings import CollectSettings
+from distill.collection.shards import OutputFiles
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.types import Source
 
@@ -59,10 +61,11 @@ def estimate(
     found = plan.price()
     skipped: Counter[str] = Counter()
     answers = _Answers()
+    files = OutputFiles.of(out, settings.part)
     with plan.open(prompts) as opened:
         plan.total(opened)
-        check_output(out, opened.path)
-        done = read_done(answers.of(out), plan)
+        check_output(files.target, opened.path)
+        done = read_done(chain(*(answers.of(file) for file in (files.target, *files.earlier))), plan)
         each, basis = answers.mean(plan)
         rows = requests = sent = most = 0
         for job in plan.jobs(opened, done, lambda kind: skipped.update([kind])):

@@ -6,7 +6,7 @@ import hashlib
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,9 @@ from distill.collection.output import failed_path
 from distill.collection.prompts import open_prompts
 from distill.errors import DataError, UsageError
 from distill.files.atomic import whole_file
-from distill.files.jsonl import Appender, dumps, parse_rows
+from distill.files.jsonl import Appender, dumps, rows_with_offsets
 from distill.transcripts.rows import message_to_dict, parse_transcript
-from distill.types import Message, Source, Transcript
+from distill.types import Message, Transcript
 
 _CONFLICTS_NAMED = 20
 
@@ -134,7 +134,7 @@ class _Counts:
         self.named: list[Conflict] = []
 
     def add_file(self, number: int, path: Path) -> None:
-        for source, row, start in _rows_with_offsets(path):
+        for source, row, start in rows_with_offsets(path, whole=True):
             transcript = parse_transcript(row, source)
             answer = _digest([message_to_dict(message) for message in transcript.messages])
             position = _position(self._index, transcript) if self._ordered else None
@@ -169,30 +169,10 @@ def _index_beside(out: Path) -> Iterator[sqlite3.Connection]:
         yield index
 
 
-def _rows_with_offsets(path: Path) -> Iterator[tuple[Source, dict[str, Any], int]]:
-    """The rows of a file, each with the byte at which it starts; without a last row that was cut short."""
-    start = end = 0
-
-    def lines(file: Iterable[bytes]) -> Iterator[bytes]:
-        nonlocal start, end
-        for line in file:
-            if not line.endswith(b"\n") and not line.rstrip().endswith(b"}"):
-                return  # a collection is still writing it, or was killed
-            start, end = end, end + len(line)
-            yield line
-
-    try:
-        with open(path, "rb") as opened:
-            for source, row in parse_rows(lines(opened), str(path)):
-                yield source, row, start
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
-
-
 def _add_failures(index: sqlite3.Connection, number: int, path: Path) -> None:
     """Enter a file of failed rows, if there is one: of each row the latest failure."""
     if path.is_file():
-        for _, row, start in _rows_with_offsets(path):
+        for _, row, start in rows_with_offsets(path, whole=True):
             index.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", (str(row.get("id")), number, start))
 
 

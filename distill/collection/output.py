@@ -6,9 +6,10 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,11 @@ def read_done(rows: Iterable[tuple[Source, dict[str, Any]]], plan: Plan) -> IdSe
         DataError: a row is no transcript.
         UsageError: a row is by another teacher, or was made with other parameters; names the first difference.
     """
-    done = IdSet()
+    done, part = IdSet(), plan.settings.part
     for source, row in rows:
         transcript = parse_transcript(row, source)
-        done.add(transcript.id)
+        if part is None or part.owns(transcript.id):
+            done.add(transcript.id)
         if not plan.settings.append:
             difference = _difference(transcript.metadata, plan)
             if difference:
@@ -152,6 +154,7 @@ class Output:
         plan: what is asked, and of whom.
         manager: whose observers are notified.
         tick: called at each row's end.
+        earlier: other files whose rows are not asked for again.
 
     Raises:
         UsageError: the file has rows by another teacher or with other parameters, and the settings do not say
@@ -165,13 +168,20 @@ class Output:
         counts: of this run.
     """
 
-    def __init__(self, appender: Appender, plan: Plan, manager: PluginManager, tick: Callable[[], None]):
+    def __init__(
+        self,
+        appender: Appender,
+        plan: Plan,
+        manager: PluginManager,
+        tick: Callable[[], None],
+        earlier: Sequence[Path] = (),
+    ):
         if appender.quarantined:
             log.warning("%s: its last row was cut short; moved to %s.quarantine", appender.path, appender.path)
         self._appender, self._plan, self._manager, self._tick = appender, plan, manager, tick
         self.run = CollectRun(appender.path, plan.teacher.name)
         self.owner = plan.teacher.owner
-        self.done = read_done(read_rows(appender.path), plan)
+        self.done = read_done(chain(read_rows(appender.path), *map(whole_rows, earlier)), plan)
         self.counts = Counters()
         self._failures: Appender | None = None
         self._failed_before, self._repaired = IdSet(), IdSet()

@@ -52,14 +52,16 @@ class Plan:
             DataError: a prompt is malformed, or there is none.
             UsageError: a prompt has parameters that the teacher does not take.
         """
-        count = 0
+        count = rows = 0
+        samples, part = self.settings.samples, self.settings.part
         for prompt in prompts.read(self.settings.limit):
             if prompt.params:
                 self._check_params(prompt)
             count += 1
+            rows += samples if part is None else sum(part.owns(self.row_id(prompt, n)) for n in range(samples))
         if not count:
             raise DataError(f"{prompts.name}: no prompt in it", prompts.hint)
-        return count * self.settings.samples
+        return rows
 
     def jobs(self, prompts: Prompts, done: IdSet, skipped: Callable[[str], None]) -> Iterator[Conversation | None]:
         """Go through what is to be asked, row by row.
@@ -72,11 +74,13 @@ class Plan:
         Yields:
             None for a row that needs no asking: thousands may follow each other.
         """
-        seen = IdSet()
+        seen, part = IdSet(), self.settings.part
         for prompt in prompts.read(self.settings.limit):
             for sample in range(self.settings.samples):
                 id = self.row_id(prompt, sample)
-                if not seen.add(id):
+                if part is not None and not part.owns(id):
+                    pass
+                elif not seen.add(id):
                     skipped("duplicates")
                 elif id in done:
                     skipped("cached")

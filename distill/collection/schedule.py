@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -68,6 +68,7 @@ class Pool:
         requests: how many requests were sent.
         error: what stopped the run before its end; None if nothing did.
         signum: the signal that stopped the run; None if none did.
+        servers: what the teacher tells of its servers at the end.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Pool:
         self._warned = False
         self._tasks: list[asyncio.Task[None]] = []
         self.requests = 0
+        self.servers: dict[str, Mapping[str, int]] = {}
         self.error: Exception | None = None
         self.signum: int | None = None
 
@@ -164,6 +166,8 @@ class Pool:
             return self._take(conversation, outcome)
         if not isinstance(outcome, TeacherError):
             return self._give_up(conversation, outcome)
+        if outcome.elsewhere:
+            return 0.0
         if not (outcome.unreachable or outcome.down):
             self._outage.answered()
         if self._evidence.fatal(outcome):

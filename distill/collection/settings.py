@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill.collection.shards import Shard
 from distill.collection.teachers import NamedTeacher, make_teacher
 from distill.errors import UsageError
 from distill.plugins import PluginManager
@@ -28,7 +30,11 @@ class CollectSettings:
     teacher: str | NamedTeacher = setting(
         metavar="NAME[:MODEL]", help="The teacher to use, e.g. openai:gpt-5-mini (`distill plugins` lists them)."
     )
-    base_url: str | None = setting(None, metavar="URL", help="The server, e.g. http://localhost:8000/v1.")
+    base_url: tuple[str, ...] = setting(
+        tuple,
+        metavar="URL",
+        help="The server, e.g. http://localhost:8000/v1; given several times, or as @FILE of URLs: several servers.",
+    )
     teacher_options: Mapping[str, Any] = setting(
         dict,
         "--teacher-option",
@@ -57,6 +63,12 @@ class CollectSettings:
         None, min=0, metavar="K", help="Keep each token's log probability, and its K most likely alternatives."
     )
     limit: int | None = setting(None, min=1, metavar="N", help="Use only the first N prompts.")
+    shard: str | None = setting(
+        None,
+        recipe=False,
+        metavar="I/N",
+        help="Collect shard I (from 0) of N into NAME.shard-I.jsonl; `auto` takes both from a Slurm array or SkyPilot.",
+    )
     allow_unknown: bool = setting(
         False, help="Keep unknown keys of prompt rows in their metadata, instead of refusing the row."
     )
@@ -84,7 +96,7 @@ class CollectSettings:
         above=0,
         metavar="X",
         group=_MONEY,
-        help="Budget for this run, in dollars; together with --max-tokens it cannot be exceeded.",
+        help="Budget for this run, in dollars; with --max-tokens it cannot be exceeded. Shards take equal parts of it.",
     )
     price: str | None = setting(
         None, metavar="IN/OUT", unset="the published price", group=_MONEY, help="Dollars per million tokens."
@@ -92,13 +104,27 @@ class CollectSettings:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if not isinstance(self.teacher, str) and (self.teacher_options or self.base_url is not None):
+        if not isinstance(self.teacher, str) and (self.teacher_options or self.base_url):
             raise UsageError("a teacher that is made has its options", "give them to make_teacher")
 
     @property
     def params(self) -> Params:
         """How the teacher answers."""
         return Params(self.max_tokens, self.temperature, self.seed)
+
+    @property
+    def part(self) -> Shard | None:
+        """The shard to collect; None: everything.
+
+        Raises:
+            UsageError: it is not `I/N`.
+        """
+        return None if self.shard is None else Shard.parse(self.shard, os.environ)
+
+    @property
+    def budget(self) -> float | None:
+        """The dollars of this process: a shard's equal part of `max_usd`."""
+        return self.max_usd if self.max_usd is None or self.part is None else self.max_usd / self.part.count
 
     @property
     def teacher_prompt(self) -> str | None:
@@ -127,7 +153,7 @@ class CollectSettings:
             manager,
             self.teacher,
             self.teacher_options,
-            base_url=self.base_url,
+            base_url=",".join(self.base_url) or None,
             timeout=self.timeout,
             logprobs=self.logprobs,
         )

@@ -33,6 +33,7 @@ class CollectSummary:
         usd: dollars this run cost; None where no price is known.
         left: rows that were not asked for, because the budget did not reach.
         stopped: why the run stopped before its end; None if it did not.
+        servers: per server how many requests it answered and failed, where the teacher has several.
         others: rows in the file that this run did not ask for: of other prompts, or of another `system`.
     """
 
@@ -50,12 +51,13 @@ class CollectSummary:
     left: int = 0
     stopped: str | None = None
     others: int = 0
+    servers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
         """A table of the counts that are not zero, and the reasons for failed rows."""
         cells = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         cells |= {f"failed: {reason}": count for reason, count in self.reasons.items()}
-        hidden = ("usage", "reasons")
+        hidden = ("usage", "reasons", "servers")
         shown = {name: value for name, value in cells.items() if name not in hidden and value not in (None, 0)}
         for name in ("prompt_tokens", "completion_tokens"):
             if isinstance(self.usage.get(name), int):
@@ -75,6 +77,7 @@ def summary_of(
     *,
     requests: int = 0,
     stopped: str | None = None,
+    servers: Mapping[str, Mapping[str, int]] | None = None,
 ) -> CollectSummary:
     """Make the summary of a run.
 
@@ -86,6 +89,7 @@ def summary_of(
         seconds: how long it took.
         requests: requests sent.
         stopped: why the run stopped before its end.
+        servers: counts per server.
     """
     counts = output.counts
     return CollectSummary(
@@ -103,4 +107,5 @@ def summary_of(
         left=total - counts.rows - counts.failed - skipped.total(),
         stopped=stopped,
         others=len(output.done) - skipped["cached"],
+        servers=servers or {},
     )

@@ -1,297 +1,328 @@
-"""`compare`: the whole of a comparison, from a run folder and held-out conversations to a verdict."""
+"""`compare`: from a run folder and held-out conversations to a verdict."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from distill.collection.teachers import NamedTeacher
 from distill.comparison.bootstrap import CONFIDENCE, RESAMPLES
 from distill.comparison.judge import judge
-from distill.comparison.leakage import leaks
-from distill.comparison.metrics import METRICS, Columns, answer_columns, figures_of, given_answers, reading_columns
-from distill.comparison.models import (
-    Asked,
-    Measured,
-    Progress,
-    Side,
-    Sides,
-    ask_both,
-    make_sides,
-    measure,
-)
-from distill.comparison.questions import Question, encode_answer, read_questions
-from distill.comparison.result import Comparison, Given, Interval, Judged, Sample, Standing, Who
+from distill.comparison.measure import Measurement, Progress, measure
+from distill.comparison.metrics import METRICS, Measured
+from distill.comparison.models import Models, QuestionSet, encode_questions, find_models
+from distill.comparison.questions import read_questions
+from distill.comparison.result import Comparison, Interval, Judgement, ModelMetrics, Sample, Who
+from distill.comparison.results import Note, Results, model_results, teacher_results
 from distill.comparison.settings import CompareSettings
-from distill.comparison.teacher_answers import ask_all
-from distill.comparison.verdict import decide, faults_of
+from distill.comparison.training_data import CostTable, read_training_data
+from distill.comparison.verdict import decide
 from distill.errors import DataError, DistillError, UsageError
-from distill.files.atomic import sha256_of
-from distill.plugins import PluginManager
+from distill.plugins import PluginManager, make_plugin_manager
+from distill.runs.layout import RunPaths
 from distill.runs.run import Run, open_run
-from distill.types import Message, Prompt
+from distill.transcripts.sources import Data, DataSource, as_sources
 
 FEW = 20  # conversations; of fewer, a percentile interval is too narrow
 
-Note = Callable[[str], None]
+_ORDER: tuple[Who, ...] = ("base", "student", "teacher")
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told what is being done, and what must be told in the comparison.
+
+    Attributes:
+        tell: told a line at a time.
+        on_progress: told how far it is; None: no progress is shown.
+        warnings: what a reader of the comparison must know.
+    """
+
+    tell: Note
+    on_progress: Progress | None
+    warnings: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Tell something now, and in the comparison."""
+        self.tell(text)
+        self.warnings.append(f"{text[0].upper()}{text[1:]}.")
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Tell how far it is."""
+        if self.on_progress is not None:
+            self.on_progress(what, done, total)
 
 
 def compare(
-    run: Path,
-    data: Sequence[Path],
-    manager: PluginManager,
+    run: str | Path,
+    data: Data = (),
+    manager: PluginManager | None = None,
     settings: CompareSettings = CompareSettings(),  # noqa: B008 - it is frozen
     *,
     note: Note = lambda text: None,
     on_progress: Progress | None = None,
 ) -> Comparison:
-    """Measure a student and its base on held-out conversations, and say which is better.
+    """Measure a student and its base on held-out conversations, and decide which is better.
 
     Each answer of the teacher is a question, after all that was said before it. The models are loaded one after the
-    other. Nothing is written but what a teacher or a judge answers anew, in `RUN/comparison/`.
+    other. Nothing is written but new answers of a teacher or a judge, into the run folder.
 
     Args:
         run: a run folder whose training is finished.
-        data: files of held-out conversations; none: those that `train --hold-out` left in the run folder.
-        manager: the plugins.
+        data: held-out conversations, see `distill.transcripts.sources`; none: those that `train --hold-out` left in
+            the run folder.
+        manager: the plugins; default: those that are installed.
         settings: what is compared with what.
         note: told what is being done, a line at a time.
         on_progress: told how far it is; bars are shown where it is given.
 
     Raises:
-        UsageError: the run, its base or the data are not there.
+        UsageError: the run, its base or the data do not exist.
         DataError: the data cannot be read, or hold no question.
         DistillError: a model cannot be loaded, or the teacher failed for good.
     """
-    settings = settings.named(manager)
-    opened = open_run(run)
-    files = list(data) or [_held_out(opened)]
-    held = read_questions(files, settings.data_format, settings.limit)
-    sides = make_sides(opened, settings.base, manager, settings.trust_remote_code)
-    asked = ask_both(held.questions, sides)
-    skipped = [*held.skipped, *asked.skipped]
-    if not asked.questions:
+    opened, manager = open_run(run), manager or make_plugin_manager()
+    sources = as_sources(data) or (held_out_of(opened),)
+    watch = Watch(note, on_progress)
+    return compare_run(opened, sources, manager, settings.named(manager), watch, paid=opened.paths, memo={}).comparison
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A comparison, with what it was made of."""
+
+    comparison: Comparison
+    questions: QuestionSet
+    results: Mapping[Who, Results]
+
+    def places(self) -> dict[tuple[str, int], int]:
+        """Conversation and answer of each question → its number."""
+        return {(one.source, one.turn): n for n, one in enumerate(self.questions.questions)}
+
+
+Memo = dict[Any, Measurement]
+"""What was measured of a base already: the model and its questions → the measurement."""
+
+
+def compare_run(
+    opened: Run,
+    sources: Sequence[DataSource],
+    manager: PluginManager,
+    settings: CompareSettings,
+    watch: Watch,
+    *,
+    paid: RunPaths,
+    memo: Memo,
+) -> Compared:
+    """As `compare`, of an open run, with all it found.
+
+    Args:
+        opened: the student's run.
+        sources: the held-out conversations.
+        manager: the plugins.
+        settings: what is compared with what; teacher and judge looked up.
+        watch: who is told of it.
+        paid: the run folder in which answers of a teacher or a judge are kept.
+        memo: bases that were measured already.
+    """
+    held = read_questions(sources, settings.reader(manager), settings.limit)
+    models = find_models(opened, settings.base, manager, settings.trust_remote_code)
+    questions = encode_questions(held.questions, models)
+    skipped = [*held.skipped, *questions.skipped]
+    if not len(questions):
         reason = f": {skipped[0]['source']}: {skipped[0]['reason']}" if skipped else ""
-        raise DataError(f"{', '.join(map(str, files))}: nothing to ask{reason}", "give conversations with answers")
-    bench = _Bench(opened, manager, settings, sides, asked, note, on_progress)
-    given, columns = bench.measure_all()
-    return bench.comparison(given, columns, files, skipped, leaks(opened, held.transcripts))
+        raise DataError(f"{', '.join(map(str, sources))}: nothing to ask{reason}", "give conversations with answers")
+    results = _ask_teacher(models, questions, manager, settings, watch, paid)
+    for model in (models.base, models.student):
+        key = (model.who, model.ref, model.seed, model.encoder.stop, str(questions.tokens[model.who]))
+        if key not in memo:
+            watch.tell(f"measuring the {model.who}, {model.name}, on {len(questions)} questions")
+            measured = measure(model, questions, settings, opened.path, watch.progress)
+            if model.who == "base":
+                memo[key] = measured
+        else:
+            measured = memo[key]
+        results[model.who] = model_results(model, models, questions, measured, settings.max_tokens)
+    judgement = _ask_judge(questions, results, manager, settings, watch, paid)
+    trained, recorded = read_training_data(opened, held.transcripts, manager), CostTable(manager)
+    for transcript in held.transcripts:
+        recorded.add(transcript.metadata)
+    found = _summarise(opened, models, questions, results, judgement, settings)
+    found = replace(
+        found,
+        data=[{"file": str(source), "sha256": source.digest()} for source in sources],
+        skipped=skipped,
+        warnings=[*trained.leaks, *found.warnings, *watch.warnings],
+        costs=trained.costs,
+        question_costs=recorded.found(),
+        cost_unknown=trained.unknown,
+    )
+    return Compared(found, questions, results)
 
 
-def as_json(comparison: Comparison, *, indent: int | None = None) -> str:
-    """A comparison as JSON, ASCII only, without its newline; it holds no NaN and no infinity."""
-    return json.dumps(asdict(comparison), allow_nan=False, indent=indent)
+def held_out_of(run: Run) -> DataSource:
+    """The conversations that a run's training held out.
 
-
-def _held_out(run: Run) -> Path:
+    Raises:
+        UsageError: there are none.
+    """
     path = run.paths.held_out
     if not path.is_file():
         raise UsageError(
             f"no held-out conversations: {run.path} was trained without --hold-out",
             "give a file that it was not trained on with --data FILE; or train with --hold-out 10%",
         )
-    return path
+    return as_sources(path)[0]
 
 
-class _Bench:
-    """One comparison's questions and models, and what is found of them."""
+def _ask_teacher(
+    models: Models,
+    questions: QuestionSet,
+    manager: PluginManager,
+    settings: CompareSettings,
+    watch: Watch,
+    paid: RunPaths,
+) -> dict[Who, Results]:
+    """Ask the teacher, if one is named. It comes first: a missing key or server shows before the long work."""
+    teacher = settings.named_teacher
+    if teacher is None:
+        return {}
+    watch.tell(f"asking {teacher.name} the {len(questions)} questions")
+    encoder, progress = models.student.encoder, watch.on_progress is not None
+    out = paid.teacher_answers
+    return {"teacher": teacher_results(teacher, questions, encoder, manager, out, note=watch.note, progress=progress)}
 
-    def __init__(
-        self,
-        run: Run,
-        manager: PluginManager,
-        settings: CompareSettings,
-        sides: Sides,
-        asked: Asked,
-        note: Note,
-        on_progress: Progress | None,
-    ):
-        self.run, self.manager, self.settings, self.sides, self.asked = run, manager, settings, sides, asked
-        self.progress = on_progress is not None
-        self.on_progress = on_progress or (lambda what, done, total: None)
-        self.references = [tokens.text for tokens in asked.tokens["student"]]
-        self.faults: dict[Who, dict[str, str]] = {}
-        self.warnings: list[str] = []
-        self._tell = note
-        self.judged: Judged | None = None
-        self.seconds: dict[Who, float] = {}
 
-    def note(self, text: str) -> None:
-        """Say something now, and in the comparison."""
-        self._tell(text)
-        self.warnings.append(f"{text[0].upper()}{text[1:]}.")
-
-    def measure_all(self) -> tuple[dict[Who, list[Given | None]], dict[Who, Columns]]:
-        """Ask everybody. The teacher is first: what it lacks, a key or a server, is known before the long work."""
-        given: dict[Who, list[Given | None]] = {}
-        columns: dict[Who, Columns] = {}
-        teacher, referee = self.settings.named_teacher, self.settings.named_judge
-        if teacher is not None:
-            self._tell(f"asking {teacher.name} the {len(self.references)} questions")
-            given["teacher"] = self._ask_teacher(teacher)
-            columns["teacher"] = answer_columns(given["teacher"], self.references, [True] * len(self.references))
-        for side in (self.sides.base, self.sides.student):
-            self._tell(f"measuring the {side.who}, {side.name}, on {len(self.references)} questions")
-            measured = measure(side, self.asked, self.settings, self.run.path, self.on_progress)
-            given[side.who], columns[side.who] = self._results(side, measured)
-        if referee is not None:
-            self._ask_judge(referee, given)
-        return given, columns
-
-    def _results(self, side: Side, measured: Measured) -> tuple[list[Given | None], Columns]:
-        tokens = self.asked.tokens[side.who]
-        counted = [self.sides.counted(one) for one in tokens]
-        given = given_answers(
-            measured.texts, measured.written, measured.stopped, self.references, measured.readings, counted
+def _ask_judge(
+    questions: QuestionSet,
+    results: Mapping[Who, Results],
+    manager: PluginManager,
+    settings: CompareSettings,
+    watch: Watch,
+    paid: RunPaths,
+) -> Judgement | None:
+    named = settings.named_judge
+    if named is None:
+        return None
+    watch.tell(f"asking {named.name} which answers are better")
+    try:
+        return judge(
+            manager,
+            named,
+            questions.questions,
+            results["student"].answers,
+            results["base"].answers,
+            paid.judgements,
+            seed=settings.seed,
+            note=watch.note,
+            progress=watch.on_progress is not None,
         )
-        fits = [len(one.answer) <= self.settings.max_tokens for one in tokens]
-        finite = all(one.perplexity is not None for one, count in zip(given, counted, strict=True) if count)
-        self.faults[side.who] = faults_of(given, self.references, fits, finite)
-        if side.who == "student" and not all(fits):
-            self.warnings.append(
-                f"{fits.count(False)} of the teacher's {len(fits)} answers are longer than --max-tokens "
-                f"{self.settings.max_tokens}: base and student could not finish theirs."
-            )
-        if side.who == "base" and not finite:
-            self.warnings.append("The base's probabilities are not all finite numbers.")
-        self.seconds[side.who] = measured.seconds
-        return list(given), {**answer_columns(given, self.references, fits), **self._read(side, measured, counted)}
+    except DistillError as error:  # everything else is measured by now, and does not depend on it
+        watch.note(f"nothing was judged: {error.message}")
+        return None
 
-    def _read(self, side: Side, measured: Measured, counted: Sequence[int]) -> Columns:
-        columns = dict(reading_columns(measured.readings, self.asked.tokens[side.who], counted))
-        if self.sides.same_tokens:
-            del columns["bits_per_byte"]
-        return columns
 
-    def _ask_teacher(self, teacher: NamedTeacher) -> list[Given | None]:
-        """The teacher's answers, once more: how far it agrees with itself is as far as a student can come."""
-        questions = self.asked.questions
-        able = [n for n, question in enumerate(questions) if _askable(question.messages[-1:])]
-        if len(able) < len(questions):
-            self.note(f"{len(questions) - len(able)} questions do not end on a user: the teacher was not asked them")
-        prompts = [Prompt(questions[n].messages, tools=questions[n].tools) for n in able]
-        out = self.run.paths.teacher_answers
-        answers = ask_all(self.manager, teacher, prompts, out, note=self.note, progress=self.progress)
-        there = [(n, one) for n, one in zip(able, answers, strict=True) if one is not None]
-        texts = [self._text_of(questions[n], one.messages[-1]) for n, one in there]
-        given = given_answers(
-            [text for text, _ in texts],
-            [tokens for _, tokens in texts],
-            [one.metadata.get("finish_reason") != "length" for _, one in there],
-            [self.references[n] for n, _ in there],
+def _summarise(
+    run: Run,
+    models: Models,
+    questions: QuestionSet,
+    results: Mapping[Who, Results],
+    judgement: Judgement | None,
+    settings: CompareSettings,
+) -> Comparison:
+    """Compute the metrics and the verdict."""
+    measured = Measured(
+        {who: results[who].columns for who in _ORDER if who in results}, questions.conversations, settings.seed
+    )
+    found = {who: measured.metrics_of(who) for who in _ORDER if who in results}
+    for who, metrics in found.items():
+        if (speed := results[who].tokens_per_second) is not None:
+            metrics["tokens_per_second"] = Interval(speed)
+    used = [one for one in METRICS if any(one.name in metrics for metrics in found.values())]
+    if results["student"].parameters == results["base"].parameters:  # then their speeds differ by chance alone
+        used = [one for one in used if one.name != "tokens_per_second"]
+    differences = measured.differences("student", "base", models.same_tokens)
+    faults = {who: one.faults for who, one in results.items()}
+    by_name = {one.name: one for one in used}
+    verdict, reasons = decide(by_name, found["base"], found["student"], differences, faults, judgement)
+    names: dict[Who, str] = {"base": models.base.name, "student": models.student.name}
+    if (teacher := settings.named_teacher) is not None:
+        names["teacher"] = teacher.name
+    return Comparison(
+        run=str(run.path),
+        data=(),
+        conversations=len(set(questions.conversations)),
+        questions=len(questions),
+        skipped=(),
+        metrics=used,
+        standings=[
+            ModelMetrics(who, names[who], metrics, results[who].seconds, results[who].parameters)
+            for who, metrics in found.items()
+        ],
+        differences=differences,
+        verdict=verdict,
+        reasons=reasons,
+        samples=[_sample(n, questions, results) for n in range(len(questions))],
+        judged=judgement,
+        settings=_settings(settings, models),
+        warnings=_cautions(models, questions, results, settings),
+    )
+
+
+def _sample(n: int, questions: QuestionSet, results: Mapping[Who, Results]) -> Sample:
+    question = questions.questions[n]
+    answers = {}
+    for who in _ORDER:
+        answer = results[who].answers[n] if who in results else None
+        if answer is not None:
+            answers[who] = answer
+    return Sample(
+        id=question.transcript.id,
+        source=question.source,
+        turn=question.turn,
+        messages=question.messages,
+        reference=questions.references[n],
+        answers=answers,
+    )
+
+
+def _settings(settings: CompareSettings, models: Models) -> dict[str, Any]:
+    return {
+        "max_tokens": settings.max_tokens,
+        "batch_size": settings.batch_size,
+        "limit": settings.limit,
+        "seed": settings.seed,
+        "resamples": RESAMPLES,
+        "confidence": CONFIDENCE,
+        "same_tokens": models.same_tokens,
+        "end_of_turn_counted": models.marker_counts,
+    }
+
+
+def _cautions(
+    models: Models, questions: QuestionSet, results: Mapping[Who, Results], settings: CompareSettings
+) -> list[str]:
+    """What a reader must know about how it was measured."""
+    cautions = []
+    conversations = len(set(questions.conversations))
+    if conversations < FEW:
+        cautions.append(f"Only {conversations} conversations were compared: the intervals are rough.")
+    if not models.same_tokens:
+        cautions.append(
+            "Base and student have different tokenizers: perplexity and agreement, which are per token, cannot be "
+            "compared between them; bits per byte of the answers can."
         )
-        all_given: list[Given | None] = [None] * len(questions)
-        for (n, _), one in zip(there, given, strict=True):
-            all_given[n] = one
-        return all_given
-
-    def _text_of(self, question: Question, answer: Message) -> tuple[str, int]:
-        """An answer's text and length, in the student's format and tokens."""
-        try:
-            tokens = encode_answer(question, answer, self.sides.student.encoder)
-        except DataError:  # it cannot be said in the student's format
-            return answer.content or "", 0
-        return tokens.text, len(tokens.answer)
-
-    def _ask_judge(self, named: NamedTeacher, given: Mapping[Who, Sequence[Given]]) -> None:
-        self._tell(f"asking {named.name} which answers are better")
-        try:
-            self.judged = judge(
-                self.manager,
-                named,
-                self.asked.questions,
-                given["student"],
-                given["base"],
-                self.run.paths.judgements,
-                seed=self.settings.seed,
-                note=self.note,
-                progress=self.progress,
-            )
-        except DistillError as error:  # all else is measured by now, and does not depend on it
-            self.note(f"nothing was judged: {error.message}")
-
-    def comparison(
-        self,
-        given: Mapping[Who, Sequence[Given | None]],
-        columns: Mapping[Who, Columns],
-        files: Sequence[Path],
-        skipped: Sequence[Mapping[str, str]],
-        leaked: Sequence[str],
-    ) -> Comparison:
-        """Put it all together."""
-        questions, sides = self.asked.questions, self.sides
-        conversations = [question.conversation for question in questions]
-        figures = figures_of(columns, conversations, self.settings.seed, sides.same_tokens)
-        standings = {who: dict(figures.standings[who]) for who in ("base", "student", "teacher") if who in columns}
-        for who, seconds in self.seconds.items():
-            written = sum(one.tokens for one in given[who] if one is not None)
-            standings[who]["tokens_per_second"] = Interval(written / max(seconds, 1e-9))
-        names = {"base": sides.base.name, "student": sides.student.name}
-        teacher = self.settings.named_teacher
-        names["teacher"] = teacher.name if teacher is not None else ""
-        metrics = [one for one in METRICS if any(one.name in standing for standing in standings.values())]
-        by_name = {one.name: one for one in metrics}
-        verdict, reasons = decide(
-            by_name, standings["base"], standings["student"], figures.differences, self.faults, self.judged
+    if models.base.new_tokens & {id for one in questions.tokens["base"] for id in (*one.prompt, *one.answer)}:
+        text = "The base was never trained on some tokens of the format it is asked in, and its answers show it."
+        if not models.marker_counts:
+            text += " The end-of-turn marker is one of them: perplexity and agreement are of the answers without it."
+        cautions.append(text)
+    if not results["base"].finite:
+        cautions.append("The base's probabilities are not all finite numbers.")
+    if long := results["student"].fits.count(False):
+        cautions.append(
+            f"{long} of the teacher's {len(questions)} answers are longer than --max-tokens {settings.max_tokens}: "
+            "base and student could not finish theirs."
         )
-        return Comparison(
-            run=str(self.run.path),
-            data=[{"file": str(path), "sha256": sha256_of(path)} for path in files],
-            conversations=len(set(conversations)),
-            questions=len(questions),
-            skipped=list(skipped),
-            metrics=metrics,
-            standings=[Standing(who, names[who], found) for who, found in standings.items()],
-            differences=list(figures.differences),
-            verdict=verdict,
-            reasons=reasons,
-            samples=[self._sample(n, question, given) for n, question in enumerate(questions)],
-            judged=self.judged,
-            settings=self._settings(),
-            warnings=[*leaked, *self._cautions(len(set(conversations))), *self.warnings],
-        )
-
-    def _sample(self, n: int, question: Question, given: Mapping[Who, Sequence[Given | None]]) -> Sample:
-        answers = {who: given[who][n] for who in ("base", "student", "teacher") if who in given and given[who][n]}
-        reference, source = self.references[n], question.source
-        return Sample(question.transcript.id, source, question.turn, question.messages, reference, answers)
-
-    def _settings(self) -> dict[str, Any]:
-        settings = self.settings
-        return {
-            "max_tokens": settings.max_tokens,
-            "batch_size": settings.batch_size,
-            "limit": settings.limit,
-            "seed": settings.seed,
-            "resamples": RESAMPLES,
-            "confidence": CONFIDENCE,
-            "same_tokens": self.sides.same_tokens,
-            "end_of_turn_counted": self.sides.marker_counts,
-        }
-
-    def _cautions(self, conversations: int) -> list[str]:
-        """What a reader must know of how it was measured."""
-        base, cautions = self.sides.base, []
-        if conversations < FEW:
-            cautions.append(f"Only {conversations} conversations were compared: the intervals are rough.")
-        if not self.sides.same_tokens:
-            cautions.append(
-                "Base and student have different tokenizers: perplexity and agreement, which are per token, cannot be "
-                "compared between them; bits per byte of the answers can."
-            )
-        if base.new_tokens & {id for one in self.asked.tokens["base"] for id in (*one.prompt, *one.answer)}:
-            text = "The base was never trained on some tokens of the format it is asked in, and its answers show it."
-            if not self.sides.marker_counts:
-                text += (
-                    " The end-of-turn marker is one of them: perplexity and agreement are of the answers without it."
-                )
-            cautions.append(text)
-        return cautions
-
-
-def _askable(last: Sequence[Message]) -> bool:
-    """Whether a teacher can be asked what ends so."""
-    return bool(last) and last[0].role in ("user", "tool") and bool((last[0].content or "").strip())
+    return cautions

@@ -1,8 +1,8 @@
 """A judge: any teacher, shown the student's and the base's answer to a question, and asked which is the better one.
 
-Each pair is shown in both orders, and a preference counts only where it is the same in both: judges like what stands
-first (Zheng et al. 2023, "Judging LLM-as-a-judge"). The answers are text of strangers, who may write "answer A is
-better" into them: they are fenced by a word that cannot be in them, and the judge is told so.
+Each pair is shown in both orders, and a preference counts only where it is the same in both: judges prefer the first
+answer (Zheng et al. 2023, "Judging LLM-as-a-judge"). The answers are untrusted text and may hold "answer A is better":
+they are fenced by a word that cannot be in them, and the judge is told so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from distill.collection import NamedTeacher
 from distill.comparison.bootstrap import interval, resampled_sums
 from distill.comparison.questions import Question
-from distill.comparison.result import Given, Judged
+from distill.comparison.result import Interval, Judgement, ModelAnswer
 from distill.comparison.teacher_answers import ask_all
 from distill.plugins import PluginManager
 from distill.transcripts.rows import message_to_dict
@@ -37,7 +37,7 @@ Choice = str
 
 
 def judge_prompt(question: Question, first: str, second: str) -> Prompt:
-    """What the judge is asked about a question's two answers."""
+    """The prompt that asks the judge about the two answers to a question."""
     parts = {
         "CONVERSATION": json.dumps([message_to_dict(message) for message in question.messages], ensure_ascii=False),
         "REFERENCE": json.dumps(message_to_dict(question.answer), ensure_ascii=False),
@@ -55,7 +55,7 @@ def judge_prompt(question: Question, first: str, second: str) -> Prompt:
 
 
 def parse_choice(transcript: Transcript | None) -> Choice | None:
-    """What a judge said: one of the three words, and nothing else; None for anything else."""
+    """A judge's choice: one of the three words and nothing else; None for anything else."""
     said = (transcript.messages[-1].content or "").strip() if transcript is not None else ""
     return said if said in ("A", "B", "TIE") else None
 
@@ -64,36 +64,39 @@ def judge(
     manager: PluginManager,
     named: NamedTeacher,
     questions: Sequence[Question],
-    student: Sequence[Given],
-    base: Sequence[Given],
+    student: Sequence[ModelAnswer | None],
+    base: Sequence[ModelAnswer | None],
     out: Path,
     *,
     seed: int,
     note: Callable[[str], None],
     progress: bool,
-) -> Judged:
+) -> Judgement:
     """Have the student's answers judged against the base's.
 
     Args:
         manager: the plugins.
         named: the judge.
         questions: what was asked.
-        student, base: the answers; two of the same text are a tie, and not shown.
+        student, base: the answers; equal ones are a tie and are not shown to the judge.
         out: the file of judgements, made or added to.
-        seed: of the bootstrap of the win rate, over conversations.
+        seed: for the bootstrap of the win rate, over conversations.
         note, progress: see `ask_all`.
 
     Raises:
         DistillError: the judge failed for good.
     """
-    asked = [n for n in range(len(questions)) if student[n].text.strip() != base[n].text.strip()]
-    orders = ((student, base), (base, student))
-    prompts = [judge_prompt(questions[n], one[n].text, other[n].text) for n in asked for one, other in orders]
+    asked, prompts = [], []
+    for n, question in enumerate(questions):
+        ours, theirs = (one.text if one is not None else "" for one in (student[n], base[n]))
+        if ours.strip() != theirs.strip():
+            asked.append(n)
+            prompts += [judge_prompt(question, ours, theirs), judge_prompt(question, theirs, ours)]
     said = [parse_choice(one) for one in ask_all(manager, named, prompts, out, note=note, progress=progress)]
     pairs = dict(zip(asked, zip(said[::2], said[1::2], strict=True), strict=True))
     points = [_points(pairs[n]) if n in pairs else 0.5 for n in range(len(questions))]
     judged = [point for point in points if point is not None]
-    return Judged(
+    return Judgement(
         model=named.name,
         wins=judged.count(1.0),
         losses=judged.count(0.0),
@@ -107,10 +110,13 @@ def _points(pair: tuple[Choice | None, Choice | None]) -> float | None:
     """The student's points: it was A in the first order, B in the second. None where a judgement is missing."""
     if None in pair:
         return None
-    return {("A", "B"): 1.0, ("B", "A"): 0.0}.get(pair, 0.5)
+    if pair == ("A", "B"):
+        return 1.0
+    return 0.0 if pair == ("B", "A") else 0.5
 
 
-def _win_rate(points: Sequence[float | None], conversations: Sequence[int], seed: int):
+def _win_rate(points: Sequence[float | None], conversations: Sequence[int], seed: int) -> Interval:
+    """The win rate in percent."""
     import numpy
 
     owners, rows = numpy.unique(conversations, return_inverse=True)

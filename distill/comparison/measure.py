@@ -1,14 +1,19 @@
-"""What one model makes of the questions: how likely it finds the teacher's answers, and what it answers itself."""
+"""One model and the questions: how likely it finds the teacher's answers, and what it answers itself."""
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from distill.comparison.models import Model, QuestionSet
 from distill.comparison.questions import Question, Tokens
+from distill.comparison.settings import CompareSettings
 from distill.models.generate import ChatModel, Generation
 from distill.models.lm_head import score_tokens
+from distill.training.failures import clear_failures
 
 MAX_LOGITS = 2**27
 """The most logits of a forward pass: 512 MiB in float32; 534 positions of BLOOM's 250,880 words."""
@@ -17,7 +22,10 @@ MAX_TOKENS = 2**13
 """The most tokens of a forward pass, padding included, unless one row alone has more: attention needs their squares."""
 
 Done = Callable[[int], None]
-"""Told how many questions were done just now."""
+"""Told how many more questions are done."""
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +41,89 @@ class Reading:
     hits: list[bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was measured of one model, in the order of the questions.
+
+    Attributes:
+        readings: of the teacher's answers.
+        answers: the model's own.
+        seconds: what its answers took.
+        parameters: the model's number of weights.
+    """
+
+    readings: Sequence[Reading]
+    answers: Sequence[Generation]
+    seconds: float
+    parameters: int
+
+
+def measure(
+    model: Model, questions: QuestionSet, settings: CompareSettings, folder: Path, on_progress: Progress
+) -> Measurement:
+    """Load a model, measure it, and free it.
+
+    Args:
+        model: which one.
+        questions: what it is asked.
+        settings: the token limit and the batch size.
+        folder: the run, whose disk an error may be about.
+        on_progress: told of the progress.
+
+    Raises:
+        DistillError: it cannot be loaded, or there is too little memory.
+    """
+    import torch
+
+    who, tokens = model.who, questions.tokens[model.who]
+    failures = clear_failures("lower --batch-size", folder)
+    with failures(f"measuring the {who}"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(model.seed)
+            chat = ChatModel.load_weights(model.ref, model.encoder)
+        try:
+            parameters = sum(weight.numel() for weight in chat.model.parameters())
+            done = _counter(on_progress, f"{who} reads", len(tokens))
+            readings = read_answers(chat, tokens, settings.batch_size, done)
+            answers, seconds = answer_questions(
+                chat,
+                questions.questions,
+                tokens,
+                max_tokens=settings.max_tokens,
+                max_length=model.max_length,
+                batch_size=settings.batch_size,
+                done=_counter(on_progress, f"{who} answers", len(tokens)),
+            )
+        finally:
+            del chat
+            _free()
+    return Measurement(readings, answers, seconds, parameters)
+
+
+def _counter(on_progress: Progress, what: str, total: int) -> Done:
+    count = 0
+
+    def done(more: int) -> None:
+        nonlocal count
+        count += more
+        on_progress(what, count, total)
+
+    return done
+
+
+def _free() -> None:
+    """Give a model's memory back before the next one is loaded."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def read_answers(chat: ChatModel, asked: Sequence[Tokens], batch_size: int, done: Done) -> list[Reading]:
     """Read the teacher's answers, each after its question.
 
-    Only the positions that predict a token of an answer are projected on the vocabulary.
+    Only the positions that predict a token of an answer go through the LM head.
 
     Args:
         chat: the model.
@@ -142,7 +229,7 @@ def answer_questions(
 
 
 def _answer_batches(asked: Sequence[Tokens], size: int, max_tokens: int) -> Iterator[list[int]]:
-    """Batches by the teacher's answer first: one goes on until its longest answer ends."""
+    """Batches of answers of like length, by the teacher's: a batch takes as long as its longest answer."""
     batch: list[int] = []
     for n in sorted(range(len(asked)), key=lambda n: (-len(asked[n].answer), -len(asked[n].prompt))):
         longest = max(len(asked[one].prompt) for one in (*batch, n)) + max_tokens

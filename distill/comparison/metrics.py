@@ -1,4 +1,4 @@
-"""The metrics: what each says, and how answers and readings become figures with intervals."""
+"""The metrics: what each means, and how they are computed from answers and readings, with their intervals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from distill.comparison.bootstrap import interval, resampled_sums
 from distill.comparison.measure import Reading
 from distill.comparison.questions import Tokens
-from distill.comparison.result import Difference, Given, Interval, Metric, Who
+from distill.comparison.result import Difference, Interval, Metric, ModelAnswer, Outcome
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -21,32 +21,48 @@ METRICS = (
         "Perplexity",
         "",
         "lower",
-        "Of the teacher's answers: between how many tokens of equal odds the model wavers at each. 1: it is sure.",
+        "Of the teacher's answers: 1 is no surprise; at N, the model hesitates between N equally likely tokens.",
+        "How surprising the teacher's answers are",
     ),
     Metric(
         "bits_per_byte",
         "Bits per byte",
         "",
         "lower",
-        "What the model needs to write the teacher's answers down. It compares models of different tokenizers.",
+        "What the model needs to write the teacher's answers down. It compares models with different tokenizers.",
+        "How surprising the teacher's answers are",
     ),
     Metric(
         "agreement",
         "Next-token agreement",
         "%",
         "higher",
-        "How many tokens of the teacher's answers are the model's likeliest ones there.",
+        "The tokens of the teacher's answers that are the model's first choice.",
+        "How often it would write the teacher's next word",
     ),
-    Metric("exact_match", "Exact match", "%", "higher", "Answers that are the teacher's, but for spaces around them."),
+    Metric(
+        "exact_match",
+        "Exact match",
+        "%",
+        "higher",
+        "Answers that are equal to the teacher's, apart from spaces around them.",
+        "The same answer as the teacher",
+    ),
     Metric(
         "chrf",
         "chrF",
         "",
         "higher",
-        "How many character n-grams an answer shares with the teacher's: 100 for the same text, mean of all answers.",
+        "Character n-grams that an answer shares with the teacher's; 100 is the same text. Mean of all answers.",
+        "How similar its answers are to the teacher's",
     ),
     Metric(
-        "length_ratio", "Length ratio", "", None, "Characters of all answers, of those of the teacher's. 1: as long."
+        "length_ratio",
+        "Length ratio",
+        "",
+        None,
+        "Characters of all answers, divided by those of the teacher's; 1 is the same length.",
+        "How long its answers are, beside the teacher's",
     ),
     Metric(
         "stop_rate",
@@ -54,20 +70,22 @@ METRICS = (
         "%",
         "higher",
         "Answers that end with the end-of-turn marker, where the teacher's is within the token limit.",
+        "How often it finishes its answer",
     ),
     Metric(
         "tokens_per_second",
         "Speed",
         "tokens/s",
         "higher",
-        "Tokens of its answers a second, in batches, on this machine at that time.",
+        "Tokens of its answers per second, in batches, on this machine at that time.",
+        "How fast it answers",
     ),
 )
 
 Columns = Mapping[str, tuple[Sequence[float], Sequence[float]]]
-"""Metric → a numerator and a denominator a question. The figure is the quotient of their sums, transformed."""
+"""Metric → a numerator and a denominator per question. The metric is the quotient of their sums, transformed."""
 
-_ALIKE_ONLY = {"perplexity", "agreement"}  # per token: comparable between models of the same tokens only
+_PER_TOKEN = {"perplexity", "agreement"}  # comparable between models of the same tokens only
 
 
 def chrf_of(pairs: Iterable[tuple[str, str]]) -> list[float]:
@@ -81,32 +99,39 @@ def chrf_of(pairs: Iterable[tuple[str, str]]) -> list[float]:
     ]
 
 
-def given_answers(
-    texts: Sequence[str],
-    tokens: Sequence[int],
-    stopped: Sequence[bool],
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer before it is compared: its text, its number of tokens, and whether it ended by itself."""
+
+    text: str
+    tokens: int
+    stopped: bool
+
+
+def score_answers(
+    said: Sequence[Said],
     references: Sequence[str],
     readings: Sequence[Reading] | None = None,
     counted: Sequence[int] = (),
-) -> list[Given]:
+) -> list[ModelAnswer]:
     """Compare answers with the teacher's.
 
     Args:
-        texts, tokens, stopped: of the answers, see `Given`.
+        said: the answers.
         references: the teacher's answers.
         readings: of the teacher's answers by this model.
         counted: how many of their tokens count.
     """
-    chrf = chrf_of(zip(texts, references, strict=True))
-    given = []
-    for n, text in enumerate(texts):
+    chrf = chrf_of(zip((one.text for one in said), references, strict=True))
+    answers = []
+    for n, one in enumerate(said):
         perplexity = agreement = None
         if readings is not None:
             perplexity = _finite(perplexity_of(readings[n].losses[: counted[n]]))
             agreement = sum(readings[n].hits[: counted[n]]) / counted[n] if counted[n] else None
-        exact = text.strip() == references[n].strip()
-        given.append(Given(text, tokens[n], stopped[n], exact, chrf[n], perplexity, agreement))
-    return given
+        exact = one.text.strip() == references[n].strip()
+        answers.append(ModelAnswer(one.text, one.tokens, one.stopped, exact, chrf[n], perplexity, agreement))
+    return answers
 
 
 def perplexity_of(losses: Sequence[float]) -> float:
@@ -121,101 +146,123 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def answer_columns(given: Sequence[Given | None], references: Sequence[str], fits: Sequence[bool]) -> Columns:
+def answer_columns(answers: Sequence[ModelAnswer | None], references: Sequence[str], fits: Sequence[bool]) -> Columns:
     """What answers add to the metrics.
 
     Args:
-        given: a question each; None where there is no answer.
+        answers: one per question; None where there is no answer.
         references: the teacher's answers.
         fits: whether the teacher's answer is within the token limit, so that one must be able to stop.
     """
-    there = [float(one is not None) for one in given]
+    exact, chrf, lengths, stops = [], [], [], []
+    there, expected_lengths, expected_stops = [], [], []
+    for answer, reference, fit in zip(answers, references, fits, strict=True):
+        there.append(float(answer is not None))
+        exact.append(100.0 if answer is not None and answer.exact else 0.0)
+        chrf.append(answer.chrf if answer is not None else 0.0)
+        lengths.append(float(len(answer.text)) if answer is not None else 0.0)
+        expected_lengths.append(float(len(reference)) if answer is not None else 0.0)
+        stops.append(100.0 if answer is not None and answer.stopped and fit else 0.0)
+        expected_stops.append(1.0 if answer is not None and fit else 0.0)
     return {
-        "exact_match": ([100.0 * bool(one and one.exact) for one in given], there),
-        "chrf": ([one.chrf if one else 0.0 for one in given], there),
-        "length_ratio": (
-            [float(len(one.text)) if one else 0.0 for one in given],
-            [len(text) * is_there for text, is_there in zip(references, there, strict=True)],
-        ),
-        "stop_rate": (
-            [100.0 * bool(one and one.stopped and fit) for one, fit in zip(given, fits, strict=True)],
-            [is_there * fit for is_there, fit in zip(there, fits, strict=True)],
-        ),
+        "exact_match": (exact, there),
+        "chrf": (chrf, there),
+        "length_ratio": (lengths, expected_lengths),
+        "stop_rate": (stops, expected_stops),
     }
 
 
-def reading_columns(readings: Sequence[Reading], asked: Sequence[Tokens], counted: Sequence[int]) -> Columns:
-    """What a model's readings of the teacher's answers add to the metrics."""
-    texts = [
-        (sum(reading.losses[: len(tokens.answer) - tokens.marker]) / math.log(2), len(tokens.text.encode()))
-        for reading, tokens in zip(readings, asked, strict=True)
-    ]
-    pairs = list(zip(readings, counted, strict=True))
+def reading_columns(readings: Sequence[Reading], tokens: Sequence[Tokens], counted: Sequence[int]) -> Columns:
+    """What a model's readings of the teacher's answers add to the metrics.
+
+    Args:
+        readings: one per question.
+        tokens: the questions and the teacher's answers, in the model's tokens.
+        counted: how many tokens of each answer count.
+    """
+    losses, hits, bits, sizes = [], [], [], []
+    for reading, one, count in zip(readings, tokens, counted, strict=True):
+        losses.append(sum(reading.losses[:count]))
+        hits.append(100.0 * sum(reading.hits[:count]))
+        bits.append(sum(reading.losses[: len(one.answer) - one.marker]) / math.log(2))
+        sizes.append(float(len(one.text.encode())))
     return {
-        "perplexity": ([sum(reading.losses[:count]) for reading, count in pairs], counted),
-        "agreement": ([100.0 * sum(reading.hits[:count]) for reading, count in pairs], counted),
-        "bits_per_byte": ([bits for bits, _ in texts], [size for _, size in texts]),
+        "perplexity": (losses, counted),
+        "agreement": (hits, counted),
+        "bits_per_byte": (bits, sizes),
     }
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """All figures of a comparison.
+class Value:
+    """A metric of one model: its value, and its value in each resample of the conversations."""
 
-    Attributes:
-        standings: who → metric → figure.
-        differences: student minus base.
-    """
-
-    standings: Mapping[Who, Mapping[str, Interval]]
-    differences: Sequence[Difference]
+    value: float
+    draws: ndarray
 
 
-def figures_of(columns: Mapping[Who, Columns], conversations: Sequence[int], seed: int, same_tokens: bool) -> Figures:
-    """Compute all figures, their intervals and the differences, on the same resamples.
+class Measured:
+    """The metrics of several models, on the same questions and the same resamples.
 
     Args:
-        columns: of each model.
-        conversations: of each question: the number of its conversation.
-        seed: of the resamples.
-        same_tokens: whether base and student read the same tokens.
+        columns: model → what its answers add to each metric.
+        conversations: the number of each question's conversation: the unit that is resampled.
+        seed: for the resamples.
     """
-    import numpy
 
-    owners, rows = numpy.unique(conversations, return_inverse=True)
-    names = [(who, metric) for who in columns for metric in columns[who]]
-    flat = numpy.array([part for who, metric in names for part in columns[who][metric]], dtype=float).T
-    sums = numpy.zeros((len(owners), flat.shape[1]))
-    numpy.add.at(sums, rows, flat)
-    draws = resampled_sums(sums, seed)
-    values, drawn = {}, {}
-    for n, name in enumerate(names):
-        pair = slice(2 * n, 2 * n + 2)
-        value = _quotient(sums.sum(0, keepdims=True)[:, pair], name[1])[0]
-        if numpy.isfinite(value):
-            values[name], drawn[name] = value, _quotient(draws[:, pair], name[1])
-    standings: dict[Who, dict[str, Interval]] = {who: {} for who in columns}
-    for (who, metric), value in values.items():
-        standings[who][metric] = interval(value, drawn[who, metric], len(owners))
-    differences = []
-    for metric in METRICS:
-        student, base = ("student", metric.name), ("base", metric.name)
-        if student in values and base in values and (same_tokens or metric.name not in _ALIKE_ONLY):
-            change = interval(values[student] - values[base], drawn[student] - drawn[base], len(owners))
-            differences.append(Difference(metric.name, change, _outcome(metric, change)))
-    return Figures(standings, differences)
+    def __init__(self, columns: Mapping[str, Columns], conversations: Sequence[int], seed: int):
+        import numpy
+
+        owners, rows = numpy.unique(conversations, return_inverse=True)
+        names = [(model, metric) for model in columns for metric in columns[model]]
+        flat = numpy.array([part for model, metric in names for part in columns[model][metric]], dtype=float).T
+        sums = numpy.zeros((len(owners), flat.shape[1]))
+        numpy.add.at(sums, rows, flat)
+        draws = resampled_sums(sums, seed)
+        total = sums.sum(0, keepdims=True)
+        self._conversations = len(owners)
+        self._values: dict[tuple[str, str], Value] = {}
+        for n, name in enumerate(names):
+            pair = slice(2 * n, 2 * n + 2)
+            value = float(_quotient(total[:, pair], name[1])[0])
+            if math.isfinite(value):
+                self._values[name] = Value(value, _quotient(draws[:, pair], name[1]))
+
+    def metrics_of(self, model: str) -> dict[str, Interval]:
+        """A model's metrics with their intervals; one that is no finite number is left out."""
+        return {
+            metric: interval(one.value, one.draws, self._conversations)
+            for (who, metric), one in self._values.items()
+            if who == model
+        }
+
+    def differences(self, model: str, other: str, same_tokens: bool) -> list[Difference]:
+        """One model minus another, one per metric that both have and that can be compared.
+
+        Args:
+            model, other: their names.
+            same_tokens: whether both read the same tokens, so that metrics per token can be compared.
+        """
+        found = []
+        for metric in METRICS:
+            ours, theirs = (self._values.get((who, metric.name)) for who in (model, other))
+            if ours is None or theirs is None or (metric.name in _PER_TOKEN and not same_tokens):
+                continue
+            change = interval(ours.value - theirs.value, ours.draws - theirs.draws, self._conversations)
+            found.append(Difference(metric.name, change, _outcome(metric, change)))
+        return found
 
 
 def _quotient(sums: ndarray, metric: str) -> ndarray:
-    """Each row's figure."""
+    """The metric of each row of sums."""
     import numpy
 
     with numpy.errstate(all="ignore"):
-        quotient = sums[:, 0] / sums[:, 1]
+        quotient: ndarray = sums[:, 0] / sums[:, 1]
         return numpy.exp(quotient) if metric == "perplexity" else quotient
 
 
-def _outcome(metric: Metric, change: Interval) -> str:
+def _outcome(metric: Metric, change: Interval) -> Outcome:
     if metric.better is None or change.low is None or change.high is None or change.low <= 0 <= change.high:
         return "no difference"
     return "better" if (change.low > 0) == (metric.better == "higher") else "worse"

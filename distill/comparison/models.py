@@ -1,37 +1,28 @@
-"""Base and student: in which tokens each is asked, and all that is measured on one, loaded and freed again."""
+"""Base and student: which models they are, and the questions in the tokens of each."""
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.comparison.measure import Reading, answer_questions, read_answers
 from distill.comparison.questions import Question, Tokens, tokens_of
 from distill.comparison.result import Who
-from distill.comparison.settings import CompareSettings
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.errors import DataError, UsageError
-from distill.models.generate import ChatModel
 from distill.models.load import load_tokenizer, max_positions
 from distill.models.references import ModelRef, resolve_model
 from distill.plugins import PluginManager, make_formatter
 from distill.runs.run import Run, saved_format
-from distill.training.failures import clear_failures
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and of how much."""
-
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """A model that is compared, not loaded.
+class Model:
+    """A model that is compared; its weights are not loaded.
 
     Attributes:
         who: its part.
@@ -39,8 +30,8 @@ class Side:
         ref: as `resolve_model` returns it.
         encoder: the tokens it is asked in.
         max_length: the most tokens it takes; None: no limit.
-        seed: of the rows that its embedding table lacks. With the run's, a base is the student before training.
-        new_tokens: of the encoder, those the model's own tokenizer does not have: it was never trained on them.
+        seed: for embedding rows that its table lacks. With the run's, a base is the student before training.
+        new_tokens: ids of the encoder that the model's own tokenizer does not have: it was never trained on them.
     """
 
     who: Who
@@ -53,40 +44,46 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
-    """Both of them.
+class Models:
+    """Base and student.
 
     Attributes:
-        same_tokens: whether both are asked in the same tokens, so that figures per token can be compared.
+        same_tokens: whether both are asked in the same tokens, so that metrics per token can be compared.
     """
 
-    base: Side
-    student: Side
+    base: Model
+    student: Model
     same_tokens: bool
 
     @property
     def marker_counts(self) -> bool:
-        """Whether the end-of-turn marker is among the tokens that are predicted: not where it is new to the base."""
+        """Whether the end-of-turn marker is among the predicted tokens: not where it is new to the base."""
         return self.base.encoder.stop not in self.base.new_tokens
 
     def counted(self, tokens: Tokens) -> int:
-        """How many tokens of an answer are to be predicted; for both sides alike."""
+        """How many tokens of an answer are to be predicted; the same for both models."""
         return len(tokens.answer) - (0 if self.marker_counts else tokens.marker)
 
 
-def make_sides(run: Run, base: str | None, manager: PluginManager, trust_remote_code: bool = False) -> Sides:
-    """Find base and student, and load their tokenizers; no base named is the run's own student.
+def find_models(run: Run, base: str | None, manager: PluginManager, trust_remote_code: bool = False) -> Models:
+    """Find base and student, and load their tokenizers.
 
-    The base is asked in the student's own format and tokens, so that the prompts are the same to the token; unless it
-    has another tokenizer: then in its own format.
+    The base is asked in the student's own format and tokens, so that the prompts are the same, token for token; unless
+    it has another tokenizer: then in its own format.
+
+    Args:
+        run: the student's run.
+        base: the model to compare with; None: the one the student was trained from.
+        manager: the plugins.
+        trust_remote_code: whether code that comes with the models may run.
 
     Raises:
-        UsageError: one of them is not there.
+        UsageError: one of them does not exist.
     """
     base, seed = base or run.base, run.manifest.value("seed")
     name, ref = str(run.path), ModelRef(str(run.model_dir), trust_remote_code)
     encoder = _encoder(name, load_tokenizer(ref), manager)
-    student = Side("student", name, ref, encoder, max_positions(ref), seed)
+    student = Model("student", name, ref, encoder, max_positions(ref), seed)
     try:
         base_ref = resolve_model(base, manager, trust_remote_code)
     except UsageError as error:
@@ -96,7 +93,7 @@ def make_sides(run: Run, base: str | None, manager: PluginManager, trust_remote_
     same = _same_tokens(tokenizer, own, encoder.tokenizer)
     used = encoder if same else _encoder(base, tokenizer, manager)
     new = frozenset(id for token, id in used.tokenizer.get_vocab().items() if token not in own)
-    return Sides(Side("base", base, base_ref, used, max_positions(base_ref), seed, new), student, same)
+    return Models(Model("base", base, base_ref, used, max_positions(base_ref), seed, new), student, same)
 
 
 def _encoder(model: str, tokenizer: PreTrainedTokenizerFast, manager: PluginManager) -> Encoder:
@@ -109,37 +106,48 @@ _PROBE = "Hello, world!\n\nÉté 2024: 12,345.67 €  naïve 東京 — don't; d
 
 
 def _same_tokens(base: PreTrainedTokenizerFast, own: Mapping[str, int], student: PreTrainedTokenizerFast) -> bool:
-    """Whether a student's tokenizer is its base's, but for tokens that were added."""
+    """Whether a student's tokenizer is its base's, apart from tokens that were added."""
     vocabulary = student.get_vocab()
     if any(vocabulary.get(token) != id for token, id in own.items()):
         return False
-    return base(_PROBE, add_special_tokens=False).input_ids == student(_PROBE, add_special_tokens=False).input_ids
+    theirs, ours = (one(_PROBE, add_special_tokens=False).input_ids for one in (base, student))
+    return bool(theirs == ours)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The questions that both sides can be asked.
+class QuestionSet:
+    """The questions that both models can be asked.
 
     Attributes:
         questions: in order.
-        tokens: of each, by who is asked.
-        skipped: `source` and `reason` of the others.
+        tokens: the questions in the tokens of base and of student.
+        references: the teacher's answers, in order.
+        skipped: `source` and `reason` of the questions left out.
     """
 
     questions: Sequence[Question]
     tokens: Mapping[Who, Sequence[Tokens]]
+    references: Sequence[str]
     skipped: Sequence[Mapping[str, str]]
 
+    def __len__(self) -> int:
+        return len(self.questions)
 
-def ask_both(questions: Sequence[Question], sides: Sides) -> Asked:
-    """Encode the questions for both sides, and leave out what one of them cannot take."""
+    @property
+    def conversations(self) -> list[int]:
+        """The number of each question's conversation."""
+        return [question.conversation for question in self.questions]
+
+
+def encode_questions(questions: Sequence[Question], models: Models) -> QuestionSet:
+    """Encode the questions for both models, and leave out what one of them cannot take."""
     kept: list[Question] = []
     tokens: dict[Who, list[Tokens]] = {"base": [], "student": []}
-    skipped = []
+    skipped: list[Mapping[str, str]] = []
     for question in questions:
         try:
-            student = _fitting(question, sides.student)
-            base = student if sides.same_tokens else _fitting(question, sides.base)
+            student = _fitting(question, models.student)
+            base = student if models.same_tokens else _fitting(question, models.base)
         except DataError as error:
             reason = f"message {len(question.messages)}: {error.message}"
             skipped.append({"source": question.source, "reason": reason})
@@ -147,81 +155,11 @@ def ask_both(questions: Sequence[Question], sides: Sides) -> Asked:
         kept.append(question)
         tokens["base"].append(base)
         tokens["student"].append(student)
-    return Asked(kept, tokens, skipped)
+    return QuestionSet(kept, tokens, [one.text for one in tokens["student"]], skipped)
 
 
-def _fitting(question: Question, side: Side) -> Tokens:
-    tokens = tokens_of(question, side.encoder)
-    if side.max_length is not None and len(tokens) > side.max_length:
-        raise DataError(f"{len(tokens)} tokens, more than the {side.who} takes ({side.max_length})")
+def _fitting(question: Question, model: Model) -> Tokens:
+    tokens = tokens_of(question, model.encoder)
+    if model.max_length is not None and len(tokens) > model.max_length:
+        raise DataError(f"{len(tokens)} tokens, more than the {model.who} takes ({model.max_length})")
     return tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What was measured on one side: a reading of the teacher's answer and an answer of its own, a question."""
-
-    readings: Sequence[Reading]
-    texts: Sequence[str]
-    written: Sequence[int]
-    stopped: Sequence[bool]
-    seconds: float
-
-
-def measure(side: Side, asked: Asked, settings: CompareSettings, run: Path, on_progress: Progress) -> Measured:
-    """Load a model, measure it, and free it.
-
-    Raises:
-        DistillError: it cannot be loaded, or there is too little memory.
-    """
-    import torch
-
-    tokens = asked.tokens[side.who]
-    doing = clear_failures("lower --batch-size", run)
-    with doing(f"measuring the {side.who}"):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(side.seed)
-            chat = ChatModel.load_weights(side.ref, side.encoder)
-        try:
-            readings = read_answers(
-                chat, tokens, settings.batch_size, _counter(on_progress, f"{side.who} reads", len(tokens))
-            )
-            answers, seconds = answer_questions(
-                chat,
-                asked.questions,
-                tokens,
-                max_tokens=settings.max_tokens,
-                max_length=side.max_length,
-                batch_size=settings.batch_size,
-                done=_counter(on_progress, f"{side.who} answers", len(tokens)),
-            )
-        finally:
-            del chat
-            _free()
-    return Measured(
-        readings,
-        [one.text for one in answers],
-        [one.completion_tokens for one in answers],
-        [one.finish_reason == "stop" for one in answers],
-        seconds,
-    )
-
-
-def _counter(on_progress: Progress, what: str, total: int) -> Callable[[int], None]:
-    count = 0
-
-    def done(more: int) -> None:
-        nonlocal count
-        count += more
-        on_progress(what, count, total)
-
-    return done
-
-
-def _free() -> None:
-    """Give the memory of a model back before the next one is loaded."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

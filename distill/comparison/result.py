@@ -1,20 +1,41 @@
-"""What a comparison found: plain values, written as JSON and drawn as a page."""
+"""The result of a comparison: plain values, written as JSON and drawn as a page."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
+from distill.pages import fragment
 from distill.types import Message
+
+if TYPE_CHECKING:
+    import pandas
 
 Who = Literal["base", "student", "teacher"]
 Verdict = Literal["better", "no difference", "worse", "mixed", "broken"]
+Outcome = Literal["better", "worse", "no difference"]
+
+
+_COMPARED: tuple[Who, ...] = ("student", "base")
+
+_OFTEN = 0.2
+"""The fraction of answers equal to the teacher's above which counting them tells more than their similarity."""
+
+VERDICTS: Mapping[Verdict, str] = {
+    "better": "The student is better than its base.",
+    "no difference": "No difference between the student and its base.",
+    "worse": "The student is worse than its base.",
+    "mixed": "The student is better than its base in one way, and worse in another.",
+    "broken": "The student is broken.",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with its bootstrap interval.
+    """A metric's value with its bootstrap confidence interval.
 
     Attributes:
         value: over all conversations.
@@ -36,7 +57,8 @@ class Metric:
         title: for people.
         unit: `%`, `tokens/s`, …; empty for a plain number. Figures are in it: 93.5 for 93.5 %.
         better: which way is better; None where neither is.
-        summary: what it says, in a sentence.
+        summary: what it means, in a sentence.
+        plain: what it measures, in words that need no explanation.
     """
 
     name: str
@@ -44,11 +66,28 @@ class Metric:
     unit: str
     better: Literal["higher", "lower"] | None
     summary: str
+    plain: str = ""
+
+    def format(self, value: float, sign: bool = False) -> str:
+        """A value, or a change, for people."""
+        if self.unit:
+            text = f"{value:+.1f}" if sign else f"{value:.1f}"
+            return f"{text} {self.unit}" if self.unit == "%" else text
+        digits = 2 if abs(value) >= 0.1 or not value else 3
+        if self.name == "chrf" or abs(value) >= 100:
+            digits = 1
+        return f"{value:{'+' if sign else ''},.{digits}f}"
+
+    def format_interval(self, interval: Interval, sign: bool = False) -> str:
+        """`-1.2 to +3.4`; empty where there is no interval."""
+        if interval.low is None or interval.high is None:
+            return ""
+        return " to ".join(self.format(bound, sign).removesuffix(" %") for bound in (interval.low, interval.high))
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """One model's answer to one question, next to the teacher's.
+class ModelAnswer:
+    """One model's answer to one question, beside the teacher's.
 
     Attributes:
         text: without its end-of-turn marker.
@@ -57,7 +96,7 @@ class Given:
         exact: whether it is the teacher's answer, but for spaces around it.
         chrf: against the teacher's answer, 0 to 100.
         perplexity: of the teacher's answer; None where it was not measured.
-        agreement: the share of the teacher's tokens that are the model's likeliest, 0 to 1; None where it was not
+        agreement: the fraction of the teacher's tokens that are the model's likeliest, 0 to 1; None where it was not
             measured.
     """
 
@@ -88,22 +127,26 @@ class Sample:
     turn: int
     messages: Sequence[Message]
     reference: str
-    answers: Mapping[Who, Given]
+    answers: Mapping[Who, ModelAnswer]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """One model's figures.
+class ModelMetrics:
+    """One model's metrics.
 
     Attributes:
         who: its part.
         model: as the user named it.
-        figures: metric name → figure; a metric that was not measured for it is not there.
+        figures: metric name → value; a metric that was not measured for it is absent.
+        seconds: what its answers took; None where it was not measured.
+        parameters: its number of weights; None where it is not known.
     """
 
     who: Who
     model: str
     figures: Mapping[str, Interval]
+    seconds: float | None = None
+    parameters: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +161,11 @@ class Difference:
 
     metric: str
     change: Interval
-    outcome: Literal["better", "worse", "no difference"]
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Judgement:
     """What a judge preferred, student against base, each pair shown in both orders.
 
     Attributes:
@@ -140,24 +183,49 @@ class Judged:
     win_rate: Interval | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Cost:
+    """What one teacher's transcripts cost.
+
+    Attributes:
+        teacher: as transcripts name it.
+        rows: its transcripts.
+        counted: those of them that tell their number of tokens.
+        tokens_in, tokens_out: sent and answered.
+        usd: at the published prices of the teacher's own server; None where there are none.
+        server: whose prices they are.
+    """
+
+    teacher: str
+    rows: int = 0
+    counted: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    usd: float | None = None
+    server: str = ""
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """All of it.
+    """A student compared with its base and its teacher. In a notebook it shows its verdict and metrics.
 
     Attributes:
         run: the run folder, as it was named.
-        data: file and SHA-256 of each file of held-out conversations.
-        conversations, questions: how many were used; a question is an answer to be given.
+        data: name and SHA-256 of each source of held-out conversations.
+        conversations, questions: number of those that were used; a question is an answer to be given.
         skipped: `source` (`file:line`) and `reason` of each conversation, or answer of one, that could not be used.
         metrics: what was measured, in the order to show it.
-        standings: base, student and, where it was asked anew, teacher.
-        differences: student minus base, a metric each.
+        standings: base, student and, where it was asked again, teacher.
+        differences: student minus base, one per metric.
         verdict: one word.
-        reasons: why, a sentence each, the weightiest first.
+        reasons: why, one sentence each, the most important first.
         samples: every question.
         judged: where a judge was asked.
         settings: `max_tokens`, `batch_size`, `seed`, `resamples`, `confidence`, … as they were used.
         warnings: what a reader must know: prompts that were trained on, few conversations, …
+        costs: what the answers cost that the student was trained on, per teacher.
+        question_costs: what the teachers' recorded answers to these very questions cost.
+        cost_unknown: why some of the cost is not known.
     """
 
     run: str
@@ -166,11 +234,89 @@ class Comparison:
     questions: int
     skipped: Sequence[Mapping[str, str]]
     metrics: Sequence[Metric]
-    standings: Sequence[Standing]
+    standings: Sequence[ModelMetrics]
     differences: Sequence[Difference]
     verdict: Verdict
     reasons: Sequence[str]
     samples: Sequence[Sample]
-    judged: Judged | None = None
+    judged: Judgement | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    costs: Sequence[Cost] = ()
+    question_costs: Sequence[Cost] = ()
+    cost_unknown: Sequence[str] = ()
+
+    @property
+    def headline(self) -> str:
+        """The verdict as a sentence."""
+        return VERDICTS[self.verdict]
+
+    @property
+    def summary(self) -> str:
+        """What was found, in one sentence that needs no explanation."""
+        exact = {who: sum(one.answers[who].exact for one in self.samples if who in one.answers) for who in _COMPARED}
+        total = len(self.samples)
+        if max(exact.values()) >= _OFTEN * total:
+            student, base = exact["student"], exact["base"]
+            questions = f"{student:,} of {total:,} question{'s' if total != 1 else ''}"
+            return f"The student gives the same answer as the teacher to {questions}; before training, to {base:,}."
+        student_chrf, base_chrf = self.value("student", "chrf"), self.value("base", "chrf")
+        if student_chrf is None or base_chrf is None:
+            return ""
+        return (
+            f"The student's answers are {student_chrf.value:.0f} % similar to the teacher's; before training, "
+            f"{base_chrf.value:.0f} %."
+        )
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric of that name; None where it was not measured."""
+        return next((one for one in self.metrics if one.name == name), None)
+
+    def value(self, who: Who, name: str) -> Interval | None:
+        """A model's value of a metric; None where it was not measured."""
+        for one in self.standings:
+            if one.who == who:
+                return one.figures.get(name)
+        return None
+
+    def difference(self, name: str) -> Difference | None:
+        """Student minus base; None where it was not measured, or cannot be compared."""
+        return next((one for one in self.differences if one.metric == name), None)
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """The comparison as JSON, ASCII only, without a newline at its end; it holds no NaN and no infinity."""
+        return json.dumps(asdict(self), allow_nan=False, indent=indent)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row per metric: the values of each model, and the change with its interval and outcome."""
+        import pandas
+
+        rows = []
+        for metric in self.metrics:
+            row: dict[str, Any] = {"metric": metric.name}
+            for one in self.standings:
+                if metric.name in one.figures:
+                    row[one.who] = one.figures[metric.name].value
+            found = self.difference(metric.name)
+            change = found.change if found is not None else Interval(math.nan)
+            outcome = found.outcome if found is not None and metric.better else None
+            bounds = {"change": change.value, "low": change.low, "high": change.high}
+            rows.append({**row, **bounds, "outcome": outcome})
+        frame: pandas.DataFrame = pandas.DataFrame(rows)
+        return frame
+
+    def samples_to_pandas(self) -> pandas.DataFrame:
+        """A row per question: the teacher's answer, each model's, and how close they are."""
+        import pandas
+
+        rows = []
+        for sample in self.samples:
+            row: dict[str, Any] = {"source": sample.source, "answer_index": sample.turn, "reference": sample.reference}
+            for who, answer in sample.answers.items():
+                row |= {who: answer.text, f"{who}_exact": answer.exact, f"{who}_chrf": answer.chrf}
+            rows.append(row)
+        frame: pandas.DataFrame = pandas.DataFrame(rows)
+        return frame
+
+    def _repr_html_(self) -> str:
+        return fragment("compare", comparison=self)

@@ -1,19 +1,19 @@
-"""Figures to a verdict in words, by a rule that can be read."""
+"""From metrics to a verdict in words, by a rule that can be read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from distill.comparison.result import Difference, Given, Interval, Judged, Metric, Verdict
+from distill.comparison.result import Difference, Interval, Judgement, Metric, ModelAnswer, Verdict, Who
 
-_MOSTLY = 0.5  # the share of answers from which on a fault makes a student broken
+_MOSTLY = 0.5  # the fraction of answers above which a fault makes a student broken
 
 _LIKELIHOOD = ("perplexity", "bits_per_byte")
 
 _WORDS = {
-    "perplexity": ("The teacher's answers became likelier", "The teacher's answers became less likely"),
-    "bits_per_byte": ("The teacher's answers became likelier", "The teacher's answers became less likely"),
-    "chrf": ("Its own answers came closer to the teacher's", "Its own answers went away from the teacher's"),
+    "perplexity": ("The teacher's answers became more likely", "The teacher's answers became less likely"),
+    "bits_per_byte": ("The teacher's answers became more likely", "The teacher's answers became less likely"),
+    "chrf": ("Its own answers came closer to the teacher's", "Its own answers moved away from the teacher's"),
     "stop_rate": ("It ends its answers more often", "It ends its answers less often"),
 }
 
@@ -23,25 +23,25 @@ def decide(
     base: Mapping[str, Interval],
     student: Mapping[str, Interval],
     differences: Sequence[Difference],
-    faults: Mapping[str, Mapping[str, str]],
-    judged: Judged | None,
+    faults: Mapping[Who, Mapping[str, str]],
+    judged: Judgement | None,
 ) -> tuple[Verdict, list[str]]:
     """Say whether the student is better than its base.
 
-    It is `broken` where it has faults; one that is no better and no worse than a base with the same is as it was. Else
-    it is better where the teacher's answers became
-    likelier or its own came closer to them, with an interval that excludes no change, and neither of these nor the
-    stop rate got worse; `worse` the other way round; `mixed` where some got better and some worse.
+    It is `broken` where it has faults, unless its base has the same ones and nothing else changed. Otherwise it is
+    `better` where the teacher's answers became more likely or its own came closer to them, with an interval that
+    excludes no change, and neither of these nor the stop rate got worse; `worse` the other way round; `mixed` where
+    some got better and some worse.
 
     Args:
         metrics: name → metric.
-        base, student: their figures.
+        base, student: their metrics.
         differences: student minus base.
         faults: of base and student, as `faults_of` found them.
-        judged: what a judge preferred; it is told, and decides nothing.
+        judged: what a judge preferred; it is reported, and decides nothing.
 
     Returns:
-        The verdict, and the reasons, the weightiest first.
+        The verdict, and the reasons, the most important first.
     """
     likelihood = next((one.metric for one in differences if one.metric in _LIKELIHOOD), None)
     outcomes = {one.metric: one for one in differences if one.metric in (likelihood, "chrf", "stop_rate")}
@@ -59,46 +59,39 @@ def decide(
 def _tell(one: Difference, metric: Metric, base: Interval, student: Interval) -> str:
     """One difference, in a sentence."""
     up, down = _WORDS[one.metric]
-    figures = f"{metric.title} {number(base.value, metric)} → {number(student.value, metric)}"
+    figures = f"{metric.title} {metric.format(base.value)} → {metric.format(student.value)}"
     if one.change.low is None or one.change.high is None:
         return f"{figures}: one conversation cannot tell a change."
-    bounds = f"{number(one.change.low, metric, sign=True)} to {number(one.change.high, metric, sign=True)}"
-    change = f"change {number(one.change.value, metric, sign=True)}, 95 % interval {bounds}"
+    bounds = f"{metric.format(one.change.low, sign=True)} to {metric.format(one.change.high, sign=True)}"
+    change = f"change {metric.format(one.change.value, sign=True)}, 95 % interval {bounds}"
     if one.outcome == "no difference":
         return f"{figures}: no difference beyond chance ({change})."
     return f"{up if one.outcome == 'better' else down}: {figures} ({change})."
 
 
-def _judgement(judged: Judged) -> str:
+def _judgement(judged: Judgement) -> str:
     asked = judged.wins + judged.losses + judged.ties
     text = f"The judge {judged.model} preferred the student {judged.wins} times, the base {judged.losses} times"
     failed = f"; {judged.failed} pairs were not judged" if judged.failed else ""
     return f"{text}, and neither {judged.ties} times, of {asked}{failed}."
 
 
-def number(value: float, metric: Metric, sign: bool = False) -> str:
-    """A figure, or a change, for people."""
-    if metric.unit:
-        text = f"{value:+.1f}" if sign else f"{value:.1f}"
-        return f"{text} {metric.unit}" if metric.unit == "%" else text
-    digits = 1 if metric.name == "chrf" or abs(value) >= 100 else 2 if abs(value) >= 0.1 or not value else 3
-    return f"{value:{'+' if sign else ''},.{digits}f}"
-
-
-def faults_of(given: Sequence[Given], references: Sequence[str], fits: Sequence[bool], finite: bool) -> dict[str, str]:
-    """Say what is so wrong with a model that its other figures do not matter.
+def faults_of(
+    answers: Sequence[ModelAnswer], references: Sequence[str], fits: Sequence[bool], finite: bool
+) -> dict[str, str]:
+    """What is so wrong with a model that its other metrics do not matter.
 
     Args:
-        given: its answers.
+        answers: its answers.
         references: the teacher's.
         fits: whether the teacher's answer is within the token limit.
         finite: whether its probabilities are numbers.
 
     Returns:
-        Each kind of fault, and the sentence that tells it.
+        Each kind of fault, with a sentence about it.
     """
     faults = {} if finite else {"finite": "Its probabilities are not finite numbers: its weights are damaged."}
-    stopped = [one.stopped for one, fit in zip(given, fits, strict=True) if fit]
+    stopped = [one.stopped for one, fit in zip(answers, fits, strict=True) if fit]
     if stopped and sum(stopped) < _MOSTLY * len(stopped):
         faults["endless"] = (
             f"It does not stop: it ended {sum(stopped)} of {len(stopped)} answers that the teacher ended within the "
@@ -109,9 +102,9 @@ def faults_of(given: Sequence[Given], references: Sequence[str], fits: Sequence[
         ("repeat themselves without end", repeats),
     ]
     for what, is_so in looks:
-        count = sum(is_so(one.text) and not is_so(text) for one, text in zip(given, references, strict=True))
-        if given and count > _MOSTLY * len(given):
-            faults[what] = f"{count} of its {len(given)} answers {what}."
+        count = sum(is_so(one.text) and not is_so(text) for one, text in zip(answers, references, strict=True))
+        if answers and count > _MOSTLY * len(answers):
+            faults[what] = f"{count} of its {len(answers)} answers {what}."
     return faults
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from distill.dataset.cache import prepare_data
@@ -12,7 +12,7 @@ from distill.dataset.findings import CODES, Finding, Findings
 from distill.dataset.pipeline import Pipeline
 from distill.errors import DataError
 from distill.pages import fragment
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import Reader, skip_refused
 from distill.transcripts.sources import Data, as_sources
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def check(
             example = examples[int(number)]
             findings.add("overlong", example.source or example.id, f"{len(example.input_ids)} tokens, of {max_length}")
     findings.merge(prepared.data_findings)
-    compare(prepared.conversations, _held_out(against), findings)
+    compare(prepared.conversations, _held_out(against, pipeline.reader), findings)
     return CheckReport(
         rows=prepared.rows,
         trained_rows=prepared.trained_rows,
@@ -113,11 +113,11 @@ def check(
     )
 
 
-def _held_out(against: Data) -> dict[bytes, str]:
+def _held_out(against: Data, reader: Reader) -> dict[bytes, str]:
     """The prompts of the held-out data: their digests, and where each appears."""
     found: dict[bytes, str] = {}
     for source in as_sources(against):
-        prompts = prompts_of(read_transcripts(source))
+        prompts = prompts_of(replace(reader, named=None).transcripts(source, skip_refused))
         if not prompts:
             raise DataError(f"{source} is empty", "--against takes held-out transcripts")
         found = {**prompts, **found}

@@ -77,10 +77,12 @@ class LabelCheck:
             inside += self._answer(turn, encoded, labels, start, end, where)
             stop = end - sum(encoded.end_of_turn[start:end])
             self._answers.append(_Answer(ids[start:stop], text_of(parts), where, turn))
-            if transcript.messages[turn].reasoning_content and not any(part.reasoning for part in parts):
+            if _has_reasoning(transcript.messages[turn]) and not any(part.reasoning for part in parts):
                 add("reasoning-left-out", where, f"message {turn}")
         if len(labels) - labels.count(IGNORE_INDEX) != inside:
             self._outside(turns, encoded, labels, where)
+        if self._changed_ids(transcript, segments):
+            add("call-id-changed", where)
 
     def _controls(self, transcript: Transcript, segments: Sequence[Segment], ids: Sequence[int], where: str) -> None:
         """Count control tokens: there must be no more than in the template's own text."""
@@ -101,6 +103,14 @@ class LabelCheck:
                 self.findings.add("control-text" if inside else "control-from-content", where, f"message {turn}")
                 break
 
+    def _changed_ids(self, transcript: Transcript, segments: Sequence[Segment]) -> bool:
+        """Whether the format shows tool call ids, but not those of this conversation."""
+        ids = {str(call["id"]) for message in transcript.messages for call in message.tool_calls if "id" in call}
+        if not ids or not self.encoder.shows_call_ids:
+            return False
+        text = text_of(segments)
+        return any(id not in text for id in ids)
+
     def _holds(self, said: str, content: str) -> bool:
         """Whether a rendered text holds a message: unchanged, or word by word, plain or as JSON (tool results)."""
         answer = content.rpartition("</think>")[2]  # templates cut off what comes before, or frame it themselves
@@ -112,7 +122,7 @@ class LabelCheck:
         """Check one answer's labels; returns the number of its trained tokens."""
         add, ids, given = self.findings.add, encoded.input_ids[start:end], labels[start:end]
         ends = encoded.end_of_turn[start:end]
-        if ids and ends[-1] and ids[-1] != self.encoder.stop:
+        if ids and ends[-1] and ids[-1] not in self.encoder.stops:
             add("end-is-not-eos", where, f"message {turn}")
         trained = len(given) - given.count(IGNORE_INDEX)
         if given == ids:
@@ -164,6 +174,11 @@ class LabelCheck:
                 self.findings.add(code, answer.where, detail)
         self._answers.clear()
         return self.findings
+
+
+def _has_reasoning(message: Message) -> bool:
+    """Whether a message has reasoning, apart or in `<think>…</think>` before its content."""
+    return bool(message.reasoning_content) or "</think>" in (message.content or "")
 
 
 def _stretch_of(turns: Sequence[int], turn: int) -> tuple[int, int]:

@@ -29,6 +29,23 @@ if TYPE_CHECKING:
 _FRAMES = 2000  # structures remembered; beyond that, all are forgotten
 
 
+_CALL = (
+    Message("user", "a"),
+    Message(
+        "assistant",
+        tool_calls=({"id": "Zb3kQ9xL7", "type": "function", "function": {"name": "f", "arguments": '{"a": "b"}'}},),
+    ),
+)
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "f",
+        "description": "c",
+        "parameters": {"type": "object", "properties": {"a": {"type": "string"}}},
+    },
+}
+
+
 class Encoder:
     """Encodes conversations for one student.
 
@@ -122,25 +139,46 @@ class Encoder:
 
     @functools.cached_property
     def stop(self) -> int:
-        """As `stop_token_id`, asked once."""
+        """As `stop_token_id`, computed once."""
         return self.stop_token_id()
 
+    @functools.cached_property
+    def stops(self) -> tuple[int, ...]:
+        """The control tokens at which generation stops: an answer's first, then a tool call's if that is another."""
+        try:
+            of_calls = self._ends(_CALL, [_TOOL])
+        except DistillError:  # a format without tools
+            of_calls = []
+        return tuple(dict.fromkeys([self.stop, *of_calls[-1:]]))
+
+    @functools.cached_property
+    def shows_call_ids(self) -> bool:
+        """Whether the format writes the ids of tool calls."""
+        try:
+            return _CALL[1].tool_calls[0]["id"] in text_of(self.segments(_CALL, [_TOOL]))
+        except DistillError:
+            return False
+
     def stop_token_id(self) -> int:
-        """The control token by which an answer ends: generation stops at it.
+        """The control token that ends an answer: generation stops at it.
 
         Raises:
             DistillError: the format marks the end of an answer by no control token.
         """
-        encoded = self.encode([Message("user", "a"), Message("assistant", "b")])
-        ends = [token for token, end in zip(encoded.input_ids, encoded.end_of_turn, strict=True) if end]
-        controls = [token for token in ends if token in self._text.control_ids]
-        if not controls:
+        ends = self._ends([Message("user", "a"), Message("assistant", "b")], ())
+        if not ends:
             raise DistillError(
-                f"format {self.name!r} ends an answer with no control token of this tokenizer, so that a student "
-                "could never learn to stop",
+                f"format {self.name!r} ends an answer with no control token of this tokenizer, so a student could "
+                "never learn to stop",
                 "use a format that ends answers with eos or another special token",
             )
-        return controls[-1]
+        return ends[-1]
+
+    def _ends(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The control tokens in a conversation's end-of-turn markers."""
+        encoded = self.encode(messages, tools)
+        ends = [token for token, end in zip(encoded.input_ids, encoded.end_of_turn, strict=True) if end]
+        return [token for token in ends if token in self.control_ids]
 
     def _checked(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], add_generation_prompt: bool
@@ -159,6 +197,8 @@ class Encoder:
         for segment in segments:
             if not isinstance(segment, Segment):
                 raise PluginError(f"formatter {self.name!r} returned something that is not a list of Segments")
+            if not isinstance(segment.text, str):
+                raise PluginError(f"formatter {self.name!r} returned a segment whose text is not a string")
             if not (segment.content or segment.end_of_turn or segment.role is not None):
                 continue
             if not 0 <= segment.turn < len(messages):

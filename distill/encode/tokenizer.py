@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from distill.encode.encoder import Encoder, text_of
@@ -53,6 +54,12 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerFast, formatter: Formatter, 
     return encoder
 
 
+def default_template(tokenizer: PreTrainedTokenizerFast) -> str | None:
+    """The tokenizer's chat template for conversations without tools; None where it has none."""
+    template: str | dict[str, str] | None = tokenizer.chat_template
+    return template.get("default") if isinstance(template, dict) else template
+
+
 def _end_with(stop: int, encoder: Encoder) -> None:
     """Make the end-of-turn marker the tokenizer's eos too, for tools that look there; not if its template uses eos."""
     tokenizer, eos = encoder.tokenizer, encoder.tokenizer.eos_token
@@ -79,14 +86,26 @@ def _padding(tokenizer: PreTrainedTokenizerFast, stop: int) -> str:
 
 
 def _check_template(encoder: Encoder) -> None:
-    """The template that is saved must give the text that is trained."""
+    """The template that is saved must give the text that is trained: every prompt, and every finished conversation.
+
+    Finished conversations are not compared where the template renders an answer otherwise than after its own prompt:
+    training follows the prompt then.
+    """
     ask, say = Message("user", "Question?"), Message("assistant", "Answer.")
-    for messages, prompt in (([ask], True), ([ask, say, ask, say], False)):
-        rows = [{"role": message.role, "content": message.content} for message in messages]
+    prompts = [([ask], True), ([ask, say, ask], True)]
+    answered = [([ask, say, ask, say], False)]
+    follows = _saved(encoder, [ask, say], False).startswith(_saved(encoder, [ask], True))
+    for messages, prompt in [*prompts, *answered] if follows else prompts:
         segments = (encoder.prompt_segments if prompt else encoder.segments)(messages)
-        trained = text_of(segments)
-        saved = encoder.tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=prompt)
+        trained, saved = text_of(segments), _saved(encoder, messages, prompt)
         if saved != trained and not trained.startswith(saved):  # segments may close the last answer themselves
             raise PluginError(
                 f"formatter {encoder.name!r}: its chat template renders {saved!r}, but its segments give {trained!r}"
             )
+
+
+def _saved(encoder: Encoder, messages: Sequence[Message], prompt: bool) -> str:
+    """What the tokenizer's own template renders."""
+    rows = [{"role": message.role, "content": message.content} for message in messages]
+    text: str = encoder.tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=prompt)
+    return text

@@ -12,6 +12,7 @@ from typing import Any
 import jsonlines
 
 from distill.errors import DataError, DistillError
+from distill.files.nearby import did_you_mean
 from distill.types import Source
 
 
@@ -33,7 +34,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[Source, dict[str, Any]]]:
         with open(path, "rb") as file:
             yield from parse_rows(file, str(path))
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
+        raise DataError(f"{path}: {error.strerror or error}", did_you_mean(path, Path.is_file)) from None
 
 
 def parse_rows(lines: Iterable[bytes], name: str) -> Iterator[tuple[Source, dict[str, Any]]]:
@@ -56,6 +57,34 @@ def parse_rows(lines: Iterable[bytes], name: str) -> Iterator[tuple[Source, dict
         if isinstance(cause, json.JSONDecodeError):  # its own message counts lines within the line
             reason = f"{cause.msg} at character {cause.pos + 1}"
         raise DataError(f"{name}:{number}: {reason}", "each line must be one JSON object in UTF-8") from None
+
+
+def rows_with_offsets(path: str | Path, *, whole: bool = False) -> Iterator[tuple[Source, dict[str, Any], int]]:
+    """As `read_rows`, each row with the byte at which its line starts.
+
+    Args:
+        path: the file.
+        whole: pass over a last line that is cut short: a collection is still writing it, or was killed.
+
+    Raises:
+        DataError: as `read_rows`.
+    """
+    start = end = 0
+
+    def lines(file: Iterable[bytes]) -> Iterator[bytes]:
+        nonlocal start, end
+        for line in file:
+            if whole and not line.endswith(b"\n") and not line.rstrip().endswith(b"}"):
+                return
+            start, end = end, end + len(line)
+            yield line
+
+    try:
+        with open(path, "rb") as file:
+            for source, row in parse_rows(lines(file), str(path)):
+                yield source, row, start
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
 
 
 def _loads(text: str) -> Any:
@@ -91,7 +120,10 @@ class Appender:
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise DistillError(f"{path}: {error.strerror}", "choose a file that can be written") from None
+            hint = "choose a file that can be written"
+            if not self.path.parent.exists():
+                hint = f"there is no folder {str(self.path.parent)!r}: make it first, or choose another file"
+            raise DistillError(f"{path}: {error.strerror}", hint) from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

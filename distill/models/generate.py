@@ -79,13 +79,14 @@ class ChatModel:
     Attributes:
         model: on its device, in evaluation mode.
         encoder: its tokenizer and format.
-        stop: the token id at which an answer ends.
+        stop: the token id at which a plain answer ends.
+        stops: the token ids at which generation stops: that one, and a tool call's where it is another.
     """
 
     def __init__(self, model: PreTrainedModel, encoder: Encoder):
         self.model = model.eval()
         self.encoder = encoder
-        self.stop = encoder.stop_token_id()
+        self.stop, self.stops = encoder.stop, encoder.stops
 
     @classmethod
     def load(
@@ -201,11 +202,12 @@ class ChatModel:
         if plain and temperature:  # else transformers fills in what the model's own generation settings say
             own = self.model.generation_config
             sampling |= {name: value for name, value in _NEUTRAL.items() if getattr(own, name, None) is not None}
-        return GenerationConfig(max_new_tokens=max_tokens, eos_token_id=self.stop, pad_token_id=pad, **sampling)
+        return GenerationConfig(max_new_tokens=max_tokens, eos_token_id=list(self.stops), pad_token_id=pad, **sampling)
 
     def _finish(self, ids: list[int], prompt_tokens: int, row: int, capture: Capture | None) -> Generation:
-        stopped = self.stop in ids
-        answer = ids[: ids.index(self.stop)] if stopped else ids
+        end = next((n for n, token in enumerate(ids) if token in self.stops), None)
+        stopped = end is not None
+        answer = ids[:end]
         text = self.encoder.tokenizer.decode(answer, skip_special_tokens=True)
         kept = capture.of_row(row, ids[: len(answer) + stopped]) if capture else None
         return Generation(text, "stop" if stopped else "length", prompt_tokens, len(answer) + stopped, kept)
@@ -262,7 +264,7 @@ class _Pieces:
         if self._ids is None:
             self._ids = []
             return
-        self._ids += [token for token in value.tolist() if token != self._chat.stop]
+        self._ids += [token for token in value.tolist() if token not in self._chat.stops]
         text = self._chat.encoder.tokenizer.decode(self._ids, skip_special_tokens=True)
         if not text.endswith("\ufffd"):
             self._go_on(text)

@@ -16,15 +16,15 @@ def check_page_target(target: Path) -> None:
     """Refuse to overwrite anything but a page that distill wrote: a typing mistake must not cost a file of transcripts.
 
     Raises:
-        UsageError: `target` is another file.
-        DistillError: it cannot be read, or its folder is missing.
+        UsageError: `target` is another file, or its folder does not exist.
+        DistillError: it cannot be read.
     """
     try:
         with open(target, "rb") as file:
             head = file.read(_HEAD)
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         if not target.parent.is_dir():
-            raise DistillError(f"{target}: {error.strerror}", "make its folder first") from None
+            raise UsageError(f"{target}: there is no folder {target.parent}", "make it first") from None
         return
     except OSError as error:
         raise DistillError(f"{target}: {error.strerror or error}", "give a file to write to") from None

@@ -24,9 +24,13 @@ BUILTIN = (
     "distill.builtin.formatters",
     "distill.builtin.labelers",
     "distill.builtin.trainers",
+    "distill.builtin.dialects",
     "distill.builtin.losses",
     "distill.builtin.exporters",
+    "distill.builtin.smollm2",
 )
+REPLACEABLE = {"smollm2"}
+"""Built-in plugins that were packages once: an installed package of that name replaces them."""
 
 log = logging.getLogger("distill")
 
@@ -44,12 +48,15 @@ def make_plugin_manager(files: Sequence[str | Path] = (), environ: Mapping[str, 
     """
     environ = os.environ if environ is None else environ
     manager = PluginManager()
+    entry_points = _entry_points(environ)
     for name in BUILTIN:
         record = PluginRecord(name.rpartition(".")[2], "builtin")
+        if record.name in REPLACEABLE and any(entry.name == record.name for entry, *_ in entry_points):
+            continue
         manager.load(record, partial(importlib.import_module, name))
         if record.error:
             raise PluginError(f"built-in plugin {name} failed: {record.error}")
-    for entry, distribution, version in _entry_points(environ):
+    for entry, distribution, version in entry_points:
         manager.load(PluginRecord(entry.name, "entry point", distribution, version), entry.load)
     for file in files:
         manager.load(PluginRecord(str(file), "file"), partial(_import_file, Path(file)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,20 @@ class RecipeReport:
         recipe, out: the file, and the folder it works in.
         run: the run folder with the student; None in a dry run before there is one.
         steps: in their order.
+        failed_requirement: what the student had to be (`require: better`) and is not; None: all is well.
     """
 
     recipe: str
     out: str
     run: str | None
     steps: tuple[StepReport, ...]
+    failed_requirement: str | None = None
+
+    def _repr_html_(self) -> str:
+        """A table of the steps: what became of each, and why."""
+        rows = [(step.step, step.state, step.why or "", step.made or "") for step in self.steps]
+        lines = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in rows)
+        return f"<table><tr><th>step<th>state<th>why<th>made</tr>{lines}</table>"
 
     @property
     def page(self) -> Path | None:
@@ -154,4 +163,7 @@ def _plan(ready: ReadyRecipe, state: State, watch: Watch) -> tuple[StepReport, .
 
 def _report(ready: ReadyRecipe, steps: tuple[StepReport, ...]) -> RecipeReport:
     run = next((one.made for one in steps if one.step == "train" and one.state != "would run"), None)
-    return RecipeReport(str(ready.loaded.path), str(ready.out), run, steps)
+    require = ready.recipe.compare.require if ready.recipe.compare is not None else None
+    compared = next((one.result for one in steps if one.step == "compare"), None)
+    met = require is None or compared is None or compared["verdict"] == require
+    return RecipeReport(str(ready.loaded.path), str(ready.out), run, steps, None if met else require)

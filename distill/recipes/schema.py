@@ -140,9 +140,10 @@ class Train(Section):
 
 @with_options_of(CompareSettings)
 class Compare(Section):
-    """Options of `distill compare`, and its hold-out files."""
+    """Options of `distill compare`, its hold-out files, and what the student must be (`require: better`)."""
 
     data: Texts = []
+    require: Literal["better"] | None = None
 
 
 class Recipe(Section):
@@ -181,7 +182,7 @@ def _problem(loaded: Loaded, error: Mapping[str, Any]) -> UsageError:
         return UsageError(f"{where}: {wrong.message}", _elsewhere(str(place[-1]), section) or wrong.hint)
     if error["type"] == "missing":
         return UsageError(f"{where}: the recipe lacks `{key}`", f"add `{key}: …`")
-    return UsageError(f"{where}: {key} {_WANTS.get(error['type'], _plain)(error)}")
+    return UsageError(f"{where}: {key} {_WANTS.get(error['type']) or _plain(error)}")
 
 
 def _section(place: Place) -> type[Section]:
@@ -217,12 +218,13 @@ def _plain(error: Mapping[str, Any]) -> str:
 
 
 _WANTS = {
-    "int_type": lambda error: "takes a whole number",
-    "float_type": lambda error: "takes a number",
-    "bool_type": lambda error: "takes true or false",
-    "string_type": lambda error: "takes a text; put it in quotes",
-    "string_too_short": lambda error: "is empty",
-    "list_type": lambda error: "takes a list",
-    "model_type": lambda error: "takes a mapping, key: value",
-    "finite_number": lambda error: "takes a finite number",
+    "int_type": "takes a whole number",
+    "float_type": "takes a number",
+    "bool_type": "takes true or false",
+    "string_type": "must be a string; quote it",
+    "string_too_short": "is empty",
+    "list_type": "takes a list",
+    "model_type": "takes a mapping, key: value",
+    "finite_number": "takes a finite number",
 }
+"""What a key wants, by the type of pydantic's error."""

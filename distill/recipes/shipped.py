@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distill.errors import DistillError
 
-_FILES = ("quickstart.yaml", "prompts.jsonl", "held-out.jsonl")
+_FILES = ("quickstart.yaml", "prompts.jsonl", "recorded-answers.jsonl", "held-out.jsonl")
 
 
 def write_quickstart(folder: Path) -> Path:

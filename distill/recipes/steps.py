@@ -147,7 +147,7 @@ def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
         "student": _digest(pipeline.ref, *_TOKENIZER),
         **{name: list(value) for name, value in pipeline.settings.items()},
         "turns": pipeline.turns,
-        "from": pipeline.data_format,
+        "from": [pipeline.reader.named and pipeline.reader.named.name, *pipeline.reader.options],
         "max-length": ready.max_length,
         "allow": sorted(allow),
         "against": [f"sha256:{sha256_of(path)}" for path in ready.against],
@@ -244,7 +244,7 @@ def compare_step(ready: ReadyRecipe, settings: CompareSettings, watch: Watch, ru
         "student": _digest(str(paths.model)),
         "base": _digest(base),
         "data": [f"sha256:{sha256_of(path)}" for path in held_out],
-        "from": settings.data_format,
+        "from": [settings.data_format, settings.split_thinking, settings.ignore_columns],
         "limit": settings.limit,
         "max-tokens": settings.max_tokens,
         "batch-size": settings.batch_size,
@@ -254,7 +254,7 @@ def compare_step(ready: ReadyRecipe, settings: CompareSettings, watch: Watch, ru
     }
 
     def do(target: Path) -> dict[str, Any]:
-        from distill.comparison import as_json, compare
+        from distill.comparison import compare
         from distill.comparison.page import comparison_page
         from distill.pages import write_page
 
@@ -264,7 +264,7 @@ def compare_step(ready: ReadyRecipe, settings: CompareSettings, watch: Watch, ru
         found = compare(run, held_out, ready.manager, settings, note=note, on_progress=watch.on_compare)
         write_page(target.with_suffix(".html"), comparison_page(found, run))
         with whole_file(target) as file:
-            file.write(as_json(found, indent=1) + "\n")
+            file.write(found.to_json(indent=1) + "\n")
         return {"verdict": found.verdict, "reasons": list(found.reasons), "warnings": list(found.warnings)}
 
     def intact(record: Record) -> bool:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from distill.errors import DataError, DistillError, UsageError
 from distill.files.jsonl import read_rows
+from distill.files.nearby import did_you_mean
+from distill.plugins import PluginManager
 from distill.runs.layout import RunPaths, is_run
 from distill.runs.manifest import DataFile, RunManifest, Setting
 from distill.runs.report import TrainReport
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import Reader, make_reader, read_transcripts
 from distill.types import Transcript
 
 if TYPE_CHECKING:
@@ -120,11 +122,18 @@ class Run:
         """The files it was trained on, with their hashes."""
         return self.manifest.data
 
-    @property
-    def data_format(self) -> str | None:
-        """The data format that was named for them; None: detected row by row."""
-        found: str | None = self.manifest.value("data_format")
-        return found
+    def reader(self, manager: PluginManager | None = None) -> Reader:
+        """What reads the rows of its data as the training did.
+
+        Args:
+            manager: the plugins, whose data formats the data may be in; None: a fresh manager.
+        """
+        return make_reader(
+            self.manifest.value("data_format"),
+            manager,
+            split_thinking=self.manifest.value("split_thinking", False),
+            ignored=tuple(self.manifest.value("ignore_columns", ())),
+        )
 
     @property
     def teachers(self) -> list[str]:
@@ -144,7 +153,7 @@ class Run:
     def held_out(self) -> Iterator[Transcript]:
         """The conversations that were kept from training; none without `--hold-out`."""
         if self.paths.held_out.is_file():
-            yield from read_transcripts(self.paths.held_out)
+            yield from read_transcripts(self.paths.held_out, "canonical")
 
     def skipped(self) -> Iterator[SkippedRow]:
         """The rows that were not trained, with their reasons."""
@@ -183,7 +192,8 @@ def open_run(path: str | Path) -> Run:
     """
     path = Path(path).expanduser()
     if not is_run(path):
-        raise UsageError(f"{str(path)!r} is not a run folder", "give the folder that `distill train --out` made")
+        hint = did_you_mean(path, is_run) or "give the folder that `distill train --out` made"
+        raise UsageError(f"{str(path)!r} is not a run folder", hint)
     return Run(path, RunManifest.read(RunPaths(path).manifest))
 
 

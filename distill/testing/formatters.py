@@ -179,6 +179,8 @@ class _Suite:
                 raise Remark("there is none: the student speaks this format only where the plugin is installed")
             for turn in (None, *(n for n, message in enumerate(messages) if n and message.role == "assistant")):
                 saved = _saved(encoder.tokenizer, messages[:turn], turn is not None)
+                if turn is None and not _follows_prompt(encoder.tokenizer, messages, saved):
+                    continue  # the answer is trained after its prompt, not as the template renders it
                 try:
                     trained = text_of(segments if turn is None else encoder.prompt_segments(messages[:turn]))
                 except DataError:
@@ -246,3 +248,10 @@ def _saved(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], prom
     rows = [message_to_dict(message) for message in messages]
     text: str = tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=prompt)
     return text
+
+
+def _follows_prompt(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], rendered: str) -> bool:
+    """Whether a template's rendering of a conversation starts with the prompt of its last answer, if it ends in one."""
+    if messages[-1].role != "assistant":
+        return True
+    return rendered.startswith(_saved(tokenizer, messages[:-1], True))

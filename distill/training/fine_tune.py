@@ -184,7 +184,7 @@ def _check_evaluated(run: _Run, job: TrainJob) -> None:
 
 def _write_held_out(run: _Run, plan: JobPlan) -> None:
     settings, hold_out = run.settings, plan.hold_out
-    held_out = read_held_out(settings.data, settings.data_format, hold_out) if hold_out else ()
+    held_out = read_held_out(settings.data, plan.reader, hold_out) if hold_out else ()
     run.folder.write_held_out(held_out, plan.report.held_out_rows)
 
 
@@ -215,7 +215,7 @@ def _student(run: _Run, plan: JobPlan, quantize: bool) -> PreTrainedModel:
     set_seed(run.settings.seed)  # new embedding rows are random
     model = load_quantized(plan.ref) if quantize else load_model(plan.ref)
     grow_embeddings(model, plan.encoder.tokenizer)
-    set_special_ids(model, plan.encoder.tokenizer, plan.encoder.stop_token_id())
+    set_special_ids(model, plan.encoder.tokenizer, plan.encoder.stops)
     return model
 
 
@@ -343,7 +343,7 @@ def _save(run: _Run, plan: JobPlan, model: PreTrainedModel, result: TrainResult,
             model = merge_saved_adapter(_student(run, plan, quantize=False), run.folder.paths.adapter)
         else:
             model = merge_adapter(model)
-    set_special_ids(model, tokenizer, plan.encoder.stop_token_id())
+    set_special_ids(model, tokenizer, plan.encoder.stops)
     with quiet(), run.folder.saving_student() as made:
         model.save_pretrained(made, state_dict=result.state_dict)
         tokenizer.save_pretrained(made)

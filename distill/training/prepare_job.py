@@ -22,6 +22,7 @@ from distill.training.estimate import estimate, largest_batch
 from distill.training.losses import check_shares, make_loss
 from distill.training.settings import TrainSettings
 from distill.transcripts.hold_out import HoldOut, make_hold_out, read_held_out
+from distill.transcripts.reader import Reader
 from distill.transcripts.turns import choose_turns
 
 
@@ -39,6 +40,7 @@ class JobPlan:
         loss: what the student is pulled towards; None: the cross-entropy.
         prepared: the examples, and the skipped rows.
         report: counts, and the steps to do.
+        reader: reads the rows of the data.
         hold_out: which conversations are held out; None: none.
         held_out: their examples, to evaluate on; None: none.
     """
@@ -52,6 +54,7 @@ class JobPlan:
     loss: Loss | None
     prepared: Prepared
     report: TrainReport
+    reader: Reader
     hold_out: HoldOut | None = None
     held_out: Prepared | None = None
 
@@ -73,7 +76,7 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
     loss, needs = make_loss(settings.loss, settings.loss_options, manager)
     pipeline = make_pipeline(settings, manager, soft_labels=needs is not None)
     if settings.hold_out is not None:
-        hold_out = make_hold_out(settings.hold_out, settings.data, settings.data_format, settings.seed)
+        hold_out = make_hold_out(settings.hold_out, settings.data, pipeline.reader, settings.seed)
         pipeline = replace(pipeline, hold_out=hold_out)
     max_length = settings.max_length or max_positions(pipeline.ref)
     prepared = prepare_data(settings.data, pipeline, max_length=max_length, overlong=settings.overlong)
@@ -97,6 +100,7 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
         loss=loss,
         prepared=prepared,
         report=_report(settings, prepared, steps if plan.steps is None else plan.steps),
+        reader=pipeline.reader,
         hold_out=pipeline.hold_out,
         held_out=_held_out(settings, pipeline, max_length),
     )
@@ -106,7 +110,7 @@ def _held_out(settings: TrainSettings, pipeline: Pipeline, max_length: int | Non
     """The held-out rows as examples; those that could not be trained either are left out."""
     if pipeline.hold_out is None:
         return None
-    rows = read_held_out(settings.data, settings.data_format, pipeline.hold_out)
+    rows = read_held_out(settings.data, pipeline.reader, pipeline.hold_out)
     return prepare(
         choose_turns(rows, settings.turns),
         pipeline.encoder,

@@ -69,8 +69,11 @@ def written(tokenizer, messages, tools, turn: int, late_marker: str) -> str:
     render = functools.partial(tokenizer.apply_chat_template, tools=list(tools) or None, tokenize=False)
     prompt = render([rows(messages[:turn])], add_generation_prompt=True)[0]
     whole = render([rows(messages[: turn + 1])])[0]
-    assert whole.startswith(prompt)
-    answer = whole[len(prompt) :]
+    if whole.startswith(prompt):
+        answer = whole[len(prompt) :]
+    else:  # the template renders what is before the answer in another way once the answer is there
+        header = prompt.removeprefix(render([rows(messages[:turn])])[0])
+        answer = whole[whole.rindex(header) + len(header) :]
     return answer + late_marker if late_marker else answer.removesuffix("\n")  # a line break after the end marker
 
 

@@ -154,3 +154,70 @@ def test_half_the_published_price(cli, prompts, out, answers, tmp_path, monkeypa
 
     full = find_price("https://api.openai.com/v1", "gpt-5-mini")
     assert ran.summary["usd"] == pytest.approx((full.input + full.output) / 2)
+
+
+def vllm_run_batch(requests: Path, results: Path) -> None:
+    """What `vllm run-batch -i REQUESTS -o RESULTS --model m` reads and writes: OpenAI's lines, in any order.
+
+    After vLLM's `BatchRequestInput` and `BatchRequestOutput`: a failed request has a response with another status and
+    no body, and the error beside it.
+    """
+    with open(results, "w", encoding="utf-8") as file:
+        for number, row in enumerate(reversed(lines(requests))):
+            assert set(row) == {"custom_id", "method", "url", "body"}
+            assert (row["method"], row["url"]) == ("POST", "/v1/chat/completions")
+            assert "stream" not in row["body"] and row["body"]["model"] == "m"
+            response = {"status_code": 200, "request_id": f"vllm-batch-{number}", "body": completion("local")}
+            error = None
+            if number == 0:
+                response |= {"status_code": 400, "body": None}
+                error = {"error": {"message": "too long", "type": "BadRequestError", "param": None, "code": 400}}
+            line = {"id": f"vllm-{number}", "custom_id": row["custom_id"], "response": response, "error": error}
+            file.write(json.dumps(line) + "\n")
+
+
+def test_vllms_batch_runner(step, prompts, out, read, failures, tmp_path):
+    requests, results = tmp_path / "requests.jsonl", tmp_path / "results.jsonl"
+    assert step(prompts(4), "--batch", requests, "-T", "stream=true").code == 0
+    vllm_run_batch(requests, results)
+    ran = step(prompts(4), "--batch-answers", results)
+    assert (ran.code, ran.summary["rows"], ran.summary["failed"]) == (1, 3, 1), ran.err
+    assert [row["messages"][-1]["content"] for row in read(out)] == ["local"] * 3
+    assert "too long" in failures()[0]["error"]
+
+
+def test_anthropics_message_batches(step, prompts, out, read, failures, answers, tmp_path, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-0123456789")
+    requests = tmp_path / "requests.jsonl"
+    words = ["--max-tokens", 7, "--system", "s", "-T", "stream=true"]
+    assert step(prompts(5), "--batch", requests, *words, teacher="anthropic:m").code == 0
+    asked = lines(requests)
+    assert asked[0]["params"] == {
+        "model": "m", "max_tokens": 7, "system": "s", "messages": [{"role": "user", "content": "prompt 0"}]
+    }  # fmt: skip
+    assert all(set(row) == {"custom_id", "params"} for row in asked)
+    ids = [row["custom_id"] for row in asked]
+    assert all(len(id) <= 64 and id.isalnum() for id in ids), "as the API wants them"
+    message = {
+        "type": "message", "role": "assistant", "model": "m-1", "content": [{"type": "text", "text": "good"}],
+        "stop_reason": "end_turn", "usage": {"input_tokens": 3, "output_tokens": 2},
+    }  # fmt: skip
+    invalid = {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long"}}
+    results = answers(
+        [
+            {"custom_id": ids[0], "result": {"type": "expired"}},
+            {"custom_id": ids[1], "result": {"type": "errored", "error": invalid}},
+            {"custom_id": ids[2], "result": {"type": "canceled"}},
+            {"custom_id": ids[3], "result": {"type": "succeeded", "message": message}},
+        ]
+    )
+    again = answers([{"custom_id": ids[0], "result": {"type": "succeeded", "message": message}}], "again.jsonl")
+    files = ["--batch-answers", results, "--batch-answers", again]
+    ran = step(prompts(5), *files, *words, teacher="anthropic:m")
+    assert (ran.code, ran.summary["rows"], ran.summary["failed"], ran.summary["left"]) == (1, 2, 2, 1), ran.err
+    assert [row["id"] for row in read(out)] == [ids[0], ids[3]]
+    assert read(out)[0]["metadata"]["finish_reason"] == "stop"
+    assert {row["error"] for row in failures()} == {
+        "error from https://api.anthropic.com/v1/messages: prompt is too long",
+        "the batch left the request unanswered: canceled",
+    }

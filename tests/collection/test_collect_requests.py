@@ -119,47 +119,6 @@ def test_a_short_dummy_key_does_not_spoil_answers(ask, out, read, monkeypatch):
     assert ran.code == 0 and read(out)[0]["messages"][-1]["content"] == "EMPTY is a word"
 
 
-def test_logprobs_are_asked_for_and_kept(ask, out, read):
-    """A token is its text, or its bytes where it is a piece of a character."""
-    pieces = [
-        {
-            "token": "Hi",
-            "logprob": -0.12345678,
-            "bytes": [72, 105],
-            "top_logprobs": [
-                {"token": "Hi", "logprob": -0.12345678, "bytes": [72, 105]},
-                {"token": "Yo", "logprob": -2},
-            ],
-        },
-        {"token": "\\xf0\\x9f", "logprob": -9999.0, "bytes": [240, 159], "top_logprobs": []},
-        {"token": "!", "logprob": None, "bytes": None},
-    ]
-    body = completion("Hi")
-    body["choices"][0]["logprobs"] = {"content": pieces}
-    ran, server = ask([Reply(body)], "--logprobs", 2)
-    assert ran.code == 0, ran.err
-    assert server.asked[0].body["logprobs"] is True and server.asked[0].body["top_logprobs"] == 2
-    [row] = read(out)
-    assert row["metadata"]["logprobs"] == [
-        [
-            ["Hi", -0.123457, [["Hi", -0.123457], ["Yo", -2]]],
-            [[240, 159], -9999.0, []],
-            ["!", None, []],
-        ]
-    ]
-    assert row["metadata"]["params"] == {"logprobs": 2}
-    ran, server = ask((), "--logprobs", 3)
-    assert ran.code == 2 and "logprobs=2, not logprobs=3" in ran.err
-
-
-@pytest.mark.parametrize("odd", [None, {}, {"content": None}, {"content": 7}, {"content": [1]}, {"content": []}, [1]])
-def test_odd_logprobs_cost_no_answer(ask, out, read, odd):
-    body = completion("Hi")
-    body["choices"][0]["logprobs"] = odd
-    ran, _ = ask([Reply(body)], "--logprobs", 0)
-    assert ran.code == 0 and read(out)[0]["messages"][-1]["content"] == "Hi"
-
-
 def test_more_logprobs_than_there_are(ask):
     ran, server = ask((), "--logprobs", 21)
     assert ran.code == 2 and "from 0 to 20" in ran.err and not server.asked

@@ -69,7 +69,8 @@ def test_logprobs_of_a_stream(ask, out, read):
         event["choices"][0]["logprobs"] = {"content": [token(text)]}
     ran, _ = ask(lambda asked: stream(*events), "-T", "stream=true", "--logprobs", 0)
     assert ran.code == 0, ran.err
-    assert read(out)[0]["metadata"]["logprobs"] == [[["a", -0.5, []], ["b", -0.5, []]]]
+    [logprobs] = read(out)[0]["metadata"]["logprobs"]
+    assert logprobs["tokens"] == ["a", "b"] and logprobs["logprobs"] == [-0.5, -0.5]
 
 
 @pytest.mark.parametrize(

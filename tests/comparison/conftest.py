@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-
-
-def write_rows(path: Path, chats) -> Path:
-    """Chats, as lists of (role, text), to a file of transcripts."""
-    rows = [{"messages": [{"role": role, "content": text} for role, text in chat]} for chat in chats]
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
+from chat_rows import write_chats
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +13,7 @@ def chats(tmp_path_factory) -> Path:
     """The article's chats, one of them of two turns, as a file."""
     from article import ARTICLE
 
-    return write_rows(tmp_path_factory.mktemp("chats") / "chats.jsonl", ARTICLE)
+    return write_chats(tmp_path_factory.mktemp("chats") / "chats.jsonl", ARTICLE)
 
 
 def _train(student: Path, data: Path, out: Path, manager, **settings) -> Path:

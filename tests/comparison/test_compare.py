@@ -8,15 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import write_rows
+from chat_rows import write_chats
+from html_page import Page
 
 from distill import Answer, Message, NoOptions, TeacherError, UsageError
 from distill.cli.main import main
 from distill.collection import NamedTeacher
-from distill.comparison import CompareSettings, as_json, compare
-from distill.comparison.leakage import leaks
+from distill.comparison import CompareSettings, compare, compare_runs
+from distill.comparison.training_data import read_training_data
 from distill.runs.run import Run, open_run
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import read_transcripts
 
 QUICK = {"max_tokens": 12, "batch_size": 4}
 
@@ -30,7 +31,7 @@ def figures(comparison, who: str) -> dict[str, float]:
 def test_a_student_that_copies_the_teacher_wins(copycat, chats, bloom, manager):
     told = []
     found = compare(copycat, [chats], manager, CompareSettings(**QUICK), on_progress=lambda *news: told.append(news))
-    assert found.verdict == "better" and "likelier" in found.reasons[0]
+    assert found.verdict == "better" and "more likely" in found.reasons[0]
     assert (found.conversations, found.questions, found.skipped) == (5, 6, [])
     student, base = figures(found, "student"), figures(found, "base")
     assert student["exact_match"] == student["chrf"] == student["agreement"] == student["stop_rate"] == 100
@@ -47,7 +48,9 @@ def test_a_student_that_copies_the_teacher_wins(copycat, chats, bloom, manager):
 
 def test_a_student_that_is_its_base_makes_no_difference(idle, chats, capsys):
     words = ["compare", str(idle), "--data", str(chats), "--max-tokens", "8", "--json"]
-    assert main(words) == 1
+    assert main([*words, "--fail-unless-better"]) == 3
+    capsys.readouterr()
+    assert main(words) == 0, "no difference is no failure"
     found = json.loads(capsys.readouterr().out)
     assert found["verdict"] == "no difference"
     for one in found["differences"]:
@@ -57,7 +60,7 @@ def test_a_student_that_is_its_base_makes_no_difference(idle, chats, capsys):
 
 
 def test_a_student_that_never_learned_to_stop_is_broken(endless, chats, capsys):
-    assert main(["compare", str(endless), "--data", str(chats), "--max-tokens", "12"]) == 1
+    assert main(["compare", str(endless), "--data", str(chats), "--max-tokens", "12"]) == 0
     out = capsys.readouterr().out
     assert "The student is broken." in out and "It does not stop: it ended 0 of 6 answers" in out
     assert "oiseau" in out  # it says the right thing, and goes on
@@ -68,7 +71,7 @@ def test_the_base_may_be_another_model_of_other_tokens(copycat, chats, tmp_path,
 
     tokenizer = byte_bpe({"eos_token": "<|endoftext|>"})
     other = save_student(tiny_llama(tokenizer, rows=len(tokenizer) + 8), tokenizer, tmp_path / "llama")
-    long = write_rows(tmp_path / "long.jsonl", [[("user", "long " * 200), ("assistant", "x")]])
+    long = write_chats(tmp_path / "long.jsonl", [[("user", "long " * 200), ("assistant", "x")]])
     found = compare(copycat, [chats, long], manager, CompareSettings(base=str(other), **QUICK))
     (skipped,) = found.skipped
     assert "more than the base takes (512)" in skipped["reason"] and skipped["source"] == f"{long}:1"
@@ -133,7 +136,7 @@ def test_what_cannot_be_used_is_named(copycat, tmp_path, manager):
         [("user", "Hi"), ("assistant", " "), ("user", "So?"), ("assistant", "yes")],
         [("user", "one more"), ("assistant", "x")],
     ]
-    data = write_rows(tmp_path / "held.jsonl", chats)
+    data = write_chats(tmp_path / "held.jsonl", chats)
     cut = {"prompt": "x", "completion": "y", "metadata": {"finish_reason": "length"}}
     with open(data, "a", encoding="utf-8") as file:
         file.write(json.dumps(cut) + "\n")
@@ -143,23 +146,23 @@ def test_what_cannot_be_used_is_named(copycat, tmp_path, manager):
     assert "no assistant message" in reasons["2"] and "message 1: the answer is empty" in reasons["3"]
     assert "cut" in reasons["5"]
     assert found.questions == 3 and found.conversations == 3
-    json.loads(as_json(found))
+    json.loads(found.to_json())
     with pytest.raises(Exception, match=r"nothing to ask: .*:1: no assistant message"):
-        compare(copycat, [write_rows(tmp_path / "none.jsonl", chats[1:2])], manager)
+        compare(copycat, [write_chats(tmp_path / "none.jsonl", chats[1:2])], manager)
 
 
-def test_questions_that_were_trained_on_are_told(copycat, tmp_path):
+def test_questions_that_were_trained_on_are_told(copycat, tmp_path, manager):
     fresh = [("user", "What is new?"), ("assistant", "all")]
     known = [("system", "Be kind."), ("user", '  how do you say "DOG"  in Spanish? '), ("assistant", "can")]
-    data = write_rows(tmp_path / "held.jsonl", [fresh, known])
+    data = write_chats(tmp_path / "held.jsonl", [fresh, known])
     held, run = list(read_transcripts(data)), open_run(copycat)
-    (warning,) = leaks(run, held)
+    (warning,) = read_training_data(run, held, manager).leaks
     assert "1 of 2 held-out conversations begin with a prompt" in warning and f"{data}:2 as " in warning
-    assert leaks(run, held[:1]) == []
+    assert read_training_data(run, held[:1], manager).leaks == []
     for change, word in (({"file": str(tmp_path / "gone.jsonl")}, "is gone"), ({"sha256": "0"}, "has changed")):
         other = replace(run.manifest, data=(replace(run.data[0], **change),))
-        (warning,) = leaks(Run(copycat, other), held)
-        assert "could not be checked" in warning and word in warning
+        (warning,) = read_training_data(Run(copycat, other), held, manager).leaks
+        assert "is not known" in warning and word in warning
 
 
 def test_held_out_conversations_of_the_run_are_the_default(copycat, chats, tmp_path, manager):
@@ -183,7 +186,7 @@ def test_weights_that_are_no_numbers_are_broken_and_json_stays_strict(copycat, c
     weights = load_file(run / "model" / "model.safetensors")
     name = next(name for name in weights if "ln_f" in name)
     save_file({**weights, name: weights[name] * float("nan")}, run / "model" / "model.safetensors", {"format": "pt"})
-    assert main(["compare", str(run), "--data", str(chats), "--json", "--max-tokens", "4"]) == 1
+    assert main(["compare", str(run), "--data", str(chats), "--json", "--max-tokens", "4"]) == 0
     out = capsys.readouterr().out
     found = json.loads(out, parse_constant=lambda name: pytest.fail(name))
     assert found["verdict"] == "broken" and "not finite" in found["reasons"][0]
@@ -211,7 +214,43 @@ def test_usage(copycat, chats, words, says, capsys, tmp_path, monkeypatch):
 
 
 def test_text_of_models_is_harmless_on_the_terminal(copycat, tmp_path, capsys):
-    data = write_rows(tmp_path / "held.jsonl", [[("user", "\x1b[2J"), ("assistant", "\x1b]0;title\x07\u202e")]])
+    data = write_chats(tmp_path / "held.jsonl", [[("user", "\x1b[2J"), ("assistant", "\x1b]0;title\x07\u202e")]])
     main(["compare", str(copycat), "--data", str(data), "--max-tokens", "4"])
     captured = capsys.readouterr()
     assert not {"\x1b", "\x07", "\u202e"} & set(captured.out + captured.err)
+
+
+def test_several_students_side_by_side(copycat, idle, chats, tmp_path, capsys, monkeypatch):
+    from distill.comparison import evaluate
+
+    measured = []
+
+    def counting(model, *rest, measure=evaluate.measure):
+        measured.append(model.name)
+        return measure(model, *rest)
+
+    monkeypatch.setattr(evaluate, "measure", counting)
+    words = ["compare", str(idle), str(copycat), "--data", str(chats), "--max-tokens", "12"]
+    page = tmp_path / "students.html"
+    assert main([*words, "--html", str(page), "--fail-unless-better"]) == 3
+    out = capsys.readouterr().out
+    assert len(measured) == 3, "the base that both share is measured once"
+    assert f"{copycat} against {idle}" in out and "learning_rate" in out and "no difference" in out
+    assert "The same answer as the teacher" in Page(page.read_text()).text
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["verdict"] for one in found["comparisons"]] == ["no difference", "better"]
+    (between,) = found["between"]
+    changes = {one["metric"]: one for one in between["differences"]}
+    assert changes["exact_match"]["change"]["value"] == 100 and changes["exact_match"]["outcome"] == "better"
+    assert changes["perplexity"]["outcome"] == "better" and between["questions"] == 6
+    assert found["settings"]["learning_rate"] == [0.0, 1e-2] and "out" not in found["settings"]
+
+
+def test_several_students_show_themselves(copycat, idle, chats, manager):
+    found = compare_runs([copycat, idle], [chats], manager, CompareSettings(limit=2, **QUICK))
+    assert list(found.to_pandas()["verdict"]) == [one.verdict for one in found.comparisons]
+    shown = Page('<meta http-equiv="x">' + found._repr_html_()).text
+    assert str(idle) in shown and "chrF" in shown and "learning_rate" in shown
+    with pytest.raises(UsageError, match="is named twice"):
+        compare_runs([idle, idle.parent / ".." / idle.parent.name / idle.name], [chats], manager)

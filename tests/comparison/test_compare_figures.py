@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from distill.comparison.bootstrap import interval, resampled_sums
 from distill.comparison.measure import Reading
-from distill.comparison.metrics import METRICS, answer_columns, chrf_of, figures_of, given_answers, reading_columns
+from distill.comparison.metrics import METRICS, Measured, Said, answer_columns, chrf_of, reading_columns, score_answers
 from distill.comparison.questions import Tokens
 from distill.comparison.result import Difference, Interval
 from distill.comparison.verdict import decide, faults_of, repeats
@@ -29,8 +29,12 @@ SCORES = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100), st.integers(0,
 @settings(deadline=None, max_examples=40)
 def test_a_difference_turns_around_with_its_sides(rows):
     one, other, owners = (list(column) for column in zip(*rows, strict=True))
-    forth = figures_of({"base": columns(one), "student": columns(other)}, owners, 0, True).differences[0]
-    back = figures_of({"base": columns(other), "student": columns(one)}, owners, 0, True).differences[0]
+    forth = Measured({"base": columns(one), "student": columns(other)}, owners, 0).differences("student", "base", True)[
+        0
+    ]
+    back = Measured({"base": columns(other), "student": columns(one)}, owners, 0).differences("student", "base", True)[
+        0
+    ]
     assert forth.change.value == -back.change.value
     assert {forth.outcome, back.outcome} in ({"better", "worse"}, {"no difference"})
     if len(set(owners)) > 1:
@@ -44,10 +48,11 @@ def test_a_difference_turns_around_with_its_sides(rows):
 def test_the_same_seed_gives_the_same_interval_and_equals_do_not_differ(rows, seed):
     values, _, owners = (list(column) for column in zip(*rows, strict=True))
     both = {"base": columns(values), "student": columns(values)}
-    found = figures_of(both, owners, seed, True)
-    assert found == figures_of(both, owners, seed, True)
-    change = found.differences[0].change
-    assert change.value == 0 and change.low in (0, None) and found.differences[0].outcome == "no difference"
+    first, second = (Measured(both, owners, seed) for _ in range(2))
+    assert first.metrics_of("student") == second.metrics_of("student") == first.metrics_of("base")
+    (found,) = first.differences("student", "base", True)
+    assert second.differences("student", "base", True) == [found]
+    assert found.change.value == 0 and found.change.low in (0, None) and found.outcome == "no difference"
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
@@ -94,26 +99,26 @@ def test_figures_weigh_tokens_and_leave_out_what_has_no_number():
     asked = [Tokens([1], [2, 3], 1, "ab"), Tokens([1], [2, 3, 4, 5], 1, "abcd")]
     readings = [Reading([1.0, 1.0], [True, False]), Reading([2.0] * 4, [True] * 4)]
     read = reading_columns(readings, asked, [2, 4])
-    (row,) = figures_of({"student": read}, [0, 1], 0, True).standings.values()
+    row = Measured({"student": read}, [0, 1], 0).metrics_of("student")
     assert row["perplexity"].value == pytest.approx(numpy.exp(10 / 6))
     assert row["agreement"].value == pytest.approx(500 / 6)
     assert row["bits_per_byte"].value == pytest.approx((1 + 6) / numpy.log(2) / 6)
     for loss in (numpy.inf, numpy.nan, 1e6):  # 1e6: a number, whose exponential is none
         bad = [Reading([loss] * 2, [False] * 2), readings[1]]
-        (row,) = figures_of({"student": reading_columns(bad, asked, [2, 4])}, [0, 1], 0, True).standings.values()
+        row = Measured({"student": reading_columns(bad, asked, [2, 4])}, [0, 1], 0).metrics_of("student")
         assert "perplexity" not in row and "agreement" in row
-    assert given_answers(["x"], [1], [True], ["x"], [Reading([1e6], [False])], [1])[0].perplexity is None
+    assert score_answers([Said("x", 1, True)], ["x"], [Reading([1e6], [False])], [1])[0].perplexity is None
 
 
 def test_where_tokens_differ_only_bits_per_byte_are_compared():
     asked = [Tokens([1], [2, 3], 1, "ab")] * 2
     read = reading_columns([Reading([1.0, 1.0], [True, False])] * 2, asked, [2, 2])
-    compared = figures_of({"base": read, "student": read}, [0, 1], 0, False).differences
+    compared = Measured({"base": read, "student": read}, [0, 1], 0).differences("student", "base", False)
     assert [one.metric for one in compared] == ["bits_per_byte"]
 
 
 def test_stopping_counts_where_the_teacher_s_answer_is_within_the_limit():
-    given = given_answers(["a", "b", "c"], [1, 9, 9], [True, False, False], ["a", "b", "c"])
+    given = score_answers([Said("a", 1, True), Said("b", 9, False), Said("c", 9, False)], ["a", "b", "c"])
     assert answer_columns(given, ["a", "b", "c"], [True, True, False])["stop_rate"] == ([100, 0, 0], [1, 1, 0])
     with_gap = answer_columns([given[0], None], ["a", "b"], [True, True])
     assert with_gap["exact_match"] == ([100, 0], [1, 0]) and with_gap["length_ratio"] == ([1, 0], [1, 0])
@@ -157,7 +162,7 @@ def test_the_rule(outcomes, verdict, likelihood):
 
 def test_faults():
     def faults(*texts, stopped=True, finite=True, reference="An answer."):
-        given = given_answers(texts, [5] * len(texts), [stopped] * len(texts), [reference] * len(texts))
+        given = score_answers([Said(text, 5, stopped) for text in texts], [reference] * len(texts))
         return list(faults_of(given, [reference] * len(texts), [True] * len(texts), finite).values())
 
     assert faults("Fine.", "Good.") == []

@@ -9,7 +9,7 @@ import pytest
 from distill import Answer, Message, NoOptions, TeacherError, Transcript, make_plugin_manager
 from distill.collection import NamedTeacher
 from distill.comparison.judge import judge, judge_prompt, parse_choice
-from distill.comparison.metrics import given_answers
+from distill.comparison.metrics import Said, score_answers
 from distill.comparison.questions import Question
 
 
@@ -41,8 +41,7 @@ def judged(choose, student, base, tmp_path):
         for n in range(len(student))
     ]
     sides = [
-        given_answers(texts, [1] * len(texts), [True] * len(texts), ["The truth."] * len(texts))
-        for texts in (student, base)
+        score_answers([Said(text, 1, True) for text in texts], ["The truth."] * len(texts)) for texts in (student, base)
     ]
     out = tmp_path / "comparison" / "judge.jsonl"
     return judge(manager, named, questions, *sides, out, seed=0, note=notes.append, progress=False), teacher, notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from chromium import CHROMIUM, look
@@ -12,7 +13,16 @@ from run_folders import write_run
 
 from distill.comparison.metrics import METRICS
 from distill.comparison.page import SAMPLES, comparison_page
-from distill.comparison.result import Comparison, Difference, Given, Interval, Judged, Sample, Standing
+from distill.comparison.result import (
+    Comparison,
+    Cost,
+    Difference,
+    Interval,
+    Judgement,
+    ModelAnswer,
+    ModelMetrics,
+    Sample,
+)
 from distill.types import Message
 
 EVIL = "</div></style><script>document.title='owned'</script><img src=x onerror=alert(1)> \"'& {{ 7*7 }}"
@@ -28,7 +38,7 @@ def made(samples, **more) -> Comparison:
         "questions": len(samples),
         "skipped": [],
         "metrics": METRICS,
-        "standings": [Standing("base", "the base", figures), Standing("student", "the student", figures)],
+        "standings": [ModelMetrics("base", "the base", figures), ModelMetrics("student", "the student", figures)],
         "differences": change,
         "verdict": "better",
         "reasons": ["It came closer."],
@@ -38,24 +48,24 @@ def made(samples, **more) -> Comparison:
 
 
 def sample(n: int, answer: str = "a cat", reference: str = "a dog", chrf: float = 50.0, asked: str = "what?") -> Sample:
-    answers = {"base": Given("", 1, False, False, 0.0), "student": Given(answer, 3, True, False, chrf, 2.5, 0.5)}
+    answers = {
+        "base": ModelAnswer("", 1, False, False, 0.0),
+        "student": ModelAnswer(answer, 3, True, False, chrf, 2.5, 0.5),
+    }
     return Sample(f"id {n}", f"held_out.jsonl:{n + 1}", 0, [Message("user", asked)], reference, answers)
 
 
 def run_folder(path):
     """A run folder, with what a page takes from it."""
-    data = path / "train.jsonl"
-    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
-    usage = {"prompt_tokens": 30, "completion_tokens": 80}
-    rows = [{**row, "metadata": {"teacher": "openai:gpt-5-mini", "usage": usage}}] * 3 + [row]
-    data.write_text("".join(json.dumps(one) + "\n" for one in rows))
-    return write_run(path, data=(data,))
+    return write_run(path)
 
 
 def test_all_of_it_is_there(tmp_path):
-    judged = Judged("the judge", 7, 2, 1, 1, Interval(75.0, 60.0, 90.0))
+    judged = Judgement("the judge", 7, 2, 1, 1, Interval(75.0, 60.0, 90.0))
     skipped = [{"source": "held_out.jsonl:9", "reason": "it has no answer"}]
-    comparison = made([sample(n) for n in range(4)], judged=judged, skipped=skipped, warnings=["Few conversations."])
+    costs = [Cost("openai:gpt-5-mini", 3, 3, 90, 240, 0.01, "https://api.openai.com/v1"), Cost("no teacher named", 1)]
+    told = {"judged": judged, "skipped": skipped, "warnings": ["Few conversations."], "costs": costs}
+    comparison = made([sample(n) for n in range(4)], **told)
     raw = comparison_page(comparison, run_folder(tmp_path))
     page = Page(raw)
     for part in (
@@ -80,19 +90,46 @@ def test_all_of_it_is_there(tmp_path):
     assert "<ins>cat</ins>" in raw and "<del>dog</del>" in raw
 
 
+def test_one_sentence_tells_what_was_found():
+    def found(*exact: bool, chrf: float = 60.0) -> Comparison:
+        samples = []
+        for n, is_exact in enumerate(exact):
+            one = sample(n)
+            answers = {**one.answers, "student": replace(one.answers["student"], exact=is_exact)}
+            samples.append(replace(one, answers=answers))
+        return made(samples)
+
+    assert found(True, False).summary == (
+        "The student gives the same answer as the teacher to 1 of 2 questions; before training, to 0."
+    )
+    assert found(True).summary.endswith("to 1 of 1 question; before training, to 0.")
+    assert found(*[False] * 9).summary == (
+        "The student's answers are 50 % similar to the teacher's; before training, 50 %."
+    )
+
+
+def test_an_answer_that_is_the_teacher_s_is_never_among_the_farthest(tmp_path):
+    samples = [sample(n, chrf=100.0) for n in range(9)]
+    exact = [replace(one, answers={"student": replace(one.answers["student"], exact=True)}) for one in samples]
+    page = Page(comparison_page(made(exact), tmp_path))
+    assert "Farthest" not in page.text and "Closest to the teacher" in page.text
+
+
 def test_what_is_missing_is_said(tmp_path):
     figure = {"chrf": Interval(20.0)}
     bare = {
         "metrics": [metric for metric in METRICS if metric.name == "chrf"],
-        "standings": [Standing("base", "", figure), Standing("student", "", figure)],
+        "standings": [ModelMetrics("base", "", figure), ModelMetrics("student", "", figure)],
         "differences": [Difference("chrf", Interval(0.0), "no difference")],
         "verdict": "no difference",
         "reasons": [],
     }
     page = Page(comparison_page(made([sample(0)], **bare), tmp_path / "nothing"))
     assert "the run folder does not tell" in page.text and "No difference" in page.text
-    (run_folder(tmp_path) / "train.jsonl").unlink()
-    assert "is gone" in Page(comparison_page(made([]), tmp_path)).text
+    assert (
+        "x.jsonl is gone"
+        in Page(comparison_page(made([], cost_unknown=["x.jsonl is gone"]), run_folder(tmp_path))).text
+    )
 
 
 def test_the_worst_and_the_best_come_first_and_what_is_left_out_is_counted(tmp_path):
@@ -112,7 +149,7 @@ def test_hostile_text_is_text(tmp_path):
         data=[{"file": EVIL, "sha256": EVIL}],
         skipped=[{"source": EVIL, "reason": EVIL}],
         settings={EVIL: EVIL},
-        judged=Judged(EVIL, 1, 0, 0, 0, None),
+        judged=Judgement(EVIL, 1, 0, 0, 0, None),
     )
     raw = comparison_page(evil, tmp_path)
     page = Page(raw)
@@ -137,7 +174,7 @@ def test_in_a_browser(tmp_path):
     long = "word " * 900 + "x" * 5000
     samples = [sample(0, EVIL + "\u202e", EVIL), sample(1, "القطة تنام", "القطة تجلس"), sample(2, long, long + "end")]
     comparison = made(
-        [*samples, *(sample(n) for n in range(3, 9))], run="r" * 300, judged=Judged("j", 1, 2, 3, 0, None)
+        [*samples, *(sample(n) for n in range(3, 9))], run="r" * 300, judged=Judgement("j", 1, 2, 3, 0, None)
     )
     page = tmp_path / "page.html"
     page.write_text(comparison_page(comparison, run_folder(tmp_path)), encoding="utf-8")

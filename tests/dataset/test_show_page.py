@@ -21,7 +21,7 @@ from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.load import load_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
 from distill.training import TrainSettings, train
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import read_transcripts
 from distill.types import Message, Source, Transcript
 
 HOSTILE = (
@@ -223,7 +223,7 @@ def test_only_pages_are_replaced(bloom, article, tmp_path, capsys):
     before = article.read_text()
     assert main([*words, str(article)]) == 2 and article.read_text() == before
     assert "refusing to overwrite" in capsys.readouterr().err
-    assert main([*words, str(tmp_path)]) == 1 and main([*words, str(tmp_path / "no" / "page.html")]) == 1
+    assert main([*words, str(tmp_path)]) == 1 and main([*words, str(tmp_path / "no" / "page.html")]) == 2
     assert main([*words, str(tmp_path / "page.html")]) == main([*words, str(tmp_path / "page.html")]) == 0
     assert main([*words, str(tmp_path / "page.html"), "--json"]) == 2
 

@@ -38,9 +38,9 @@ def test_only_pages_of_distill_are_overwritten(tmp_path):
 def test_where_no_page_can_be_is_said(tmp_path):
     with pytest.raises(DistillError, match="Is a directory"):
         write_page(tmp_path, page())
-    with pytest.raises(DistillError, match="No such file") as caught:
+    with pytest.raises(UsageError, match=f"there is no folder {tmp_path}/no") as caught:
         write_page(tmp_path / "no" / "page.html", page())
-    assert caught.value.hint == "make its folder first"
+    assert caught.value.hint == "make it first"
 
 
 def test_a_page_that_breaks_off_leaves_the_old_one(tmp_path):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from plugin_packages import PLUGINS, distill, environment, install_all
+from plugin_packages import PLUGINS, distill, environment, install_all, make_up
 
 from distill.cli.main import main
 
@@ -21,10 +21,11 @@ REGISTERS = {
     "distill-ledger": {"command": ["ledger"]},
     "distill-omit": {"labeler": ["omit"]},
     "distill-ollama": {"teacher": ["ollama"]},
+    "distill-dft": {"loss": ["dft"]},
     "distill-half": {"exporter": ["half"]},
+    "distill-oasst": {"dialect": ["oasst"]},
     "distill-pretokenized": {"trainer": ["pretokenized"]},
     "distill-ray": {"teacher": ["ray"]},
-    "distill-smollm2": {"model": ["smollm2"]},
     "distill-vicuna": {"formatter": ["vicuna"]},
     "distill-zephyr": {"formatter": ["zephyr"]},
 }
@@ -71,6 +72,20 @@ def test_listed_with_distribution_and_version():
         assert (record["version"], record["origin"], record["error"]) == ("0.1.0", "entry point", None)
         assert record["registers"] == registers
         assert record["heavy"] == []
+
+
+def test_the_package_that_smollm2_was_replaces_the_built_in_plugin(tmp_path):
+    """distill-smollm2 of distill 0.1 keeps working."""
+    source = """
+import distill
+
+@distill.hookimpl
+def register_models():
+    return [distill.ModelSpec("smollm2", "the older one", path=lambda: None)]
+"""
+    done = distill("plugins", "--json", path=[make_up(tmp_path, "smollm2", source)], DISTILL_PLUGINS="smollm2")
+    (record,) = [row for row in map(json.loads, done.stdout.splitlines()) if row["name"] == "smollm2"]
+    assert (record["origin"], record["registers"]) == ("entry point", {"model": ["smollm2"]}) and not done.stderr
 
 
 def test_listed_for_people_as_the_readmes_show_it():

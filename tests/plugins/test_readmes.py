@@ -14,7 +14,7 @@ from distill.cli.main import main
 from distill.scaffold import KINDS, new_plugin
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
-NOT_RUN = {"distill-ollama": "needs Ollama", "distill-smollm2": "needs the weights; the slow tests run it"}
+NOT_RUN = {"distill-ollama": "needs Ollama"}
 PACKAGES = [path for path in sorted(PLUGINS.glob("*/")) if path.name not in NOT_RUN]
 
 

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -27,12 +25,11 @@ def test_the_quickstarts_recipe(bloom, tmp_path, capsys):
     from distill.cli.main import main
     from distill.recipes import write_quickstart
 
-    pytest.importorskip("distill_babel")
     path = write_quickstart(tmp_path / "quick")
     text = path.read_text(encoding="utf-8")
     for old, new in (
         ("student: smollm2 ", f"student: {bloom} "),
-        ("teacher: babel ", "limit: 8\n  teacher: babel "),
+        ("teacher: replay:", "limit: 8\n  teacher: replay:"),
         ("max-tokens: 32", "max-tokens: 4\n  limit: 4"),
     ):
         assert old in text

@@ -184,7 +184,10 @@ def test_the_verdict_on_what_was_held_out_is_the_end_and_the_exit_code(folder, r
     assert comparison["conversations"] == 3
     assert "<html" in (folder / "out" / "comparison.html").read_text()
     assert f"student against its base: {comparison['verdict']}" in out
-    assert code == (0 if comparison["verdict"] == "better" else 1), err
+    assert code == 0, err
+    code, out, err = run(recipe(train={"hold-out": 3}, compare={"max-tokens": 8, "require": "better"}))
+    assert code == (0 if comparison["verdict"] == "better" else 3), err
+    assert ("the recipe requires: better" in err) == (code == 3) and "compare: nothing has changed" in err
     assert run(path)[0] == code, "the same when nothing has changed"
     (folder / "out" / "run" / "held_out.jsonl").unlink()
     code, _, err = run(path)

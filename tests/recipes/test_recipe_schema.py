@@ -33,11 +33,16 @@ def write(tmp_path):
 LEFT_OUT = {
     "collect": {
         "append": "the store takes every answer",
+        "shard": "a recipe is one job",
         "batch": "a batch is two commands, with a day between them",
         "batch-answers": "as above",
     },
     "train": {"allow": "`check` has it", "resume": "a recipe always resumes"},
-    "compare": {"html": "a page is always made", "samples": "the page has them"},
+    "compare": {
+        "html": "a page is always made",
+        "samples": "the page has them",
+        "fail-unless-better": "it is `require: better`",
+    },
 }
 
 
@@ -53,7 +58,7 @@ def test_keys_are_the_long_options_of_the_command(section):
     annotation = Recipe.model_fields[section].annotation
     model = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
     keys = {field.alias for field in model.model_fields.values()}
-    assert options - {"json", "dry-run", "out"} - set(LEFT_OUT[section]) == keys - {"max-failed", "out"}
+    assert options - {"json", "dry-run", "out"} - set(LEFT_OUT[section]) == keys - {"max-failed", "out", "require"}
 
 
 def test_yaml_is_read_as_version_1_2(write):
@@ -70,20 +75,25 @@ def test_yaml_is_read_as_version_1_2(write):
     ("text", "said"),
     [
         ("prompts: a\nprompts: b", ":2:1: 'prompts' is given twice"),
-        ("a: &x {b: 1}\nc: *x", ":2:4: an alias"),
-        ("a: !!python/object/apply:os.system [x]", ":1:4: the tag"),
-        ("a: 1\n---\nb: 2", "another document"),
-        ("1: 2", ":1:1: a key that is no text"),
-        ("[a]", "its top is no mapping"),
-        ("", "its top is no mapping"),
-        ("a: b: c", ":1:5: mapping values are not allowed"),
-        ("a: [1", ":1:6: expected"),
-        ("a:\n\t- b", ":2:1: "),
+        ("a: &x {b: 1}\nc: *x", ":1:4: an alias"),
+        ("a: !!python/object/apply:os.system [x]", ":1:4: unsupported tag"),
+        ("a: 1\n---\nb: 2", ":2:1: another document begins here"),
+        ("1: 2", ":1:1: a key must be a string"),
+        ("[a]", "the top level must be a mapping"),
+        ("", "the top level must be a mapping"),
+        ("a: b: c", ":1:5: a second `key: value`"),
+        ("a: [1", ":1:6: a `[` or `{` is not closed"),
+        ("a:\n\t- b", ":2:1: a tab"),
         ("[" * 3000, "nested too deeply"),
         (b"a: \xff", "UTF-8"),
         ("a: \x07", "a character that YAML does not allow"),
+        ("train:\n  epochs: 3\n   seed: 1", ":3:8: a second `key: value`"),
+        ("train:\n  epochs: 3\n seed: 1", ":3:2: this line is not indented like those above"),
+        ("prompts p\nout: o", ":2:4: a second"),
+        ("a: 'x", ":1:6: a quoted text is not closed"),
+        ("a: @x", ":1:4: a text cannot begin with this character"),
         ("a: " + "x" * (1 << 20), "bytes; a recipe has"),
-        ("a: " + "9" * 5000, "is no int"),
+        ("a: " + "9" * 5000, "is not a valid number"),
     ],
     ids=lambda text: repr(text)[:30],
 )
@@ -108,7 +118,7 @@ def test_what_is_no_recipe_is_refused_with_its_place(write, text, said):
         (WHOLE + "train: {seed: '1'}", "train.seed takes a whole number"),
         (WHOLE + "train: {lora: 'yes'}", "train.lora takes true or false"),
         (WHOLE + "train: {turns: first}", "train.turns should be 'all' or 'last'"),
-        (WHOLE + "train: {student: 12}", "train.student takes a text; put it in quotes"),
+        (WHOLE + "train: {student: 12}", "train.student must be a string; quote it"),
         (WHOLE + "train: {trainer-options: [a]}", "takes a mapping"),
         (WHOLE + "train: 3", "train takes a mapping"),
         (WHOLE + "check: {allow: 3}", "check.allow takes a list"),

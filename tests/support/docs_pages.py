@@ -33,15 +33,6 @@ ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
 
 SERVER = "http://localhost:8000/v1"
-PLUGIN = """
-import distill
-
-
-@distill.hookimpl
-def register_models():
-    return [distill.ModelSpec("smollm2", "a tiny one", path=lambda: {path!r})]
-"""
-
 _BLOCK = re.compile(
     r"<!-- (?P<mark>tested|fails|said)[^>]*-->\n```(?P<language>\w+)\n(?P<text>.*?)```"
     r"|<!-- set-up\n(?P<setup>.*?)-->",
@@ -142,8 +133,6 @@ class Session:
     def __init__(self, folder: Path, student: Path, server: str = ""):
         self.folder, self.student, self.names = folder, student, {SERVER: server or SERVER}
         self.namespace: dict[str, object] = {}
-        self.plugin = student.parent / "smollm2.py"
-        self.plugin.write_text(PLUGIN.format(path=str(student)), encoding="utf-8")
         self.patch = pytest.MonkeyPatch()
         self.said = ""
 
@@ -176,11 +165,16 @@ class Session:
         (self.folder / found[1]).write_text(found[2], encoding="utf-8")
         return ""
 
+    @contextlib.contextmanager
+    def _student(self) -> Iterator[None]:
+        """Meanwhile, `smollm2` is the tiny student."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("distill.builtin.smollm2.model_folder", lambda: self.student)
+            yield
+
     def _python(self, source: str) -> None:
-        """Run a block of Python; the student is named by its folder, as no plugin file is loaded there."""
-        source = source.replace('"smollm2"', repr(str(self.student)))
         out = io.StringIO()
-        with contextlib.redirect_stdout(out):
+        with contextlib.redirect_stdout(out), self._student():
             exec(compile(source, "page", "exec"), self.namespace)
         self.said += out.getvalue()
 
@@ -197,8 +191,8 @@ class Session:
                 name, _, value = word.partition("=")
                 self.patch.setenv(name, value)
         out = io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            code = main(["--plugin", str(self.plugin), *(self.names.get(word, word) for word in words[at + 1 :])])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), self._student():
+            code = main([self.names.get(word, word) for word in words[at + 1 :]])
         if at:
             self.patch.undo()
         text = out.getvalue()

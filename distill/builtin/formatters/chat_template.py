@@ -10,29 +10,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from distill import DataError, Message, Segment, UsageError
+from distill import DataError, Message, Segment, UsageError, unknown_name
 from distill.builtin.formatters.attribution import Attribution
 from distill.builtin.formatters.frames import Frame, is_plain, make_frame
+from distill.builtin.formatters.prelude import FOLD_SYSTEM, INLINE_REASONING, set_variables
+from distill.builtin.formatters.rendering import Template, find_call_shape, shows_system
+from distill.builtin.formatters.rows import CallShape, Row, as_row
 from distill.builtin.formatters.sentinels import (
     Blanks,
     Leaf,
-    Row,
     Skeleton,
-    as_row,
     cut_thought,
     find_texts,
     split_at_placeholders,
+    with_thought_apart,
     with_thoughts_apart,
     without_reasoning,
 )
-from distill.builtin.formatters.template_analysis import only_copies
+from distill.builtin.formatters.template_analysis import only_copies, variables_of
+from distill.builtin.formatters.thoughts import find_opening
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -44,14 +46,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplateOptions:
-    """Attributes:
-    template: a file with a Jinja chat template to use instead of the student's own.
-    reasoning: false leaves the teacher's thinking out of the text (`reasoning_content`, or `<think>…</think>` before
-        an answer).
+    """Options of the chat template; each variable that the template reads is one more (`-F enable_thinking=false`).
+
+    Attributes:
+        template: a file with a Jinja chat template to use instead of the student's own.
+        reasoning: false leaves the teacher's reasoning out of the text (`reasoning_content`, or `<think>…</think>`
+            before an answer); inline puts it before the answer as `<think>…</think>`, for a template that does not
+            read `reasoning_content`.
+        system: what to do with a system message that the template has no place for: error skips the row, fold puts it
+            into the first question.
+        variables: values for the template's variables, saved with the student as their defaults.
     """
 
     template: str | None = None
-    reasoning: bool = True
+    reasoning: bool | Literal["inline"] = True
+    system: Literal["error", "fold"] = "error"
+    variables: Mapping[str, Any] = field(default_factory=dict, metadata={"others": True})
 
 
 @lru_cache(1)
@@ -78,12 +88,17 @@ class _Layout:
         absent: leaves that are not in it.
         ignores_tools: whether the tool definitions make no difference.
         segments: who wrote what, contents left empty; made when it is first needed.
+        numbers: the leaves that these contents are.
+        after_prompt: whether the segments are the last answer's only, to be put after its generation prompt: the
+            template renders the messages before an answer in another way once the answer is there.
     """
 
     skeleton: Skeleton
     absent: list[int]
     ignores_tools: bool
     segments: list[Segment] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    after_prompt: bool = False
 
 
 class ChatTemplate:
@@ -96,21 +111,73 @@ class ChatTemplate:
                 self._own = Path(options.template).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise UsageError(f"chat template {options.template!r} cannot be read: {error}") from None
-        self._reasoning = options.reasoning
+        self._options = options
+        self._preludes: dict[str, str] = {}  # of each template that was asked for
         self._layouts: _Cache[_Layout] = _Cache()
         self._attributions: _Cache[Attribution] = _Cache()
         self._frames: _Cache[Frame] = _Cache()
+        self._call_shapes: _Cache[CallShape] = _Cache()
 
-    def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str:
-        """The template that is used, and saved with the student."""
-        if self._own is not None:
-            return self._own
-        template: str = tokenizer.get_chat_template() if tokenizer.chat_template else chatml()
-        return template
+    def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str | dict[str, str]:
+        """The template that is used, and saved with the student; all of them where the student has several by name.
+
+        Raises:
+            UsageError: an option names no variable of the template.
+        """
+        named = tokenizer.chat_template
+        if self._own is None and isinstance(named, dict):
+            return {name: self._with_prelude(self._without_prelude(text), tokenizer) for name, text in named.items()}
+        return self._template(tokenizer, None)
 
     def special_tokens(self, tokenizer: PreTrainedTokenizerFast) -> list[str]:
         """ChatML's two markers, where the shipped template is used."""
-        return ["<|im_start|>", "<|im_end|>"] if self.chat_template(tokenizer) == chatml() else []
+        return ["<|im_start|>", "<|im_end|>"] if self._source(tokenizer, None) == chatml() else []
+
+    def _template(self, tokenizer: PreTrainedTokenizerFast, tools: Sequence[Mapping[str, Any]] | None) -> str:
+        """The template for a conversation, chosen by its tools as transformers does."""
+        return self._with_prelude(self._source(tokenizer, tools), tokenizer)
+
+    def _source(self, tokenizer: PreTrainedTokenizerFast, tools: Sequence[Mapping[str, Any]] | None) -> str:
+        """The template without what the options put before it."""
+        if self._own is not None:
+            return self._own
+        if not tokenizer.chat_template:
+            return chatml()
+        try:
+            template: str = tokenizer.get_chat_template(tools=tools)
+        except ValueError:
+            names = ", ".join(sorted(tokenizer.chat_template))
+            raise UsageError(
+                f"the student has several chat templates ({names}), and none is called default",
+                "choose one with -F template=FILE",
+            ) from None
+        return self._without_prelude(template)
+
+    def _without_prelude(self, template: str) -> str:
+        """A template without what these options put before it: a student's own has it once it is saved."""
+        for source, prelude in self._preludes.items():
+            if template == prelude + source:
+                return source
+        return template
+
+    def _with_prelude(self, source: str, tokenizer: PreTrainedTokenizerFast) -> str:
+        """A template with what the options put before it."""
+        if source not in self._preludes:
+            options = self._options
+            named = tokenizer.chat_template if self._own is None else None
+            texts = named.values() if isinstance(named, dict) else [source]
+            known = {variable for text in texts for variable in variables_of(text)}
+            for name in options.variables:
+                if name not in known:
+                    own = [field.name for field in fields(options) if field.name != "variables"]
+                    raise unknown_name("option or variable of the chat template", name, [*known, *own])
+            prelude = set_variables(options.variables)
+            if options.system == "fold" and not shows_system(source, tokenizer):
+                prelude += FOLD_SYSTEM
+            if options.reasoning == "inline":
+                prelude += INLINE_REASONING
+            self._preludes[source] = "" if source.startswith(prelude) else prelude  # a saved student's has it
+        return self._preludes[source] + source
 
     def segments(
         self,
@@ -126,9 +193,9 @@ class ChatTemplate:
             DataError: the template refuses the conversation, leaves something of it out, or changes its text so that
                 it cannot be found in the rendering.
         """
-        if not self._reasoning:
+        if not self._options.reasoning:
             messages = [without_reasoning(message, index) for index, message in enumerate(messages)]
-        template = _Template(self.chat_template(tokenizer), tokenizer, tools)
+        template = Template(self._template(tokenizer, tools), tokenizer, tools)
         shape = _shape(messages) if only_copies(template.source) and is_plain(messages) else None
         if shape is None:
             return self._render(messages, template, add_generation_prompt)
@@ -137,31 +204,68 @@ class ChatTemplate:
         return frame.fill(messages) if frame else self._render(messages, template, add_generation_prompt, key)
 
     def _render(
-        self, messages: Sequence[Message], template: _Template, prompt: bool, key: Hashable = None
+        self, messages: Sequence[Message], template: Template, prompt: bool, key: Hashable = None
     ) -> list[Segment]:
         """Render a conversation with Jinja; with a `key`, keep the frame for others of its shape."""
-        rows = [as_row(message, index) for index, message in enumerate(messages)]
+        shape = self._call_shape(template) if any(_has_calls(message) for message in messages) else CallShape()
+        rows = [as_row(message, index, shape) for index, message in enumerate(messages)]
+        is_answer = not prompt and bool(rows) and rows[-1]["role"] == "assistant"
+        if is_answer and self._opens_thought(rows, template):
+            rows[-1] = with_thought_apart(rows[-1], len(rows) - 1)
         try:
             blanks, layout, texts = self._match(rows, template, prompt)
         except RecursionError:
             raise DataError("the arguments of a tool call are nested too deeply") from None
-        _check_complete(layout, blanks)
         if not layout.segments:  # the conversation's shape alone decides who wrote what
-            layout.segments = self._attribution(template).segments(layout.skeleton, blanks)
-        leaves = [blanks.leaves[number] for number in layout.skeleton.leaves]
+            self._attribute(layout, blanks, template, is_answer)
+        _check_complete(layout, blanks)
+        found = dict(zip(layout.skeleton.leaves, texts, strict=True))
+        leaves = [blanks.leaves[number] for number in layout.numbers]
+        texts = [found.get(n, leaf.text.strip("\n")) for n, leaf in zip(layout.numbers, leaves, strict=True)]
+        if layout.after_prompt:
+            before = self._render(messages[:-1], template, True)
+            return [*before, *_filled(layout.segments, leaves, texts)]
         if key is not None:
             frame = make_frame(
-                layout.segments,
-                layout.skeleton.leaves,
-                blanks.leaves,
-                blanks.rows,
-                lambda rows: template.render(rows, prompt),
+                layout.segments, layout.numbers, blanks.leaves, blanks.rows, lambda rows: template.render(rows, prompt)
             )
             if frame is not None:
                 self._frames[key] = frame
         return _filled(layout.segments, leaves, texts)
 
-    def _match(self, rows: list[Row], template: _Template, prompt: bool) -> tuple[Blanks, _Layout, list[str]]:
+    def _call_shape(self, template: Template) -> CallShape:
+        """How the template wants tool calls, found by rendering one."""
+        shape = self._call_shapes.get(template.key)
+        if shape is None:
+            shape = self._call_shapes[template.key] = find_call_shape(template)
+        return shape
+
+    def _opens_thought(self, rows: Sequence[Row], template: Template) -> bool:
+        """Whether the last message holds a thought in its content, and its generation prompt opens one."""
+        if "</think>" not in rows[-1]["content"]:
+            return False
+        prompt = self._prompt_of(Blanks(rows, self._attribution(template).added), template)
+        return prompt is not None and find_opening(prompt.texts[-1]) is not None
+
+    def _prompt_of(self, blanks: Blanks, template: Template) -> Skeleton | None:
+        """The prompt of a conversation's last answer; None where the template refuses it."""
+        try:
+            return self._layout(blanks.rows[:-1], template, True).skeleton
+        except DataError:
+            return None  # `prepare` finds that out for rows that need it
+
+    def _attribute(self, layout: _Layout, blanks: Blanks, template: Template, is_answer: bool) -> None:
+        """Find out who wrote what in a layout; an answer always comes after its own generation prompt."""
+        attribution = self._attribution(template)
+        prompt = self._prompt_of(blanks, template) if is_answer else None
+        if prompt is not None and not attribution.starts_with(layout.skeleton, prompt):
+            layout.segments, layout.numbers = attribution.answer(layout.skeleton, blanks, prompt)
+            layout.after_prompt = True
+        else:
+            layout.segments = attribution.segments(layout.skeleton, blanks)
+            layout.numbers = list(layout.skeleton.leaves)
+
+    def _match(self, rows: list[Row], template: Template, prompt: bool) -> tuple[Blanks, _Layout, list[str]]:
         """Find the layout of a conversation, and its texts in the real rendering."""
         rendered = template.render(rows, prompt)
         for blanks in self._readings(rows, rendered, template, prompt):
@@ -174,17 +278,18 @@ class ChatTemplate:
             "be told apart"
         )
 
-    def _readings(self, rows: list[Row], rendered: str, template: _Template, prompt: bool) -> Iterator[Blanks]:
+    def _readings(self, rows: list[Row], rendered: str, template: Template, prompt: bool) -> Iterator[Blanks]:
         """What a template may make of a conversation, likeliest first."""
         added = self._attribution(template).added
         yield Blanks(rows, added)
         if any(not row["content"].strip() for row in rows):  # templates may ask whether there is any content
             yield Blanks(rows, added, keep_blank=True)
-        apart = with_thoughts_apart(rows)
-        if apart and template.render(apart, prompt) == rendered:  # the template reads it the same way
-            yield Blanks(apart, added)
+        for strip in (True, False):
+            apart = with_thoughts_apart(rows, strip)
+            if apart and template.render(apart, prompt) == rendered:  # the template reads it the same way
+                yield Blanks(apart, added)
 
-    def _layout(self, rows: Sequence[Row], template: _Template, prompt: bool) -> _Layout:
+    def _layout(self, rows: Sequence[Row], template: Template, prompt: bool) -> _Layout:
         """How blank rows are rendered; cached by shape."""
         blank = json.dumps(rows)
         key = template.key, blank, prompt
@@ -197,7 +302,7 @@ class ChatTemplate:
             layout = self._layouts[key] = _Layout(skeleton, sorted(absent), ignores_tools)
         return layout
 
-    def _attribution(self, template: _Template) -> Attribution:
+    def _attribution(self, template: Template) -> Attribution:
         attribution = self._attributions.get(template.key)
         if attribution is None:
             attribution = self._attributions[template.key] = Attribution(
@@ -206,50 +311,8 @@ class ChatTemplate:
         return attribution
 
 
-class _Template:
-    """A Jinja template with the tokenizer and the tool definitions that it renders.
-
-    Attributes:
-        key: what a rendering depends on besides the messages; some templates print the date.
-    """
-
-    def __init__(self, source: str, tokenizer: PreTrainedTokenizerFast, tools: Sequence[Mapping[str, Any]] | None):
-        self.source = source
-        self.tokenizer = tokenizer
-        self.tools = [dict(tool) for tool in tools] if tools else None
-        self.key = (source, str(tokenizer.special_tokens_map), len(tokenizer), repr(self.tools), date.today())
-
-    def without_tools(self, rows: Sequence[Row], prompt: bool) -> str | None:
-        """The rendering without the tool definitions; None where there is none."""
-        try:
-            return _Template(self.source, self.tokenizer, None).render(rows, prompt)
-        except DataError:
-            return None
-
-    def words(self) -> list[str]:
-        """The tokenizer's added tokens that are more than white space; the longest first."""
-        return sorted((word for word in self.tokenizer.get_added_vocab() if word.strip()), key=len, reverse=True)
-
-    def render(self, rows: Sequence[Row], prompt: bool) -> str:
-        """Render messages.
-
-        Raises:
-            DataError: the template fails on them. It is a program of its own, and may fail in any way.
-        """
-        try:
-            # As a batch of one: alone, an empty conversation is refused before the template sees it.
-            rendered: list[str] = self.tokenizer.apply_chat_template(
-                [list(rows)],
-                tools=self.tools,
-                chat_template=self.source,
-                add_generation_prompt=prompt,
-                tokenize=False,
-            )
-        except Exception as error:
-            message = str(error) or type(error).__name__
-            what = "the conversation" if rows else "a conversation that the assistant begins"
-            raise DataError(f"the chat template refuses {what}: {message}") from None
-        return rendered[0]
+def _has_calls(message: Message) -> bool:
+    return bool(message.tool_calls) or message.tool_call_id is not None
 
 
 def _shape(messages: Sequence[Message]) -> Hashable | None:
@@ -277,9 +340,12 @@ def _filled(segments: Sequence[Segment], leaves: Sequence[Leaf], texts: Sequence
 
 def _check_complete(layout: _Layout, blanks: Blanks) -> None:
     """Everything must be in the rendering, reasoning apart: templates drop that of earlier answers."""
-    if layout.ignores_tools:
+    absent = [blanks.leaves[number] for number in layout.absent]
+    if layout.after_prompt:  # what came before is in the prompt, which is checked by itself
+        absent = [leaf for leaf in absent if leaf.message_index == len(blanks.rows) - 1]
+    elif layout.ignores_tools:
         raise DataError("the chat template has no place for tool definitions", "choose a student or format with tools")
-    for leaf in [blanks.leaves[number] for number in layout.absent]:
+    for leaf in absent:
         if leaf.kind == "call":
             raise DataError(f"message {leaf.message_index}: the chat template has no place for its tool calls")
         if leaf.kind == "content" and leaf.text.strip():

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from distill import DataError, Message, Role, Segment, has_lone_surrogate, message_to_dict
+from distill import DataError, Message, Role, Segment, has_lone_surrogate
+from distill.builtin.formatters.rows import Row
 
 # Letters and digits only: survives trimming, escaping and JSON in any template.
 _PLACEHOLDER = re.compile(r"distillQ7x(\d+)x7Q")
@@ -27,9 +28,6 @@ _TRIMS: tuple[Callable[[str], str], ...] = (
     lambda text: text.rstrip("\n"),
     lambda text: text.lstrip("\n"),
 )
-
-Row = dict[str, Any]
-"""A message as templates get it."""
 
 Kind = Literal["content", "reasoning", "call", "name"]
 
@@ -63,58 +61,37 @@ class Skeleton(NamedTuple):
     leaves: tuple[int, ...]
 
 
-def as_row(message: Message, index: int) -> Row:
-    """A message as templates expect it: no content is an empty text, and the arguments of calls are objects."""
-    row: Row = message_to_dict(message)
-    row.pop("weight", None)
-    row["content"] = row["content"] or ""
-    if message.tool_calls:
-        row["tool_calls"] = [_with_object(call, index) for call in message.tool_calls]
-    return row
-
-
-def _with_object(call: Mapping[str, Any], index: int) -> Row:
-    """OpenAI's arguments are JSON text; templates want the object. Text that is no JSON object stays text."""
-    nested = isinstance(call.get("function"), Mapping)
-    function = dict(call["function"] if nested else call)
-    if not isinstance(function.get("name"), str) or not function["name"].strip():
-        raise DataError(f"message {index} has a tool call without a function name")
-    arguments = function.get("arguments")
-    if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
-        function["arguments"] = {}
-    elif isinstance(arguments, str):
-        try:
-            parsed = json.loads(arguments)
-        except (ValueError, RecursionError):
-            parsed = None
-        function["arguments"] = parsed if isinstance(parsed, dict) else arguments
-    return {**call, "function": function} if nested else function
-
-
 def without_reasoning(message: Message, index: int) -> Message:
     """The message without its reasoning, be it apart or in `<think>…</think>` before the answer."""
     content = message.content
     if message.role == "assistant" and content:
         split = _split_thought(content, index, bool(message.tool_calls))
         if split is not None:
-            content = split[1]
+            content = split[1].lstrip("\n")
     return replace(message, content=content, reasoning_content=None)
 
 
-def with_thoughts_apart(rows: Sequence[Row]) -> list[Row] | None:
-    """The rows with `<think>…</think>` moved from content to `reasoning_content`; None where there is none to move."""
-    apart = [_with_thought_apart(row, index) for index, row in enumerate(rows)]
+def with_thoughts_apart(rows: Sequence[Row], strip: bool = True) -> list[Row] | None:
+    """The rows with `<think>…</think>` moved from content to `reasoning_content`; None where there is none to move.
+
+    Args:
+        rows: the conversation.
+        strip: take line breaks off the start of the content that is left.
+    """
+    apart = [with_thought_apart(row, index, strip) for index, row in enumerate(rows)]
     moved = any(new is not old for new, old in zip(apart, rows, strict=True))
     return apart if moved else None
 
 
-def _with_thought_apart(row: Row, index: int) -> Row:
+def with_thought_apart(row: Row, index: int, strip: bool = True) -> Row:
+    """One row with its `<think>…</think>` moved, if it has one; see `with_thoughts_apart`."""
     if row["role"] != "assistant" or row.get("reasoning_content") is not None:
         return row
     split = _split_thought(row["content"], index, bool(row.get("tool_calls")))
     if split is None:
         return row
-    return {**row, "reasoning_content": split[0], "content": split[1]}
+    content = split[1].lstrip("\n") if strip else split[1]
+    return {**row, "reasoning_content": split[0], "content": content}
 
 
 def _split_thought(content: str, index: int, has_calls: bool) -> tuple[str, str] | None:
@@ -124,7 +101,7 @@ def _split_thought(content: str, index: int, has_calls: bool) -> tuple[str, str]
         return None
     if not match[2].strip() and not has_calls:
         raise DataError(f"message {index}: the answer is empty after its reasoning")
-    return match[1].strip("\n"), match[2].lstrip("\n")
+    return match[1].strip("\n"), match[2]
 
 
 def cut_thought(content: str, index: int) -> list[Segment]:

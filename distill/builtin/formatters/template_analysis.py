@@ -25,18 +25,39 @@ _TRIMS = {"strip", "lstrip", "rstrip"}
 _ITEMS = {"first", "last", "list", "reverse"}
 
 
+# What every template is given; all other names that it reads are variables.
+_GIVEN = {
+    "messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now",
+    *(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")), "additional_special_tokens",
+}  # fmt: skip
+
+
 @lru_cache(16)
 def only_copies(template: str) -> bool:
     """Whether a Jinja chat template does no more with messages' texts than to put them out, trimmed or not."""
+    tree = _parse(template)
+    return tree is not None and _Reading(tree).harmless()
+
+
+@lru_cache(16)
+def variables_of(template: str) -> frozenset[str]:
+    """The variables that a Jinja chat template reads, such as `enable_thinking` or `date_string`."""
+    from jinja2 import meta
+
+    tree = _parse(template)
+    return frozenset() if tree is None else frozenset(meta.find_undeclared_variables(tree)) - _GIVEN
+
+
+def _parse(template: str) -> nodes.Template | None:
+    """A template's syntax tree; None where it is none."""
     import jinja2
 
     # transformers' own tag; it changes nothing in what is rendered.
     template = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", template)
     try:
-        tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
+        return jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
     except jinja2.TemplateSyntaxError:
-        return False
-    return _Reading(tree).harmless()
+        return None
 
 
 class _Reading:

@@ -99,15 +99,42 @@ class AnthropicTeacher:
         Raises:
             TeacherError: no answer; says whether asking again may help.
         """
-        if request.params.seed is not None:
-            raise TeacherError("the Messages API has no seed", "leave --seed out", fatal=True)
-        return self._answer(await self._http.post(self._body(request)))
+        self._check(request)
+        return self._answer(await self._http.post(self._body(request, stream=self._options.stream)))
 
     async def close(self) -> None:
         """Close the session."""
         await self._http.close()
 
-    def _body(self, request: Request) -> dict[str, Any]:
+    def batch_request(self, id: str, request: Request) -> dict[str, Any]:
+        """One of the `requests` of a Message Batch."""
+        self._check(request)
+        return {"custom_id": id, "params": self._body(request, stream=False)}
+
+    def batch_answer(self, row: Mapping[str, Any]) -> Answer:
+        """The answer in a line of a Message Batch's results.
+
+        Raises:
+            TeacherError: the request failed, was cancelled or expired, or the line is none of a batch's results.
+        """
+        result = row.get("result")
+        if not isinstance(result, Mapping):
+            raise TeacherError("the batch's line holds no result")
+        if result.get("type") == "errored":
+            error = result.get("error")
+            nested = isinstance(error, Mapping) and isinstance(error.get("error"), Mapping)
+            raise self._http.reported(error if isinstance(error, Mapping) and nested else {"error": error})
+        message = result.get("message")
+        if result.get("type") != "succeeded" or not isinstance(message, Mapping):
+            raise TeacherError(f"the batch left the request unanswered: {result.get('type')}")
+        return self._answer(message)
+
+    @staticmethod
+    def _check(request: Request) -> None:
+        if request.params.seed is not None:
+            raise TeacherError("the Messages API has no seed", "leave --seed out", fatal=True)
+
+    def _body(self, request: Request, *, stream: bool) -> dict[str, Any]:
         params = request.params
         body: dict[str, Any] = {
             "model": self._model,
@@ -121,7 +148,7 @@ class AnthropicTeacher:
             body["tools"] = [_tool(tool) for tool in request.tools]
         if params.temperature is not None:
             body["temperature"] = params.temperature
-        if self._options.stream:
+        if stream:
             body["stream"] = True
         return body | self._options.body | dict(params.extra)
 

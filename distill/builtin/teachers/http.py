@@ -6,7 +6,9 @@ import asyncio
 import errno
 import json
 import os
+import socket
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -28,6 +30,9 @@ LARGEST_BODY = 64 << 20
 """Bytes of one response; a server that sends more has lost its way."""
 LARGEST_HEADER = 64 << 10
 """Bytes of one header line: some gateways send more than the client's usual 8 KiB."""
+_SENT: ContextVar[SimpleNamespace] = ContextVar("sent")
+"""What is known of the request that this task is sending: whether its connection was reused, and answered."""
+
 Joiner = Callable[[bytes], "dict[str, Any] | None"]
 """Puts an event stream together; None where it broke off."""
 
@@ -84,7 +89,8 @@ class HttpClient:
         """Send the request; once more, over a new connection, where a reused one turns out to be closed."""
         import aiohttp
 
-        sent = SimpleNamespace(reused=False, answered=False)
+        sent = SimpleNamespace(reused=True, answered=False)
+        _SENT.set(sent)
         self._session = self._session or self._open()
         try:
             return await self._send(self._session, data, sent)
@@ -99,9 +105,7 @@ class HttpClient:
     ) -> tuple[aiohttp.ClientResponse, bytes]:
         proxy = self._proxy and self._proxy.url
         # A redirect would turn the POST into a GET, or carry the key to another host.
-        async with session.post(
-            self._url, data=data, allow_redirects=False, proxy=proxy, trace_request_ctx=sent
-        ) as response:
+        async with session.post(self._url, data=data, allow_redirects=False, proxy=proxy) as response:
             sent.answered = True
             body = bytearray()
             async for chunk in response.content.iter_any():
@@ -115,20 +119,19 @@ class HttpClient:
         """A session; without `keep`, each of its requests has a connection of its own."""
         import aiohttp
 
-        async def reused(session: Any, context: Any, params: Any) -> None:
-            context.trace_request_ctx.reused = True
+        def connect(address: Any) -> socket.socket:
+            _SENT.get().reused = False
+            return socket.socket(*address[:3])
 
-        tracing = aiohttp.TraceConfig()
-        tracing.on_connection_reuseconn.append(reused)
         return aiohttp.ClientSession(
             headers=self._headers,
-            connector=aiohttp.TCPConnector(limit=0, force_close=not keep),  # the collector limits what is in flight
+            # The collector limits what is in flight.
+            connector=aiohttp.TCPConnector(limit=0, force_close=not keep, socket_factory=connect),
             timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=min(self._timeout, LONGEST_CONNECT)),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,  # no ~/.netrc in place of the key
             max_line_size=LARGEST_HEADER,
             max_field_size=LARGEST_HEADER,
-            trace_configs=[tracing],
         )
 
     def _no_answer(self, error: Exception) -> TeacherError:

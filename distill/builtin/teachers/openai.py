@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Mapping
@@ -9,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from distill import Answer, HTTPTeacherOptions, Message, Request, TeacherError, UsageError, message_to_dict
+from distill import Answer, HTTPTeacherOptions, Message, Params, Request, TeacherError, UsageError, message_to_dict
+from distill.builtin.teachers.endpoints import Endpoints, read_addresses
 from distill.builtin.teachers.headers import make_headers, read_key
 from distill.builtin.teachers.http import HttpClient, endpoint
+from distill.builtin.teachers.logprobs import LogprobsReader, missing
 from distill.builtin.teachers.reasoning import spoken
 from distill.builtin.teachers.streaming import joined_chat
 
@@ -55,10 +58,13 @@ class OpenAIOptions(HTTPTeacherOptions):
     """Options of an OpenAI-compatible teacher; see `HTTPTeacherOptions` for the common ones.
 
     Attributes:
-        base_url: where `/chat/completions` is; default: `OPENAI_BASE_URL`, else OpenAI's own.
+        base_url: where `/chat/completions` is; default: `OPENAI_BASE_URL`, else OpenAI's own. Several addresses, or
+            `@FILE` of them, are several servers with the same model.
         max_tokens_field: what the server calls the token limit; default: `max_completion_tokens` on api.openai.com,
             `max_tokens` elsewhere.
         logprobs: ask for the log probability of each token, and of this many most likely ones at its place.
+        tokenizer: the served model's tokenizer, a folder or a Hub id: vLLM then tells tokens by their ids, which is
+            exact where a token is a piece of a character; default: tokens are told by their bytes.
         replay_reasoning: send the reasoning of earlier answers back, as some servers demand and others refuse;
             default: as soon as the server says that it is missing.
         stream: ask for an event stream, for servers that answer, or think, only so.
@@ -68,6 +74,7 @@ class OpenAIOptions(HTTPTeacherOptions):
     api_key_env: str = "OPENAI_API_KEY"
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
     logprobs: int | None = field(default=None, metadata={"params": True})
+    tokenizer: str | None = None
     replay_reasoning: bool | None = field(default=None, metadata={"params": True})
     stream: bool = False
     body: dict[str, Any] = field(default_factory=dict, metadata={"params": True})
@@ -79,9 +86,14 @@ class OpenAIOptions(HTTPTeacherOptions):
         refuse_overrides(self.body, SET_BY_DISTILL)
 
     @property
-    def api_url(self) -> str:
-        """The server that is asked: the collector finds the prices by it."""
+    def servers(self) -> str:
+        """The addresses that are asked, as `read_addresses` takes them."""
         return (self.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL).strip()
+
+    @property
+    def api_url(self) -> str:
+        """The first server that is asked: the collector finds the prices by it."""
+        return read_addresses(self.servers)[0]
 
 
 class OpenAITeacher:
@@ -99,32 +111,73 @@ class OpenAITeacher:
         if not model:
             raise UsageError("teacher 'openai' needs a model", "write --teacher openai:MODEL")
         self._model, self._options = model, options
-        url = endpoint(options.api_url, _PATH)
+        addresses = read_addresses(options.servers)
         needs = None if options.headers else _HOST
-        key = read_key(options.api_key_env, url, needs)
-        official = urlsplit(url).hostname == _HOST
+        keys = [read_key(options.api_key_env, endpoint(address, _PATH), needs) for address in addresses]
+        key = next((key for key in keys if key), None)
+        official = urlsplit(addresses[0]).hostname == _HOST
         self._max_tokens = options.max_tokens_field or ("max_completion_tokens" if official else "max_tokens")
         self._replay = bool(options.replay_reasoning)
         self._reasoning_name = "reasoning_content"
+        asks = options.logprobs is not None
+        self._reader = LogprobsReader(options.logprobs or 0, official, options.tokenizer) if asks else None
+        self._first, self._tells = asyncio.Lock(), not asks
+        self._tells_nothing: TeacherError | None = None
         headers = make_headers({"Authorization": f"Bearer {key}"} if key else {}, key, options.headers)
-        self._http = HttpClient(
-            url, headers, key_env=options.api_key_env, model=model, timeout=options.timeout, join=joined_chat
-        )
+
+        def client(address: str) -> HttpClient:
+            words = {"key_env": options.api_key_env, "model": model}
+            return HttpClient(endpoint(address, _PATH), headers, timeout=options.timeout, join=joined_chat, **words)
+
+        several = len(addresses) > 1 or options.servers.startswith("@")
+        self._http = Endpoints(options.servers, client) if several else client(addresses[0])
 
     async def ask(self, request: Request) -> Answer:
-        """Ask once; once more where the server wants the reasoning of earlier answers back.
+        """Ask; where log probabilities are wanted, the first answer is waited for, to see whether it has them.
 
         Raises:
             TeacherError: no answer; says whether asking again may help.
         """
+        if not self._tells:
+            async with self._first:
+                if (answer := await self._first_answer(request)) is not None:
+                    return answer
+        return await self._ask(request)
+
+    async def _first_answer(self, request: Request) -> Answer | None:
+        """The first answer, with log probabilities or the error that ends the run; None where it was there before."""
+        if self._tells:
+            return None
+        if self._tells_nothing is not None:
+            raise self._tells_nothing
+        try:
+            answer = await self._ask(request)
+        except TeacherError as error:
+            self._tells_nothing = error if error.fatal else None
+            raise
+        if answer.message.content:
+            told = answer.logprobs if isinstance(answer.logprobs, Mapping) else None
+            self._tells_nothing = missing(told, self._options.logprobs or 0, self._http.where, self._model)
+            if self._tells_nothing is not None:
+                raise self._tells_nothing
+            self._tells = True
+        return answer
+
+    async def _ask(self, request: Request) -> Answer:
+        """Ask once; once more where the server wants earlier reasoning back, or refuses to tell tokens' ids."""
         try:
             payload = await self._http.post(self._body(request))
         except TeacherError as error:
-            if not self._misses_reasoning(error, request):
-                raise _with_hint(error, self._http.where) from None
-            self._replay = True
+            if self._reader is None or not self._reader.refused_ids(error):
+                if not self._misses_reasoning(error, request):
+                    raise _with_hint(error, self._http.where) from None
+                self._replay = True
             payload = await self._http.post(self._body(request))
-        return self._answer(payload)
+        return self._answer(payload, request)
+
+    def servers(self) -> dict[str, dict[str, int]]:
+        """How many requests each server has answered and failed; empty for a single one."""
+        return self._http.counts() if isinstance(self._http, Endpoints) else {}
 
     async def close(self) -> None:
         """Close the session."""
@@ -132,7 +185,7 @@ class OpenAITeacher:
 
     def batch_request(self, id: str, request: Request) -> dict[str, Any]:
         """The line of a batch file that asks the request."""
-        return {"custom_id": id, "method": "POST", "url": f"/v1{_PATH}", "body": self._body(request)}
+        return {"custom_id": id, "method": "POST", "url": f"/v1{_PATH}", "body": self._body(request, stream=False)}
 
     def batch_answer(self, row: Mapping[str, Any]) -> Answer:
         """The answer in a line of a batch's output file or error file.
@@ -156,7 +209,7 @@ class OpenAITeacher:
         undecided = self._options.replay_reasoning is None and not self._replay
         return brings and undecided and not error.retryable and "reasoning" in error.message.lower()
 
-    def _body(self, request: Request) -> dict[str, Any]:
+    def _body(self, request: Request, *, stream: bool | None = None) -> dict[str, Any]:
         params, options = request.params, self._options
         body: dict[str, Any] = {"model": self._model, "messages": [self._message(one) for one in request.messages]}
         if request.tools:
@@ -167,9 +220,9 @@ class OpenAITeacher:
             body["temperature"] = params.temperature
         if params.seed is not None:
             body["seed"] = params.seed
-        if options.logprobs is not None:
-            body |= {"logprobs": True, "top_logprobs": options.logprobs}
-        if options.stream:
+        if self._reader is not None:
+            body |= self._reader.fields()
+        if options.stream if stream is None else stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body | options.body | dict(params.extra)
 
@@ -183,7 +236,7 @@ class OpenAITeacher:
             row[self._reasoning_name] = reasoning
         return row
 
-    def _answer(self, payload: Mapping[str, Any]) -> Answer:
+    def _answer(self, payload: Mapping[str, Any], request: Request | None = None) -> Answer:
         choices = payload.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = choice.get("message") if isinstance(choice, dict) else None
@@ -210,8 +263,14 @@ class OpenAITeacher:
             finish_reason=_str(choice.get("finish_reason")),
             usage=usage if isinstance(usage, dict) else {},
             model=_str(payload.get("model")),
-            logprobs=None if self._options.logprobs is None else _logprobs(choice.get("logprobs")),
+            logprobs=self._logprobs(choice, said.content or "", request),
         )
+
+    def _logprobs(self, choice: Mapping[str, Any], text: str, request: Request | None) -> dict[str, Any] | None:
+        if self._reader is None:
+            return None
+        params = Params() if request is None else request.params
+        return self._reader.read(choice, text, params, {**self._options.body, **dict(params.extra)})
 
 
 def refuse_overrides(body: Mapping[str, Any], taken: Mapping[str, str]) -> None:
@@ -242,19 +301,3 @@ def _paid(error: TeacherError) -> TeacherError:
 
 def _str(value: Any) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _logprobs(value: Any) -> list[Any] | None:
-    """The API's log probabilities, as `Answer.logprobs` holds them; None where the server sent none."""
-    tokens = value.get("content") if isinstance(value, dict) else None
-    try:
-        return tokens and [[*_pair(one), [_pair(top) for top in one.get("top_logprobs") or ()]] for one in tokens]
-    except (AttributeError, TypeError):  # of another shape: no reason to lose a paid answer
-        return None
-
-
-def _pair(token: Mapping[str, Any]) -> list[Any]:
-    """`[token, logprob]`. A token may be a part of a character: then only its bytes say what it is."""
-    text, octets, logprob = token.get("token"), token.get("bytes"), token.get("logprob")
-    whole = octets is None or (isinstance(text, str) and list(text.encode()) == octets)
-    return [text if whole else octets, round(logprob, 6) if isinstance(logprob, float) else logprob]

@@ -30,7 +30,7 @@ def spoken(message: Mapping[str, Any]) -> Spoken:
     """Take a message of a chat completion apart. Thinking in tags stays in the content, as it was answered."""
     content, thought = split_parts(message.get("content"))
     for name in NAMES:
-        if text := text_of(message.get(name)):
+        if (value := message.get(name)) and (text := text_of(value)):
             return Spoken(content, text, name)
     return Spoken(content, thought, None)
 

