@@ -51,7 +51,7 @@ def by_hand(manager, out, labeler="masked") -> tuple[float, float]:
 
     from distill.dataset.pipeline import make_pipeline
     from distill.dataset.prepare import prepare
-    from distill.transcripts.dialects import read_transcripts
+    from distill.transcripts.reader import read_transcripts
 
     settings = TrainSettings(
         str(out / "model"), (out / "held_out.jsonl",), out, formatter="special-tokens", labeler=labeler
