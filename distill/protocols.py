@@ -207,6 +207,34 @@ class NoCheckpoints:
         """Does nothing: no checkpoint is ever written."""
 
 
+class Evaluation(Protocol):
+    """Held-out rows to measure the student on while it is trained."""
+
+    @property
+    def stop(self) -> bool:
+        """Whether training is to end here: the held-out loss has not improved for `--patience` evaluations."""
+        ...
+
+    def due(self, step: int, *, epoch_end: bool) -> bool:
+        """Whether to evaluate after this optimizer step; the same in every process.
+
+        Args:
+            step: optimizer steps done since the training began, before it was ever stopped.
+            epoch_end: whether the step was an epoch's last, or the training's.
+        """
+        ...
+
+    def measure(self, step: int) -> Mapping[str, float]:
+        """Evaluate `TrainJob.model`; to be called in every process.
+
+        The model is left unchanged. Where `--keep best` is given, its weights are kept if they are the best so far.
+
+        Returns:
+            `eval_loss` and `eval_agreement`, to be passed to `on_log` together with `step`.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TrainJob:
     """All a trainer needs: the model is loaded, the examples are labelled and checked.
@@ -224,6 +252,10 @@ class TrainJob:
         seed: for shuffling and dropout.
         batch_tokens: instead of a number of sequences, the token budget per device and forward pass, padding included.
         checkpoints: when to write one, when to stop, and what to resume from.
+        evaluation: held-out rows to measure the student on; None: there are none.
+        lr_scheduler_type: the learning rate's schedule, by transformers' name (`linear`, `cosine`, `constant`, …).
+        warmup_steps: optimizer steps in which the learning rate rises from 0 to its peak.
+        weight_decay: of the optimizer, for weights that are no biases or norms.
         loss: what the student is pulled towards, for `distill.fast_training(model, loss)`; None: the cross-entropy.
     """
 
@@ -238,15 +270,18 @@ class TrainJob:
     learning_rate: float
     seed: int
     batch_tokens: int | None = None
+    checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
+    evaluation: Evaluation | None = None
+    lr_scheduler_type: str = "linear"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    loss: Loss | None = None
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of each example; where the examples are on disk, without reading them."""
         known = getattr(self.examples, "lengths", None)
         return [len(example.input_ids) for example in self.examples] if known is None else known.tolist()
-
-    checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
-    loss: Loss | None = None
 
 
 @runtime_checkable
@@ -299,8 +334,9 @@ class Trainer(Protocol):
 
         Args:
             job: the model, the data and the settings.
-            on_log: to be called after each optimizer step with at least `step`, `loss` and `learning_rate`. It raises
-                when a value is not finite; let it through.
+            on_log: to be called after each optimizer step with at least `step`, `loss` and `learning_rate`, and after
+                each evaluation with `step` and what `job.evaluation.measure` returned. It raises when a value is not
+                finite; let it through.
         """
         ...
 
