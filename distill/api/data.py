@@ -50,6 +50,7 @@ def collect(
     retries: int = 5,
     patience: float = 600.0,
     max_usd: float | None = None,
+    max_usd_total: float | None = None,
     price: str | None = None,
     # [[[end]]]
     progress: bool = True,
@@ -114,7 +115,7 @@ def check(
 
     settings = settings_of(DataSettings, locals())
     Findings.check_codes(settings.allow)
-    pipeline = make_pipeline(settings, plugins_of(manager))
+    pipeline = make_pipeline(settings, plugins_of(manager), soft_labels=True)
     return run(
         data,
         pipeline,
