@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import jsonlines
 
 from distill.errors import DataError, DistillError
+from distill.files.lock import take_lock
 from distill.types import Source
 
 
@@ -121,11 +121,10 @@ class Appender:
         except OSError as error:
             raise DistillError(f"{path}: {error.strerror}", "choose a file that can be written") from None
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            take_lock(self._fd, path)
+        except DistillError:
             os.close(self._fd)
-            hint = "wait for it, or choose another file"
-            raise DistillError(f"{path}: another process is writing to it", hint) from None
+            raise
         self.quarantined = self._repair_tail()
 
     def __enter__(self) -> Appender:
