@@ -22,6 +22,7 @@ test-slow: $(VENV)/.ready  ## The tests that train SmolLM2 or take more than a m
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 docs: $(VENV)/.ready  ## Update the generated parts of README.md and docs/
 	$(BIN)/cog -r -I tests/support README.md docs/*.md

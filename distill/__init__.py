@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from distill.encode.text_format import TextFormat
-from distill.errors import DataError, DistillError, PluginError, TeacherError, UsageError, unknown_name
+from distill.errors import DataError, DistillError, PluginError, RefusedRow, TeacherError, UsageError, unknown_name
 from distill.hookspecs import hookimpl
 from distill.options import NoOptions
 from distill.plugins import PluginManager, make_formatter, make_plugin_manager
@@ -19,6 +19,7 @@ from distill.protocols import (
     Checkpoints,
     CollatingLabeler,
     Collator,
+    Evaluation,
     ExplainingLoss,
     Exporter,
     ExportJob,
@@ -26,12 +27,14 @@ from distill.protocols import (
     Labeler,
     Loss,
     PlanningTrainer,
+    ScoringTeacher,
     Teacher,
     Trainer,
     TrainJob,
     TrainPlan,
 )
 from distill.specs import (
+    DialectSpec,
     ExporterSpec,
     FormatterSpec,
     HTTPTeacherOptions,
@@ -66,6 +69,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
         check,
         collect,
         compare,
+        compare_runs,
         convert,
         doctor,
         export,
@@ -83,6 +87,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.chat.settings import ChatSettings
     from distill.collection import CollectSettings, make_teacher, read_batch, write_batch
     from distill.collection.estimate import estimate
+    from distill.collection.score import score
     from distill.comparison import CompareSettings
     from distill.dataset.collate import pad_batch
     from distill.dataset.settings import DataSettings
@@ -94,6 +99,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.models.generate import ChatModel
     from distill.models.load import convert_model, hushed, load_model, load_tokenizer
     from distill.models.references import cache_dir
+    from distill.models.scoring import score_answers
     from distill.runs import Run, open_run
     from distill.soft_labels.rows import AnswerLogprobs, LogprobsOrigin, pack_logprobs, read_logprobs
     from distill.soft_labels.vocabulary import Vocabulary, tokenizer_fingerprint
@@ -102,15 +108,15 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.training.kernels import fast_training
     from distill.training.kernels.cross_entropy import summed_cross_entropy
     from distill.training.kernels.soft_cross_entropy import label_logprobs, summed_soft_cross_entropy
-    from distill.transcripts.dialects import read_transcripts
-    from distill.transcripts.rows import message_to_dict
+    from distill.transcripts.reader import read_transcripts
+    from distill.transcripts.rows import message_to_dict, transcript_to_dict
 
 __version__ = "0.1.0"
 
 _LAZY = {
     name: module
     for module, names in {
-        "distill.api": "check collect compare convert doctor export generate load_chat_model open_chat "
+        "distill.api": "check collect compare compare_runs convert doctor export generate load_chat_model open_chat "
         "plan_training quickstart run show trace train",
         "distill.chat.session": "Session",
         "distill.chat.settings": "ChatSettings",
@@ -121,7 +127,9 @@ _LAZY = {
         "distill.dataset.settings": "DataSettings",
         "distill.encode.encoder": "Encoder",
         "distill.files.text": "clean_surrogates has_half_surrogate has_lone_surrogate",
+        "distill.collection.score": "score",
         "distill.models.capture": "TokenLogprobs",
+        "distill.models.scoring": "score_answers",
         "distill.models.generate": "ChatModel",
         "distill.exporters.gguf": "write_gguf",
         "distill.exporters.ollama": "write_modelfile",
@@ -135,8 +143,8 @@ _LAZY = {
         "distill.training.kernels": "fast_training",
         "distill.training.kernels.cross_entropy": "summed_cross_entropy",
         "distill.training.kernels.soft_cross_entropy": "label_logprobs summed_soft_cross_entropy",
-        "distill.transcripts.dialects": "read_transcripts",
-        "distill.transcripts.rows": "message_to_dict",
+        "distill.transcripts.reader": "read_transcripts",
+        "distill.transcripts.rows": "message_to_dict transcript_to_dict",
     }.items()
     for name in names.split()
 }
@@ -173,9 +181,11 @@ __all__ = [
     "CompareSettings",
     "DataError",
     "DataSettings",
+    "DialectSpec",
     "DistillError",
     "Encoded",
     "Encoder",
+    "Evaluation",
     "Example",
     "ExplainingLoss",
     "ExportJob",
@@ -198,9 +208,11 @@ __all__ = [
     "PluginError",
     "PluginManager",
     "Prompt",
+    "RefusedRow",
     "Request",
     "Role",
     "Run",
+    "ScoringTeacher",
     "Segment",
     "Session",
     "SoftBatch",
@@ -225,6 +237,7 @@ __all__ = [
     "clean_surrogates",
     "collect",
     "compare",
+    "compare_runs",
     "convert",
     "convert_model",
     "data_loader",
@@ -255,12 +268,15 @@ __all__ = [
     "read_logprobs",
     "read_transcripts",
     "run",
+    "score",
+    "score_answers",
     "show",
     "summed_cross_entropy",
     "summed_soft_cross_entropy",
     "tokenizer_fingerprint",
     "trace",
     "train",
+    "transcript_to_dict",
     "unknown_name",
     "write_batch",
     "write_gguf",

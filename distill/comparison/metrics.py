@@ -21,32 +21,56 @@ METRICS = (
         "Perplexity",
         "",
         "lower",
-        "Of the teacher's answers: between how many tokens of equal odds the model wavers at each. 1: it is sure.",
+        "Of the teacher's answers: 1 is no surprise; at N, the model hesitates between N equally likely tokens.",
+        "How surprising the teacher's answers are",
     ),
     Metric(
         "bits_per_byte",
         "Bits per byte",
         "",
         "lower",
-        "What the model needs to write the teacher's answers down. It compares models of different tokenizers.",
+        "What the model needs to write the teacher's answers down. It compares models with different tokenizers.",
+        "How surprising the teacher's answers are",
+    ),
+    Metric(
+        "kl_to_teacher",
+        "KL to the teacher",
+        "",
+        "lower",
+        "Nats per token by which the teacher finds its answers likelier than the model does, estimated from the tokens "
+        "it wrote. 0: the teacher's own distribution.",
     ),
     Metric(
         "agreement",
         "Next-token agreement",
         "%",
         "higher",
-        "How many tokens of the teacher's answers are the model's likeliest ones there.",
+        "The tokens of the teacher's answers that are the model's first choice.",
+        "How often it would write the teacher's next word",
     ),
-    Metric("exact_match", "Exact match", "%", "higher", "Answers that are the teacher's, but for spaces around them."),
+    Metric(
+        "exact_match",
+        "Exact match",
+        "%",
+        "higher",
+        "Answers that are equal to the teacher's, apart from spaces around them.",
+        "The same answer as the teacher",
+    ),
     Metric(
         "chrf",
         "chrF",
         "",
         "higher",
-        "How many character n-grams an answer shares with the teacher's: 100 for the same text, mean of all answers.",
+        "Character n-grams that an answer shares with the teacher's; 100 is the same text. Mean of all answers.",
+        "How similar its answers are to the teacher's",
     ),
     Metric(
-        "length_ratio", "Length ratio", "", None, "Characters of all answers, of those of the teacher's. 1: as long."
+        "length_ratio",
+        "Length ratio",
+        "",
+        None,
+        "Characters of all answers, divided by those of the teacher's; 1 is the same length.",
+        "How long its answers are, beside the teacher's",
     ),
     Metric(
         "stop_rate",
@@ -54,20 +78,22 @@ METRICS = (
         "%",
         "higher",
         "Answers that end with the end-of-turn marker, where the teacher's is within the token limit.",
+        "How often it finishes its answer",
     ),
     Metric(
         "tokens_per_second",
         "Speed",
         "tokens/s",
         "higher",
-        "Tokens of its answers a second, in batches, on this machine at that time.",
+        "Tokens of its answers per second, in batches, on this machine at that time.",
+        "How fast it answers",
     ),
 )
 
 Columns = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """Metric → a numerator and a denominator per question. The metric is the quotient of their sums, transformed."""
 
-_PER_TOKEN = {"perplexity", "agreement"}  # comparable between models of the same tokens only
+_PER_TOKEN = {"perplexity", "agreement", "kl_to_teacher"}  # comparable between models of the same tokens only
 
 
 def chrf_of(pairs: Iterable[tuple[str, str]]) -> list[float]:

@@ -8,8 +8,8 @@ from itertools import islice
 from typing import Any
 
 from distill.encode.encoder import Encoder
-from distill.errors import DataError
-from distill.transcripts.dialects import read_transcripts
+from distill.errors import DataError, RefusedRow
+from distill.transcripts.reader import Reader
 from distill.transcripts.sources import Data
 from distill.transcripts.trainable import untrainable, untrainable_answer
 from distill.types import Message, Transcript
@@ -59,12 +59,12 @@ class HeldOut:
     skipped: Sequence[Mapping[str, str]]
 
 
-def read_questions(data: Data, data_format: str | None = None, limit: int | None = None) -> HeldOut:
+def read_questions(data: Data, reader: Reader, limit: int | None = None) -> HeldOut:
     """Read held-out conversations.
 
     Args:
         data: the conversations, see `distill.transcripts.sources`.
-        data_format: their format; None: detected row by row.
+        reader: reads the rows.
         limit: read only the first N conversations.
 
     Raises:
@@ -72,7 +72,11 @@ def read_questions(data: Data, data_format: str | None = None, limit: int | None
     """
     questions: list[Question] = []
     skipped: list[Mapping[str, str]] = []
-    taken = list(islice(read_transcripts(data, data_format), limit))
+
+    def refuse(error: RefusedRow) -> None:
+        skipped.append({"source": str(error.source or "?"), "reason": error.reason})
+
+    taken = list(islice(reader.transcripts(data, refuse), limit))
     for number, transcript in enumerate(taken):
         source = str(transcript.source or transcript.id)
         if found := untrainable(transcript):
@@ -119,7 +123,7 @@ def tokens_of(question: Question, encoder: Encoder) -> Tokens:
     """Encode a question with the teacher's answer.
 
     Raises:
-        DataError: the format cannot say it, or not as it is said at inference.
+        DataError: the format cannot express it, or not the way it is at inference.
     """
     return encode_answer(question, question.answer, encoder)
 

@@ -13,6 +13,7 @@ from distill.comparison.models import Model, Models, QuestionSet
 from distill.comparison.questions import Question, encode_answer
 from distill.comparison.result import ModelAnswer
 from distill.comparison.teacher_answers import ask_all
+from distill.comparison.teacher_divergence import KL, divergence_column
 from distill.comparison.verdict import faults_of
 from distill.encode.encoder import Encoder
 from distill.errors import DataError
@@ -31,6 +32,7 @@ class Results:
         columns: what they add to the metrics.
         faults: what is wrong with the model, see `faults_of`.
         seconds: what the answers took; None where it was not measured.
+        parameters: the model's number of weights; None where it is not known.
         finite: whether its probabilities are finite numbers.
         fits: whether the teacher's answer to each question is within the token limit.
     """
@@ -39,6 +41,7 @@ class Results:
     columns: Columns
     faults: Mapping[str, str] = field(default_factory=dict)
     seconds: float | None = None
+    parameters: int | None = None
     finite: bool = True
     fits: list[bool] = field(default_factory=list)
 
@@ -72,10 +75,13 @@ def model_results(
         **answer_columns(answers, questions.references, fits),
         **reading_columns(measured.readings, tokens, counted),
     }
-    if models.same_tokens:
+    divergence = divergence_column(measured.readings, questions.questions, tokens, model.encoder)
+    if divergence is not None:
+        columns[KL] = divergence
+    elif models.same_tokens:
         del columns["bits_per_byte"]  # perplexity tells the same
     faults = faults_of(answers, questions.references, fits, finite)
-    return Results(answers, columns, faults, measured.seconds, finite, fits)
+    return Results(answers, columns, faults, measured.seconds, measured.parameters, finite, fits)
 
 
 def teacher_results(

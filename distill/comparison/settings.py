@@ -10,21 +10,16 @@ from distill.collection.teachers import NamedTeacher, make_teacher
 from distill.errors import UsageError
 from distill.plugins import PluginManager
 from distill.settings import check_settings, setting
-from distill.transcripts.dialects import DIALECTS
+from distill.transcripts.settings import ReadSettings
+
+NOT_BETTER = 3
+"""The exit code of a comparison whose student had to be better, and is not."""
 
 
 @dataclass(frozen=True, slots=True)
-class CompareSettings:
+class CompareSettings(ReadSettings):
     """What is compared with what."""
 
-    data_format: str | None = setting(
-        None,
-        "--from",
-        name="data_format",
-        choices=lambda: DIALECTS,
-        unset="detected row by row",
-        help="The data format of the input rows.",
-    )
     base: str | None = setting(
         None, metavar="MODEL", unset="the model that RUN was trained from", help="The model to compare with."
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from distill.collection import CollectSettings, NamedTeacher, collect
 from distill.collection.plan import make_plan
 from distill.plugins import PluginManager
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import read_transcripts
 from distill.types import Prompt, Transcript
 
 
@@ -48,6 +48,10 @@ def ask_all(
     if summary.failed:
         reason = next(iter(summary.reasons), "")
         note(f"{teacher.name} did not answer {summary.failed} of {len(prompts)} questions: {reason}")
-    known = {transcript.id: transcript for transcript in read_transcripts(out)} if out.exists() else {}
+    known = (
+        {transcript.id: transcript for transcript in read_transcripts(out, "canonical", manager)}
+        if out.exists()
+        else {}
+    )
     plan = make_plan(settings, manager)
     return [known.get(plan.row_id(prompt)) for prompt in prompts]

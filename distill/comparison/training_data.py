@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from distill.collection.budget import Price, find_price
 from distill.comparison.result import Cost
 from distill.errors import DataError, DistillError
-from distill.files.atomic import sha256_of
 from distill.plugins import PluginManager
 from distill.runs.manifest import DataFile
 from distill.runs.run import Run
-from distill.transcripts.dialects import read_transcripts
 from distill.transcripts.digest import prompt_digest
+from distill.transcripts.reader import skip_refused
+from distill.transcripts.sources import DataSource
 from distill.types import Transcript
 
 _SHOWN = 3
@@ -49,10 +48,10 @@ def read_training_data(run: Run, held: Sequence[Transcript], manager: PluginMana
     untrained = {prompt_digest(one) for one in run.held_out()}
     found: dict[bytes, str] = {}
     costs = CostTable(manager)
-    made = TrainingData()
+    made, reader = TrainingData(), run.reader(manager)
     for entry in run.data:
         try:
-            for transcript in _trained(entry, run.data_format):
+            for transcript in reader.transcripts(_trained(entry), skip_refused):
                 costs.add(transcript.metadata)
                 digest = prompt_digest(transcript)
                 if digest in asked and digest not in untrained:
@@ -75,18 +74,16 @@ def _leak(found: Mapping[bytes, str], asked: Mapping[bytes, str], held: Sequence
     )
 
 
-def _trained(entry: DataFile, data_format: str | None) -> Iterator[Transcript]:
-    """A file the run was trained on.
+def _trained(entry: DataFile) -> DataSource:
+    """Data the run was trained on.
 
     Raises:
         DataError: it is gone, or has changed.
     """
-    path = Path(entry.file)
-    if not path.is_file():
-        raise DataError(f"{path} is gone")
-    if sha256_of(path) != entry.sha256:
-        raise DataError(f"{path} has changed since the training")
-    return read_transcripts(path, data_format)
+    source = entry.source()
+    if source.digest() != entry.sha256:
+        raise DataError(f"{source} has changed since the training")
+    return source
 
 
 class CostTable:

@@ -28,12 +28,12 @@ from distill.dataset.parallel import map_chunks
 from distill.dataset.pipeline import Pipeline
 from distill.dataset.prepare import CHUNK, Chunk, Overlong, Prepared, Skipped, fit, prepare_chunk
 from distill.dataset.table import Examples, read_stream, to_batch
-from distill.errors import DataError
+from distill.errors import DataError, RefusedRow
 from distill.files.atomic import whole_folder
 from distill.files.jsonl import dumps
 from distill.models.references import cache_dir
 from distill.soft_labels.targets import SoftShares
-from distill.transcripts.dialects import find_dialect, parse_row
+from distill.transcripts.reader import Reader, ReadRow
 from distill.transcripts.sources import Data, DataSource, as_sources
 from distill.transcripts.turns import choose_turns
 from distill.types import Source
@@ -72,7 +72,7 @@ def prepare_data(
         PluginError: the formatter or the labeler broke its contract.
     """
     sources = as_sources(data)
-    rows = _rows(sources)
+    rows = _rows(sources, pipeline.reader)
     first = list(islice(rows, SMALL))
     if len(first) < SMALL:
         made = _in_memory(first, pipeline)
@@ -87,10 +87,10 @@ def prepare_data(
     return made
 
 
-def _rows(sources: Iterable[DataSource]) -> Iterator[Row]:
+def _rows(sources: Iterable[DataSource], reader: Reader) -> Iterator[Row]:
     for source in sources:
         empty = True
-        for row in source.rows():
+        for row in reader.rows(source):
             empty = False
             yield row
         if empty:
@@ -110,8 +110,8 @@ def _in_memory(rows: Sequence[Row], pipeline: Pipeline) -> Prepared:
 
 def _prepare(pipeline: Pipeline, rows: Sequence[Row]) -> _Part:
     """Read, look at, render, encode, label and verify a chunk of rows."""
-    named = find_dialect(pipeline.data_format) if pipeline.data_format else None
-    transcripts = [parse_row(row, source, named)[0] for source, row in rows]
+    read, refused = _read(pipeline.reader, rows)
+    transcripts = [row.transcript for row in read]
     kept = transcripts
     if pipeline.hold_out is not None:
         kept = [one for one in transcripts if not pipeline.hold_out.holds_out(one)]
@@ -123,11 +123,27 @@ def _prepare(pipeline: Pipeline, rows: Sequence[Row]) -> _Part:
         pipeline.soft,
     )
     chunk.held_out = len(transcripts) - len(kept)
-    chunk.rows += chunk.held_out
+    chunk.rows += chunk.held_out + len(refused)
+    chunk.skipped += refused
     conversations = describe(transcripts, chunk.data_findings)
+    for row in read:
+        for column in row.unknown:
+            chunk.data_findings.add("unknown-column", row.transcript.source, f"`{column}`")
     examples = to_batch(chunk.examples)
     chunk.examples, chunk.encoded = [], []  # nothing but Arrow is sent between processes
     return _Part(chunk, examples, conversations)
+
+
+def _read(reader: Reader, rows: Sequence[Row]) -> tuple[list[ReadRow], list[Skipped]]:
+    """The rows that are conversations to learn from, and those that are refused."""
+    read: list[ReadRow] = []
+    refused: list[Skipped] = []
+    for source, row in rows:
+        try:
+            read.append(reader.read(row, source))
+        except RefusedRow as error:
+            refused.append(Skipped(str(row.get("id") or source), str(source), error.reason, "refused-row"))
+    return read, refused
 
 
 def _write(folder: Path, first: Sequence[Row], rest: Iterator[Row], pipeline: Pipeline) -> None:
@@ -190,18 +206,19 @@ def _open(folder: Path) -> Prepared:
 def _name(sources: Sequence[DataSource], pipeline: Pipeline) -> str:
     """The hash of everything that prepared rows depend on."""
     tokenizer = pipeline.encoder.tokenizer
-    template = tokenizer.chat_template or ""
-    hold_out = pipeline.hold_out
+    template = json.dumps(tokenizer.chat_template) if tokenizer.chat_template else ""
+    hold_out, reader = pipeline.hold_out, pipeline.reader
+    plugins = [dialect.read for dialect in reader.dialects if not dialect.read.__module__.startswith("distill.")]
     parts = {
         "data": [(source.name, source.digest()) for source in sources],
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
         "template": template,
         "date": str(date.today()) if "strftime_now" in template else None,
-        "settings": [pipeline.settings, pipeline.turns, pipeline.data_format],
+        "settings": [pipeline.settings, pipeline.turns, reader.named and reader.named.name, *reader.options],
         "soft labels": pipeline.soft is not None,
         "held out": None if hold_out is None else [hold_out.text, hold_out.seed],
-        "code": [_code_of(thing) for thing in (prepare_data, pipeline.encoder.formatter, pipeline.labeler)],
+        "code": [_code_of(thing) for thing in (prepare_data, pipeline.encoder.formatter, pipeline.labeler, *plugins)],
         "versions": [metadata.version(name) for name in _PACKAGES],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:32]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from distill.dataset.cache import prepare_data
 from distill.dataset.conversations import compare, prompts_of
 from distill.dataset.findings import CODES, Finding, Findings
 from distill.dataset.pipeline import Pipeline
+from distill.dataset.soft_check import find_shares
 from distill.errors import DataError
 from distill.pages import fragment
-from distill.transcripts.dialects import read_transcripts
+from distill.soft_labels.targets import SoftShares
+from distill.transcripts.reader import Reader, skip_refused
 from distill.transcripts.sources import Data, as_sources
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class CheckReport:
         longest: tokens of the longest example.
         findings: by severity, worst first.
         allowed: codes of errors that are accepted: the user's, and those that are the labeler's purpose.
+        shares: what the trained tokens have of a teacher, where rows carry log probabilities.
     """
 
     rows: int
@@ -43,6 +46,7 @@ class CheckReport:
     longest: int
     findings: Findings
     allowed: frozenset[str] = frozenset()
+    shares: SoftShares = field(default_factory=SoftShares)
 
     @property
     def errors(self) -> list[Finding]:
@@ -99,7 +103,8 @@ def check(
             example = examples[int(number)]
             findings.add("overlong", example.source or example.id, f"{len(example.input_ids)} tokens, of {max_length}")
     findings.merge(prepared.data_findings)
-    compare(prepared.conversations, _held_out(against), findings)
+    find_shares(prepared.shares, "chunks", findings)
+    compare(prepared.conversations, _held_out(against, pipeline.reader), findings)
     return CheckReport(
         rows=prepared.rows,
         trained_rows=prepared.trained_rows,
@@ -110,14 +115,15 @@ def check(
         longest=int(examples.lengths.max(initial=0)),
         findings=findings,
         allowed=frozenset((*allow, *pipeline.allows)),
+        shares=prepared.shares,
     )
 
 
-def _held_out(against: Data) -> dict[bytes, str]:
+def _held_out(against: Data, reader: Reader) -> dict[bytes, str]:
     """The prompts of the held-out data: their digests, and where each appears."""
     found: dict[bytes, str] = {}
     for source in as_sources(against):
-        prompts = prompts_of(read_transcripts(source))
+        prompts = prompts_of(replace(reader, named=None).transcripts(source, skip_refused))
         if not prompts:
             raise DataError(f"{source} is empty", "--against takes held-out transcripts")
         found = {**prompts, **found}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from distill.dataset.findings import Findings
 from distill.transcripts.digest import messages_digest, prompt_digest
+from distill.transcripts.reasoning import has_thinking_tags
 from distill.types import Source, Transcript
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ def describe(transcripts: Sequence[Transcript], findings: Findings) -> pa.Record
             findings.add("role-order", transcript.source, strange)
         if transcript.messages and transcript.messages[-1].role == "user":
             findings.add("ends-on-user", transcript.source)
+        answers = (message.content for message in transcript.messages if message.role == "assistant")
+        if any(answer and has_thinking_tags(answer) for answer in answers):
+            findings.add("thinking-in-answer", transcript.source)
         if shown := _teacher_prompt_in(transcript):
             findings.add("teacher-prompt", transcript.source, shown)
     sources = [transcript.source or Source("?", 0) for transcript in transcripts]

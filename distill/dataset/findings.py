@@ -105,6 +105,11 @@ CODES: dict[str, Code] = {
         "the chat template renders earlier answers differently: the row is trained as one example per answer",
         "nothing to do; the report counts rows and examples separately",
     ),
+    "call-id-changed": Code(
+        "note",
+        "the chat template wants tool call ids of another shape: they are written in that shape, each always the same",
+        "nothing to do",
+    ),
     # The teacher's log probabilities (`distill.soft_labels`).
     "logprobs-malformed": Code(
         "error",
@@ -164,6 +169,11 @@ CODES: dict[str, Code] = {
         "an answer's finish reason is not known to be a good one; the row is not trained",
         "collect it again; or remove the finish reason from the row, if the answer is whole",
     ),
+    "refused-row": Code(
+        "warning",
+        "a row is not a conversation to learn from (preferences, ratings, images); it is not trained",
+        "leave such rows out; --ignore-column NAME if the column means something else",
+    ),
     "overlong": Code(
         "error",
         "a row exceeds the student's context",
@@ -171,6 +181,16 @@ CODES: dict[str, Code] = {
     ),
     # The data themselves (`distill.dataset.conversations`).
     "nothing-to-train": Code("error", "no row can be trained", "see the reasons of the skipped rows"),
+    "unknown-column": Code(
+        "note",
+        "a column that distill does not know is kept in the row's metadata",
+        "nothing to do, if it does not change what the row means",
+    ),
+    "thinking-in-answer": Code(
+        "warning",
+        "an answer holds its reasoning in tags; it is trained as a part of the answer",
+        "--split-thinking moves it to `reasoning_content`",
+    ),
     "role-order": Code("warning", "the roles do not take turns", "make sure that this is intended"),
     "ends-on-user": Code("note", "the conversation ends without an answer", "its last message is not trained"),
     "duplicate": Code("warning", "the conversation is already in the data", "leave it out, or it counts twice"),

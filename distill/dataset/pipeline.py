@@ -14,6 +14,7 @@ from distill.models.references import resolve_model
 from distill.plugins import PluginManager
 from distill.protocols import Labeler
 from distill.soft_labels.targets import SoftLabeler
+from distill.transcripts.reader import Reader, make_reader
 from distill.transcripts.turns import Turns
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Pipeline:
         labeler_name: for errors.
         settings: names and options of the formatter and the labeler; part of the cached data's name.
         turns: which answers of a conversation are trained.
-        data_format: of the rows, as `distill.transcripts.dialects` names it; None: detected row by row.
+        reader: reads the rows of the data.
         allows: errors of the label check that the labeler intends.
         new_tokens: ids of the tokens that the format added.
         ref: the student, as `resolve_model` returns it; empty where the encoder was made elsewhere.
@@ -43,7 +44,7 @@ class Pipeline:
     labeler_name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     turns: Turns = "all"
-    data_format: str | None = None
+    reader: Reader = field(default_factory=make_reader)
     allows: tuple[str, ...] = ()
     new_tokens: tuple[int, ...] = ()
     ref: str = ""
@@ -76,7 +77,7 @@ def make_pipeline(settings: DataSettings, manager: PluginManager, *, soft_labels
         labeler,
         {"formatter": [formatter, dict(formatter_options)], "labeler": [labeler, dict(labeler_options)]},
         settings.turns,
-        settings.data_format,
+        settings.reader(manager),
         tuple(manager.labelers.get(labeler).allows),
         tuple(range(known, len(tokenizer))),
         ref,

@@ -12,11 +12,11 @@ from distill.dataset.collate import collator_for
 from distill.dataset.pipeline import Pipeline
 from distill.dataset.prepare import prepare_chunk
 from distill.encode.encoder import Encoder
+from distill.errors import RefusedRow
 from distill.pages import fragment
 from distill.protocols import Collator, Labeler
-from distill.transcripts.dialects import read_transcripts
 from distill.transcripts.sources import Data
-from distill.transcripts.turns import choose_turns
+from distill.transcripts.turns import with_turns
 from distill.types import IGNORE_INDEX, Encoded, Role, Transcript, count_trained
 
 if TYPE_CHECKING:
@@ -152,12 +152,16 @@ class Preview(Sequence[ShownRow]):
 
 
 def show(
-    transcripts: Iterable[Transcript], encoder: Encoder, labeler: Labeler, name: str, count: int | None = None
+    transcripts: Iterable[Transcript | RefusedRow],
+    encoder: Encoder,
+    labeler: Labeler,
+    name: str,
+    count: int | None = None,
 ) -> Iterator[ShownRow]:
     """Prepare transcripts one by one and pass each through the collator.
 
     Args:
-        transcripts: the data.
+        transcripts: the data, with the rows that are refused, as `Reader.outcomes` gives them.
         encoder: for the student and its format.
         labeler: decides which tokens count.
         name: the labeler's, for errors.
@@ -165,6 +169,10 @@ def show(
     """
     reader = _RowReader(encoder, collator_for(labeler, encoder.tokenizer.pad_token_id))
     for number, transcript in enumerate(islice(transcripts, count), 1):
+        if isinstance(transcript, RefusedRow):
+            place = str(transcript.source or "?")
+            yield ShownRow(number, Transcript(place, ()), [], [], [], [], 0, transcript.reason)
+            continue
         chunk = prepare_chunk([transcript], encoder, labeler, name)
         for skipped in chunk.skipped:
             yield ShownRow(number, transcript, [], [], [], [], 0, skipped.reason)
@@ -174,9 +182,18 @@ def show(
 
 
 def show_data(data: Data, pipeline: Pipeline, count: int | None = None) -> Iterator[ShownRow]:
-    """Read data, choose the answers that are trained, and show the rows; see `show`."""
-    transcripts = choose_turns(read_transcripts(data, pipeline.data_format), pipeline.turns)
-    return show(transcripts, pipeline.encoder, pipeline.labeler, pipeline.labeler_name, count)
+    """Show the rows of data as a pipeline prepares them, the refused ones included.
+
+    Args:
+        data: see `distill.transcripts.sources`.
+        pipeline: how they are read, rendered and labelled.
+        count: the number of rows to show; None: all.
+    """
+    rows = (
+        one if isinstance(one, RefusedRow) else with_turns(one, pipeline.turns)
+        for one in pipeline.reader.outcomes(data)
+    )
+    return show(rows, pipeline.encoder, pipeline.labeler, pipeline.labeler_name, count)
 
 
 class _RowReader:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.settings import check_settings, setting
-from distill.transcripts.dialects import DIALECTS
+from distill.transcripts.settings import ReadSettings
 from distill.transcripts.turns import Turns
 
 DEFAULT_STUDENT = "bigscience/bloom-560m"
@@ -17,7 +17,7 @@ _FORMAT = "Formats and labels"
 
 
 @dataclass(frozen=True, slots=True)
-class DataSettings:
+class DataSettings(ReadSettings):
     """The student, its chat format, and which tokens are trained."""
 
     student: str = setting(
@@ -29,15 +29,6 @@ class DataSettings:
     trust_remote_code: bool = setting(
         False,
         help="Run Python code that comes with the model (`auto_map` in its config). Only for models you trust.",
-    )
-    data_format: str | None = setting(
-        None,
-        "--from",
-        name="data_format",
-        choices=lambda: DIALECTS,
-        group=_FORMAT,
-        unset="detected row by row",
-        help="The data format of the input rows.",
     )
     formatter: str = setting(
         "chat-template",

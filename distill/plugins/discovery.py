@@ -24,6 +24,7 @@ BUILTIN = (
     "distill.builtin.formatters",
     "distill.builtin.labelers",
     "distill.builtin.trainers",
+    "distill.builtin.dialects",
     "distill.builtin.losses",
     "distill.builtin.exporters",
     "distill.builtin.smollm2",

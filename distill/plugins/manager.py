@@ -15,7 +15,17 @@ from distill.errors import PluginError, Terminated, one_line
 from distill.plugins.isolation import fenced, own_process_state
 from distill.plugins.registry import KINDS, PluginRecord, Registry, check_spec
 from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Loss, Teacher, Trainer
-from distill.specs import ExporterSpec, FormatterSpec, LabelerSpec, LossSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
+from distill.specs import (
+    DialectSpec,
+    ExporterSpec,
+    FormatterSpec,
+    LabelerSpec,
+    LossSpec,
+    ModelSpec,
+    Spec,
+    TeacherSpec,
+    TrainerSpec,
+)
 
 if TYPE_CHECKING:
     import click
@@ -33,7 +43,7 @@ class PluginManager:
 
     Attributes:
         records: every plugin that was found, in load order, the failed ones included.
-        teachers, formatters, labelers, trainers, losses, exporters, models: registries of specs.
+        teachers, formatters, labelers, trainers, losses, exporters, models, dialects: registries of specs.
     """
 
     def __init__(self) -> None:
@@ -66,6 +76,10 @@ class PluginManager:
     @property
     def exporters(self) -> Registry[ExporterSpec, Exporter]:
         return self.registries["exporter"]
+
+    @property
+    def dialects(self) -> Registry[DialectSpec, None]:
+        return self.registries["dialect"]
 
     @property
     def models(self) -> Registry[ModelSpec, None]:

@@ -11,7 +11,17 @@ from typing import Any, Generic, TypeVar
 from distill.errors import DistillError, PluginError, one_line, unknown_name
 from distill.options import make_options
 from distill.protocols import BatchTeacher, Exporter, Formatter, Labeler, Loss, Teacher, Trainer
-from distill.specs import ExporterSpec, FormatterSpec, LabelerSpec, LossSpec, ModelSpec, Spec, TeacherSpec, TrainerSpec
+from distill.specs import (
+    DialectSpec,
+    ExporterSpec,
+    FormatterSpec,
+    LabelerSpec,
+    LossSpec,
+    ModelSpec,
+    Spec,
+    TeacherSpec,
+    TrainerSpec,
+)
 
 S = TypeVar("S", bound=Spec)
 B = TypeVar("B")
@@ -44,6 +54,7 @@ KINDS: Mapping[str, Kind] = {
     "loss": Kind(LossSpec, (Loss,), plural="losses"),
     "exporter": Kind(ExporterSpec, (Exporter,)),
     "model": Kind(ModelSpec),
+    "dialect": Kind(DialectSpec),
 }
 
 
@@ -118,7 +129,7 @@ class Registry(Generic[S, B]):
             UsageError: no such name, or options it does not take.
         """
         spec = self.get(name)
-        assert not isinstance(spec, ModelSpec), "a model has no options"
+        assert not isinstance(spec, (ModelSpec, DialectSpec)), f"a {self.kind} has no options"
         return make_options(spec, values or {}, self.kind)
 
     def build(self, name: str, values: Mapping[str, Any] | None = None, *context: Any) -> B:
@@ -138,7 +149,7 @@ class Registry(Generic[S, B]):
     def construct(self, name: str, options: Any, *context: Any) -> B:
         """As `build`, from an options object."""
         spec, owner = self.get(name), self.owner(name).owner
-        assert not isinstance(spec, ModelSpec), "a model is loaded, not built"
+        assert not isinstance(spec, (ModelSpec, DialectSpec)), f"a {self.kind} is not built"
         build: Callable[..., Any] = spec.build
         try:
             built: B = build(options, *context)
@@ -162,6 +173,10 @@ class Registry(Generic[S, B]):
         self._entries = {name: entry for name, entry in self._entries.items() if entry[1] is not record}
 
 
+_CALLED = {"model": ("path",), "dialect": ("matches", "read")}
+"""What is called of the kinds that are not built, and have no options."""
+
+
 def check_spec(kind: str, spec: Any) -> None:
     """Refuse a spec that would fail later, when somebody names it or lists the plugins."""
     name = spec.name
@@ -171,9 +186,10 @@ def check_spec(kind: str, spec: Any) -> None:
         raise PluginError(f"{name!r} cannot be the name of a teacher: a model follows the colon")
     if not isinstance(spec.summary, str):
         raise PluginError(f"{kind} {name!r}: its summary is not text")
-    if not callable(spec.path if kind == "model" else spec.build):
-        raise PluginError(f"{kind} {name!r}: its {'path' if kind == 'model' else 'build'} cannot be called")
-    if kind == "model" or spec.options is dict:
+    for attribute in _CALLED.get(kind, ("build",)):
+        if not callable(getattr(spec, attribute)):
+            raise PluginError(f"{kind} {name!r}: its {attribute} cannot be called")
+    if kind in _CALLED or spec.options is dict:
         return
     if not isinstance(spec.options, type) or not dataclasses.is_dataclass(spec.options):
         raise PluginError(f"{kind} {name!r}: its options are not a dataclass")

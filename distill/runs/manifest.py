@@ -11,7 +11,7 @@ from typing import Any, Literal
 from distill.errors import DataError
 from distill.files.atomic import whole_file
 from distill.runs.report import TrainReport
-from distill.transcripts.sources import DataSource
+from distill.transcripts.sources import DataSource, as_sources
 
 _NEEDED = ("student", "formatter", "seed")
 """Settings that every run has, and that readers rely on."""
@@ -31,6 +31,19 @@ class DataFile:
 
     file: str
     sha256: str
+
+    def source(self) -> DataSource:
+        """Where its rows are read again.
+
+        Raises:
+            DataError: it is gone, or was data in memory.
+        """
+        if self.file.startswith("<"):
+            raise DataError(f"{self.file} was data in memory, which cannot be read again")
+        (source,) = as_sources(self.file)
+        if source.path is not None and not source.path.is_file():
+            raise DataError(f"{self.file} is gone")
+        return source
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from distill.errors import DataError, DistillError, UsageError
 from distill.files.jsonl import read_rows
+from distill.files.nearby import did_you_mean
+from distill.plugins import PluginManager
 from distill.runs.layout import RunPaths, is_run
 from distill.runs.manifest import DataFile, RunManifest, Setting
 from distill.runs.report import TrainReport
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import Reader, make_reader, read_transcripts
 from distill.types import Transcript
 
 if TYPE_CHECKING:
@@ -120,11 +122,18 @@ class Run:
         """The files it was trained on, with their hashes."""
         return self.manifest.data
 
-    @property
-    def data_format(self) -> str | None:
-        """The data format that was named for them; None: detected row by row."""
-        found: str | None = self.manifest.value("data_format")
-        return found
+    def reader(self, manager: PluginManager | None = None) -> Reader:
+        """What reads the rows of its data as the training did.
+
+        Args:
+            manager: the plugins, whose data formats the data may be in; None: a fresh manager.
+        """
+        return make_reader(
+            self.manifest.value("data_format"),
+            manager,
+            split_thinking=self.manifest.value("split_thinking", False),
+            ignored=tuple(self.manifest.value("ignore_columns", ())),
+        )
 
     @property
     def teachers(self) -> list[str]:
@@ -144,7 +153,7 @@ class Run:
     def held_out(self) -> Iterator[Transcript]:
         """The conversations that were kept from training; none without `--hold-out`."""
         if self.paths.held_out.is_file():
-            yield from read_transcripts(self.paths.held_out)
+            yield from read_transcripts(self.paths.held_out, "canonical")
 
     def skipped(self) -> Iterator[SkippedRow]:
         """The rows that were not trained, with their reasons."""
@@ -157,8 +166,12 @@ class Run:
                 raise DataError(f"{source}: not a skipped row", "restore the file from a backup") from None
 
     def metrics(self) -> list[dict[str, float]]:
-        """The logged steps: `step`, `loss`, `learning_rate`, …"""
+        """The logged steps: `step`, `loss`, `learning_rate`, …; evaluations: `step`, `eval_loss`, `eval_agreement`."""
         return read_metrics(self.paths.metrics)
+
+    def losses(self) -> dict[str, list[tuple[float, float]]]:
+        """Training loss and held-out loss by step; see `loss_series`."""
+        return loss_series(self.metrics())
 
     def to_pandas(self) -> pandas.DataFrame:
         """The logged steps as a data frame."""
@@ -179,13 +192,20 @@ def open_run(path: str | Path) -> Run:
     """
     path = Path(path).expanduser()
     if not is_run(path):
-        raise UsageError(f"{str(path)!r} is not a run folder", "give the folder that `distill train --out` made")
+        hint = did_you_mean(path, is_run) or "give the folder that `distill train --out` made"
+        raise UsageError(f"{str(path)!r} is not a run folder", hint)
     return Run(path, RunManifest.read(RunPaths(path).manifest))
 
 
 def saved_format(model: str | Path) -> ChatFormat:
     """The format to ask a model in: a run's own, and the saved chat template for any other model."""
     return open_run(model).chat_format if is_run(model) else ChatFormat()
+
+
+def loss_series(rows: Sequence[Mapping[str, float]]) -> dict[str, list[tuple[float, float]]]:
+    """The training loss and, where it was evaluated, the held-out loss, by step."""
+    keys = {"training": "loss", "held out": "eval_loss"}
+    return {name: [(row["step"], row[key]) for row in rows if key in row] for name, key in keys.items()}
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

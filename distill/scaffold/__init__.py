@@ -16,7 +16,7 @@ from distill.files.atomic import whole_folder
 from distill.plugins import PluginManager
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable  # Python 3.11
+    from importlib.abc import Traversable
 
 Kind = Literal["exporter", "formatter", "labeler", "loss", "teacher", "trainer"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from distill.dataset.cache import prepare_data
 from distill.dataset.findings import Findings
-from distill.dataset.pipeline import make_pipeline
-from distill.dataset.prepare import Prepared
+from distill.dataset.pipeline import Pipeline, make_pipeline
+from distill.dataset.prepare import Prepared, prepare
 from distill.encode.encoder import Encoder
 from distill.errors import DataError, DistillError, PluginError
 from distill.models.load import max_positions
@@ -21,7 +21,9 @@ from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
 from distill.training.losses import check_shares, make_loss
 from distill.training.settings import TrainSettings
-from distill.transcripts.hold_out import HoldOut, make_hold_out
+from distill.transcripts.hold_out import HoldOut, make_hold_out, read_held_out
+from distill.transcripts.reader import Reader
+from distill.transcripts.turns import choose_turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,9 @@ class JobPlan:
         loss: what the student is pulled towards; None: the cross-entropy.
         prepared: the examples, and the skipped rows.
         report: counts, and the steps to do.
+        reader: reads the rows of the data.
         hold_out: which conversations are held out; None: none.
+        held_out: their examples, to evaluate on; None: none.
     """
 
     trainer: Trainer
@@ -50,7 +54,9 @@ class JobPlan:
     loss: Loss | None
     prepared: Prepared
     report: TrainReport
+    reader: Reader
     hold_out: HoldOut | None = None
+    held_out: Prepared | None = None
 
 
 def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) -> JobPlan:
@@ -70,14 +76,10 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
     loss, needs = make_loss(settings.loss, settings.loss_options, manager)
     pipeline = make_pipeline(settings, manager, soft_labels=needs is not None)
     if settings.hold_out is not None:
-        hold_out = make_hold_out(settings.hold_out, settings.data, settings.data_format, settings.seed)
+        hold_out = make_hold_out(settings.hold_out, settings.data, pipeline.reader, settings.seed)
         pipeline = replace(pipeline, hold_out=hold_out)
-    prepared = prepare_data(
-        settings.data,
-        pipeline,
-        max_length=settings.max_length or max_positions(pipeline.ref),
-        overlong=settings.overlong,
-    )
+    max_length = settings.max_length or max_positions(pipeline.ref)
+    prepared = prepare_data(settings.data, pipeline, max_length=max_length, overlong=settings.overlong)
     if pipeline.hold_out is not None:
         pipeline.hold_out.check(prepared.rows, prepared.held_out)
     if not len(prepared.examples):
@@ -98,7 +100,24 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
         loss=loss,
         prepared=prepared,
         report=_report(settings, prepared, steps if plan.steps is None else plan.steps),
+        reader=pipeline.reader,
         hold_out=pipeline.hold_out,
+        held_out=_held_out(settings, pipeline, max_length),
+    )
+
+
+def _held_out(settings: TrainSettings, pipeline: Pipeline, max_length: int | None) -> Prepared | None:
+    """The held-out rows as examples; those that could not be trained either are left out."""
+    if pipeline.hold_out is None:
+        return None
+    rows = read_held_out(settings.data, pipeline.reader, pipeline.hold_out)
+    return prepare(
+        choose_turns(rows, settings.turns),
+        pipeline.encoder,
+        pipeline.labeler,
+        labeler_name=pipeline.labeler_name,
+        max_length=max_length,
+        overlong="drop",
     )
 
 

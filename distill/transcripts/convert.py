@@ -16,12 +16,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from distill.errors import DataError, DistillError, UsageError
+from distill.errors import DataError, DistillError, RefusedRow, UsageError
 from distill.files.atomic import whole_file
 from distill.files.jsonl import dumps
 from distill.files.text import check_text
-from distill.transcripts.dialects import Dialect, find_dialect, parse_row
+from distill.plugins import PluginManager
+from distill.specs import DialectSpec
+from distill.transcripts.finish import Finish, finish_of, finish_reason_in
+from distill.transcripts.reader import Reader, without_nulls
 from distill.transcripts.rows import parse_transcript
+from distill.transcripts.settings import ReadSettings
 from distill.transcripts.sources import Data, as_sources
 from distill.types import Message, Source, Transcript
 
@@ -69,51 +73,68 @@ class ConvertReport:
     reasons: dict[str, ConversionLoss] = field(default_factory=dict)
 
 
-def convert(rows: Rows, to: str, write: Callable[[str], Any], data_format: str | None = None) -> ConvertReport:
+def convert(rows: Rows, target: DialectSpec, reader: Reader, write: Callable[[str], Any]) -> ConvertReport:
     """Convert rows.
 
     Args:
         rows: as they were read, each with its source.
-        to: the data format to write.
+        target: the data format to write.
+        reader: reads the rows.
         write: called with each line, its newline included.
-        data_format: the format to read; None: detected row by row.
 
     Returns:
         The counts and the losses.
 
     Raises:
         DataError: a row is no conversation.
-        UsageError: no such format.
+        UsageError: the format can only be read.
     """
-    target, named = find_dialect(to), find_dialect(data_format) if data_format else None
-    report = ConvertReport(to)
+    if target.write is None:
+        raise UsageError(f"the data format {target.name} can be read, not written", "choose another --to")
+    report = ConvertReport(target.name)
     for source, row in rows:
         report.rows += 1
-        transcript, dialect = parse_row(row, source, named)
         try:
-            lines, lost = _convert(transcript, target)
-        except DataError as error:
+            read = reader.read(row, source)
+            lines, lost = _convert(read.transcript, target, target.write)
+        except (RefusedRow, _Unwritable) as error:
             report.left_out += 1
-            _count(report.reasons, error.message, source)
+            _count(report.reasons, error.reason, source)
             continue
         for line in lines:
             write(line + "\n")
         report.converted += 1
         report.written += len(lines)
         report.split += len(lines) > 1
-        for kind in sorted(lost | dialect.unread(row)):
+        for kind in sorted(lost | read.lost):
             _count(report.lost, kind, source)
     return report
 
 
-def _convert(transcript: Transcript, target: Dialect) -> tuple[list[str], set[str]]:
+class _Unwritable(DataError):
+    """A transcript that the target format cannot hold."""
+
+    @property
+    def reason(self) -> str:
+        """Why."""
+        return self.message
+
+
+def _convert(
+    transcript: Transcript, target: DialectSpec, write: Callable[[Transcript], dict[str, Any]]
+) -> tuple[list[str], set[str]]:
     """The lines that a transcript becomes, and the kinds of loss."""
-    parts = target.parts(transcript)
-    lines, lost = [], set()
+    parts = [transcript] if target.parts is None else target.parts(transcript)
+    lines: list[str] = []
+    lost: set[str] = set()
     for part in parts:
-        line = dumps(target.write(part))
-        check_text(line, "the row")
-        again = parse_transcript(target.read(json.loads(line), str(_WRITTEN)), _WRITTEN)
+        try:
+            line = dumps(write(part))
+            check_text(line, "the row")
+        except (DataError, ValueError) as error:
+            raise _Unwritable(str(error)) from None
+        written = target.read(without_nulls(json.loads(line)), str(_WRITTEN))
+        again = parse_transcript({**written, "metadata": json.loads(line).get("metadata")}, _WRITTEN)
         lost |= set(losses(part, again))
         lines.append(line)
     longest = max((part.messages for part in parts), key=len)
@@ -128,7 +149,8 @@ def losses(before: Transcript, after: Transcript) -> Iterator[str]:
         yield "id"
     if before.metadata != after.metadata:
         yield "metadata"
-    if before.metadata.get("finish_reason") == "length" != after.metadata.get("finish_reason"):
+    cut, kept = finish_reason_in(before.metadata), finish_reason_in(after.metadata)
+    if finish_of(cut) is not Finish.WHOLE and kept != cut:
         yield "finish_reason"
     if list(before.tools) != list(after.tools):
         yield "tools"
@@ -159,7 +181,8 @@ def convert_file(
     source: Data,
     target: str | Path,
     to: str,
-    data_format: str | None = None,
+    manager: PluginManager,
+    settings: ReadSettings | None = None,
     *,
     overwrite: bool = False,
     watch: Callable[[Rows], Rows] = lambda rows: rows,
@@ -170,7 +193,8 @@ def convert_file(
         source: a file or other data, see `distill.transcripts.sources`; `-` is standard input.
         target: the file of JSON lines to make; `-` is standard output, which gets the rows as they come.
         to: the data format to write.
-        data_format: the format to read; None: detected row by row.
+        manager: the plugins, which offer the formats.
+        settings: how the rows are read; None: by their formats, detected row by row.
         overwrite: replace `target` where it exists.
         watch: gets the rows and returns them, e.g. through a progress bar.
 
@@ -178,10 +202,11 @@ def convert_file(
         DataError: a row is no conversation, or there is none that `to` can hold.
         UsageError: `target` exists, or no such format.
     """
-    sources = as_sources(source)
+    sources, written = as_sources(source), manager.dialects.get(to)
+    reader = (settings or ReadSettings()).reader(manager)
     name = ", ".join(map(str, sources))
     with _stdout() if str(target) == "-" else _new_file(Path(target), overwrite) as write:
-        report = convert(watch(chain.from_iterable(one.rows() for one in sources)), to, write, data_format)
+        report = convert(watch(chain.from_iterable(map(reader.rows, sources))), written, reader, write)
         if not report.rows:
             raise DataError(f"{name} is empty", "give a file of conversations")
         if not report.converted:

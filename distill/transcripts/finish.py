@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 
@@ -58,6 +59,7 @@ def _plain(reason: str) -> str:
 _MEANINGS = {_plain(reason): finish for finish, reasons in FINISH_REASONS.items() for reason in reasons}
 
 
+@lru_cache(maxsize=256)
 def finish_of(reason: str | None) -> Finish:
     """Classify a finish reason.
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from distill.errors import DataError, UsageError
-from distill.transcripts.dialects import read_transcripts
 from distill.transcripts.digest import prompt_digest
+from distill.transcripts.reader import Reader, skip_refused
 from distill.transcripts.sources import Data, as_sources
 from distill.types import Transcript
 
@@ -65,14 +65,14 @@ class HoldOut:
             )
 
 
-def make_hold_out(text: str, data: Data, data_format: str | None, seed: int) -> HoldOut:
+def make_hold_out(text: str, data: Data, reader: Reader | None, seed: int) -> HoldOut:
     """Decide what is held out of the data.
 
     Args:
         text: `10%`: each prompt by its own hash, so that adding data never moves a prompt to the other side; or `50`:
             conversations, as many as whole prompts allow without exceeding the number.
         data: read here only where conversations are counted.
-        data_format: of the rows, see `distill.transcripts.dialects`.
+        reader: reads the data; None: there are none, only the text is checked.
         seed: another seed chooses other conversations.
 
     Raises:
@@ -88,7 +88,9 @@ def make_hold_out(text: str, data: Data, data_format: str | None, seed: int) -> 
             )
     if fraction is not None:
         return HoldOut(text, seed, fraction)
-    rows = Counter(prompt_digest(one) for one in read_transcripts(sources, data_format))
+    if reader is None:
+        return HoldOut(text, seed, None)
+    rows = Counter(prompt_digest(one) for one in reader.transcripts(sources, skip_refused))
     if (total := rows.total()) and count >= total:
         raise DataError(
             f"--hold-out {text} leaves none of {_conversations(total)} to train on", "hold out less, e.g. 10%"
@@ -101,9 +103,9 @@ def make_hold_out(text: str, data: Data, data_format: str | None, seed: int) -> 
     return HoldOut(text, seed, None, frozenset(chosen))
 
 
-def read_held_out(data: Data, data_format: str | None, hold_out: HoldOut) -> Iterator[Transcript]:
+def read_held_out(data: Data, reader: Reader, hold_out: HoldOut) -> Iterator[Transcript]:
     """Read the conversations that are held out, in the order of the data."""
-    return filter(hold_out.holds_out, read_transcripts(data, data_format))
+    return filter(hold_out.holds_out, reader.transcripts(data, skip_refused))
 
 
 def _parse(text: str) -> tuple[float | None, int]:

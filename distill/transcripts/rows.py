@@ -1,6 +1,6 @@
 """Transcripts as JSON rows: the canonical shape, which the readers of OpenAI, TRL and axolotl accept as it is.
 
-`distill.transcripts.dialects` reads this and other data formats.
+`distill.transcripts.reader` reads this and other data formats.
 """
 
 from __future__ import annotations
@@ -9,9 +9,20 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-from distill.errors import DataError
+from distill.errors import DataError, RefusedRow
 from distill.files.text import check_text
+from distill.transcripts.parts import Parts, read_parts, split_calls
+from distill.transcripts.reasoning import REASONING_FIELDS, reasoning_in
 from distill.types import ROLES, Message, Role, Source, Transcript
+
+_ROLES = {"developer": "system", "function": "tool"}  # OpenAI's new name, and its old one
+_MEDIA = ("image", "images", "image_url", "audio", "audios", "video", "videos")
+
+MESSAGE_FIELDS = (
+    *("role", "content", "tool_calls", "tool_call_id", "name", "refusal", "weight", "train", "function_call"),
+    *REASONING_FIELDS,
+)
+"""Fields of a message that are read."""
 
 
 def parse_transcript(row: Mapping[str, Any], source: Source) -> Transcript:
@@ -19,60 +30,117 @@ def parse_transcript(row: Mapping[str, Any], source: Source) -> Transcript:
 
     Raises:
         DataError: it has no list of `messages`, or one of them is malformed.
+        RefusedRow: there are images, audio or other content that is not text.
     """
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
         raise DataError(f"{source}: no list of `messages`", 'a transcript is {"messages": [{"role", "content"}, …]}')
-    metadata, tools = row.get("metadata") or {}, row.get("tools") or []
+    metadata = row.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise DataError(f"{source}: `metadata` is not an object")
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise DataError(f"{source}: `tools` is not a list of objects")
-    _check_json(tools, f"{source}: `tools`")
     name = str(row.get("id") or source)
     check_text(name, f"{source}: `id`")
+    parsed = [
+        parse_message(part, f"{source}: message {n}")
+        for n, message in enumerate(messages)
+        for part in split_calls(message)
+    ]
     return Transcript(
         id=name,
-        messages=tuple(parse_message(message, f"{source}: message {n}") for n, message in enumerate(messages)),
-        tools=tuple(tools),
+        messages=tuple(parsed),
+        tools=parse_tools(row, str(source)),
         metadata=metadata,
         source=source,
+    )
+
+
+def parse_tools(row: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], ...]:
+    """A row's tool definitions: `tools` or `functions`, a list or JSON in a string; bare functions get their envelope.
+
+    Raises:
+        DataError: they are something else; starts with `where`.
+    """
+    tools = row.get("tools") or row.get("functions") or []
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools)
+        except (ValueError, RecursionError):
+            raise DataError(f"{where}: `tools` is a string, but not of JSON") from None
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise DataError(f"{where}: `tools` is not a list of objects")
+    _check_json(tools, f"{where}: `tools`")
+    return tuple(
+        {"type": "function", "function": tool} if "name" in tool and not {"function", "type"} & set(tool) else tool
+        for tool in tools
     )
 
 
 def parse_message(row: Any, where: str) -> Message:
     """Check a message and make a Message of it.
 
+    What the APIs of OpenAI and others write differently is understood: the roles `developer` and `function`, a
+    `function_call`, contents in parts, a tool's null content, reasoning under other names.
+
     Args:
         row: as JSON gives it.
         where: starts the errors.
 
     Raises:
-        DataError: it is not an object, its role is unknown, or its content is not text.
+        DataError: it is not an object, its role is unknown, or its content is missing.
+        RefusedRow: its content is not text.
     """
     if not isinstance(row, dict):
         raise DataError(f"{where} is not an object")
     role = row.get("role")
+    role = _ROLES.get(role, role) if isinstance(role, str) else role
     if role not in ROLES:
-        raise DataError(f"{where} has the unknown role {role!r}", f"the roles are {', '.join(ROLES)}")
-    calls = row.get("tool_calls") or ()
-    if not isinstance(calls, (list, tuple)) or not all(isinstance(call, dict) for call in calls):
-        raise DataError(f"{where}: `tool_calls` is not a list of objects")
-    _check_json(calls, f"{where}: `tool_calls`")
-    content = _text(row.get("content"), f"{where}: `content`")
-    refusal = _text(row.get("refusal"), f"{where}: `refusal`")
+        raise DataError(f"{where} has the unknown role {row.get('role')!r}", f"the roles are {', '.join(ROLES)}")
+    _refuse_marks(row, where)
+    calls = _calls(row, where)
+    parts = _parts(row.get("content"), f"{where}: `content`")
+    content = "" if parts.text is None and role == "tool" else parts.text
+    refusal = parts.refusal if row.get("refusal") is None else _text(row["refusal"], f"{where}: `refusal`")
     if content is None and not calls and refusal is None:
         raise DataError(f"{where} has no `content`")
+    reasoning = row["reasoning_content"] if row.get("reasoning_content") is not None else reasoning_in(row)
+    if reasoning is None:
+        reasoning = parts.thinking
     return Message(
         role=cast("Role", role),
         content=content,
-        reasoning_content=_text(row.get("reasoning_content"), f"{where}: `reasoning_content`"),
-        tool_calls=tuple(calls),
+        reasoning_content=_text(reasoning, f"{where}: `reasoning_content`"),
+        tool_calls=calls,
         tool_call_id=_text(row.get("tool_call_id"), f"{where}: `tool_call_id`"),
         name=_text(row.get("name"), f"{where}: `name`"),
         refusal=refusal,
         train=_is_trained(row, where),
     )
+
+
+def _calls(row: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], ...]:
+    calls = row.get("tool_calls") or ()
+    if not calls and isinstance(row.get("function_call"), dict):
+        calls = [{"type": "function", "function": row["function_call"]}]
+    if not isinstance(calls, (list, tuple)) or not all(isinstance(call, dict) for call in calls):
+        raise DataError(f"{where}: `tool_calls` is not a list of objects")
+    _check_json(calls, f"{where}: `tool_calls`")
+    return tuple(calls)
+
+
+def _refuse_marks(row: Mapping[str, Any], where: str) -> None:
+    """Refuse fields that change what a message is.
+
+    Raises:
+        DataError: single characters are marked to be trained.
+        RefusedRow: it comes with images, audio or video.
+    """
+    if row.get("training_detail") or row.get("train_detail"):
+        raise DataError(
+            f"{where} marks single characters to train", "a message can only be trained as a whole, or not (`train`)"
+        )
+    for key in _MEDIA:
+        if row.get(key):
+            raise RefusedRow(f"{where} has `{key}`", "distill trains on text only: leave such rows out")
 
 
 def _is_trained(row: Mapping[str, Any], where: str) -> bool:
@@ -84,12 +152,22 @@ def _is_trained(row: Mapping[str, Any], where: str) -> bool:
     return row.get("weight") not in (0, False) and row.get("train") not in (0, False)
 
 
-def _text(value: Any, where: str) -> str | None:
-    """A string, or OpenAI's list of text parts joined; None stays None."""
+def _parts(value: Any, where: str) -> Parts:
+    """A content: text, or a list of parts."""
     if isinstance(value, list):
-        if not all(isinstance(part, dict) and part.get("type") == "text" for part in value):
-            raise DataError(f"{where} has parts that are not text", "distill trains on text only")
-        value = "".join(str(part.get("text", "")) for part in value)
+        parts = read_parts(value, where)
+        for text in parts:
+            check_text(text or "", where)
+        return parts
+    return Parts(_text(value, where), None, None)
+
+
+def _text(value: Any, where: str) -> str | None:
+    """A string, or None.
+
+    Raises:
+        DataError: it is something else, or no valid Unicode.
+    """
     if value is None:
         return None
     if not isinstance(value, str):

@@ -17,7 +17,7 @@ from distill.dataset.table import Examples
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.testing import bloom_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import read_transcripts
 
 
 @pytest.fixture(autouse=True)

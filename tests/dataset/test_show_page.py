@@ -21,7 +21,7 @@ from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.load import load_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
 from distill.training import TrainSettings, train
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import read_transcripts
 from distill.types import Message, Source, Transcript
 
 HOSTILE = (

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from plugin_packages import PLUGINS, distill, environment, install_all
+from plugin_packages import PLUGINS, distill, environment, install_all, make_up
 
 from distill.cli.main import main
 
@@ -21,7 +21,9 @@ REGISTERS = {
     "distill-ledger": {"command": ["ledger"]},
     "distill-omit": {"labeler": ["omit"]},
     "distill-ollama": {"teacher": ["ollama"]},
+    "distill-dft": {"loss": ["dft"]},
     "distill-half": {"exporter": ["half"]},
+    "distill-oasst": {"dialect": ["oasst"]},
     "distill-pretokenized": {"trainer": ["pretokenized"]},
     "distill-ray": {"teacher": ["ray"]},
     "distill-vicuna": {"formatter": ["vicuna"]},
@@ -70,6 +72,20 @@ def test_listed_with_distribution_and_version():
         assert (record["version"], record["origin"], record["error"]) == ("0.1.0", "entry point", None)
         assert record["registers"] == registers
         assert record["heavy"] == []
+
+
+def test_the_package_that_smollm2_was_replaces_the_built_in_plugin(tmp_path):
+    """distill-smollm2 of distill 0.1 keeps working."""
+    source = """
+import distill
+
+@distill.hookimpl
+def register_models():
+    return [distill.ModelSpec("smollm2", "the older one", path=lambda: None)]
+"""
+    done = distill("plugins", "--json", path=[make_up(tmp_path, "smollm2", source)], DISTILL_PLUGINS="smollm2")
+    (record,) = [row for row in map(json.loads, done.stdout.splitlines()) if row["name"] == "smollm2"]
+    assert (record["origin"], record["registers"]) == ("entry point", {"model": ["smollm2"]}) and not done.stderr
 
 
 def test_listed_for_people_as_the_readmes_show_it():
@@ -219,7 +235,7 @@ def test_a_local_teacher_asks_in_the_format_of_a_plugin(cli, tmp_path, whole_stu
         "import distill, distill_alpaca\n"
         "@distill.hookimpl\n"
         "def register_formatters():\n"
-        "    build = lambda options: distill_alpaca.Alpaca(distill_alpaca.AlpacaOptions('SHOUT'))\n"
+        "    build = lambda options: distill_alpaca.alpaca(distill_alpaca.AlpacaOptions('SHOUT'))\n"
         "    return [distill.FormatterSpec('shout', '', build=build)]\n"
     )
     _, told, err = cli("--plugin", file, *words, "-T", "formatter=shout", "--out", out)

@@ -13,7 +13,7 @@ from distill.runs import open_run
 from distill.runs.folder import RunFolder
 from distill.runs.manifest import RunManifest
 from distill.runs.run import SkippedRow, saved_format
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import read_transcripts
 
 PAIR = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
 
@@ -37,7 +37,7 @@ def test_a_run_hands_out_all_that_was_trained(trained, bloom):
     report, run, data = trained
     assert run.is_finished and run.model_dir == run.path / "model" and run.adapter_dir is None
     assert run.report == report and run.report.rows == 4
-    assert run.base == str(bloom) and run.teachers == ["wise"] and run.data_format is None
+    assert run.base == str(bloom) and run.teachers == ["wise"] and run.reader().named is None
     assert run.settings["epochs"].value == 1 and run.settings["epochs"].origin == "command line"
     assert run.settings["seed"].value == 4 and run.settings["labeler"].origin == "default"
     assert [one.file for one in run.data] == [str(data)]

@@ -13,6 +13,7 @@ from distill.dataset.settings import DataSettings
 from distill.models.settings import GenerateSettings
 from distill.settings import Option, options_of
 from distill.training.settings import TrainSettings
+from distill.transcripts.settings import ReadSettings
 
 __all__ = [
     "ChatSettings",
@@ -20,6 +21,7 @@ __all__ = [
     "CompareSettings",
     "DataSettings",
     "GenerateSettings",
+    "ReadSettings",
     "TrainSettings",
     "parameters",
 ]

@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill import make_plugin_manager
 from distill.cli.main import main
 from distill.transcripts.convert import convert, losses
-from distill.transcripts.dialects import DIALECTS, parse_row
+from distill.transcripts.reader import make_reader
 from distill.transcripts.rows import transcript_to_dict
 from distill.types import Message, Source, Transcript
 
 HERE = Source("in.jsonl", 1)
+MANAGER = make_plugin_manager(environ={"DISTILL_PLUGINS": ""})
+DIALECTS = [dialect.name for dialect in MANAGER.dialects if dialect.write]
 OTHERS = [name for name in DIALECTS if name != "canonical"]
 
 text = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
@@ -64,10 +67,11 @@ transcripts = st.builds(
 def through(transcript: Transcript, name: str):
     """A transcript to a dialect and back: the report, and the canonical rows that come of it."""
     lines = []
-    report = convert([(HERE, transcript_to_dict(transcript))], name, lines.append)
-    back = []
-    convert([(HERE, json.loads(line)) for line in lines], "canonical", back.append, name)
-    return report, [parse_row(json.loads(line), HERE)[0] for line in back]
+    canonical = make_reader("canonical", MANAGER)
+    report = convert([(HERE, transcript_to_dict(transcript))], MANAGER.dialects.get(name), canonical, lines.append)
+    rows, back = [(HERE, json.loads(line)) for line in lines], []
+    convert(rows, MANAGER.dialects.get("canonical"), make_reader(name, MANAGER), back.append)
+    return report, [canonical.read(json.loads(line), HERE).transcript for line in back]
 
 
 def without(transcript: Transcript, lost: set[str]) -> dict:
@@ -170,7 +174,7 @@ def test_json_is_the_report_and_standard_output_can_be_the_target(chats_file, tm
 def test_a_file_is_never_replaced_unasked_or_by_half(chats_file, tmp_path, capsys):
     out = tmp_path / "out.jsonl"
     out.write_text("precious")
-    words = ["convert", str(chats_file), str(out), "--to", "openai"]
+    words = ["convert", str(chats_file), str(out), "--to", "sharegpt"]
     assert main(words) == 2 and out.read_text() == "precious"
     with chats_file.open("a") as file:
         file.write("{\n")

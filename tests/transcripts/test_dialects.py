@@ -6,17 +6,30 @@ import json
 
 import pytest
 
+from distill import make_plugin_manager
 from distill.errors import DataError
 from distill.transcripts.convert import convert
-from distill.transcripts.dialects import DIALECTS, parse_row, read_transcripts
+from distill.transcripts.reader import make_reader, read_transcripts
 from distill.types import Source
 
 HERE = Source("f.jsonl", 3)
+MANAGER = make_plugin_manager(environ={"DISTILL_PLUGINS": ""})
+
+
+def parse_row(row, named=None):
+    """A row's transcript, and the name of its format."""
+    read = make_reader(named, MANAGER).read(row, HERE)
+    return read.transcript, read.dialect.name
+
+
+def to_canonical(row):
+    """The report of a conversion."""
+    return convert([(HERE, row)], MANAGER.dialects.get("canonical"), make_reader(None, MANAGER), lambda line: None)
 
 
 def said(row, named=None):
     """A row's messages as (role, content) pairs."""
-    transcript = parse_row(row, HERE, DIALECTS.get(named))[0]
+    transcript = parse_row(row, named)[0]
     return [(message.role, message.content) for message in transcript.messages]
 
 
@@ -79,9 +92,9 @@ CALL = {"name": "f", "arguments": {"x": 1}}
     ],
 )
 def test_rows_are_found_out_and_read(row, name, messages):
-    assert parse_row(row, HERE)[1].name == name
+    assert parse_row(row)[1] == name
     assert said(row) == messages == said(row, name)
-    assert not convert([(HERE, row)], "canonical", lambda line: None).lost
+    assert not to_canonical(row).lost
 
 
 def test_openais_rows_old_and_new():
@@ -95,7 +108,7 @@ def test_openais_rows_old_and_new():
         "functions": [{"name": "f", "parameters": {}}],
         "parallel_tool_calls": False,
     }
-    transcript = parse_row(row, HERE)[0]
+    transcript = parse_row(row)[0]
     call, result, answer = transcript.messages[1:]
     assert call.tool_calls == ({"type": "function", "function": {"name": "f", "arguments": "{}"}},)
     assert (result.role, result.name, result.content) == ("tool", "f", "4")
@@ -112,7 +125,7 @@ def test_sharegpts_tools():
         {"from": "observation", "value": "4"},
         {"from": "gpt", "value": "a"},
     ]
-    transcript = parse_row({"conversations": turns, "tools": json.dumps([{"name": "f"}])}, HERE)[0]
+    transcript = parse_row({"conversations": turns, "tools": json.dumps([{"name": "f"}])})[0]
     assert [message.role for message in transcript.messages] == ["user", "assistant", "tool", "assistant"]
     spoken = transcript.messages[1]
     assert spoken.content == "Let me see." and len(spoken.tool_calls) == 2
@@ -123,7 +136,7 @@ def test_sharegpts_tools():
 @pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}])
 def test_what_must_not_be_trained_is_not(mark):
     turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a", **mark}, {"from": "gpt", "value": "b"}]
-    trained = [message.train for message in parse_row({"conversations": turns}, HERE)[0].messages]
+    trained = [message.train for message in parse_row({"conversations": turns})[0].messages]
     assert trained == [True, False, True]
 
 
@@ -133,21 +146,21 @@ def test_answers_in_a_prompt_are_not_trained():
         {"role": "assistant", "content": "b"},
         {"role": "user", "content": "q"},
     ]
-    transcript = parse_row({"prompt": prompt, "completion": "a"}, HERE)[0]
+    transcript = parse_row({"prompt": prompt, "completion": "a"})[0]
     assert [message.train for message in transcript.messages] == [True, False, True, True]
 
 
 def test_other_columns_are_metadata():
     row = {"instruction": "q", "output": "a", "category": "qa", "empty": None, "metadata": {"n": 1}, "id": 7}
-    transcript = parse_row(row, HERE)[0]
+    transcript = parse_row(row)[0]
     assert transcript.id == "7" and transcript.metadata == {"category": "qa", "n": 1}
-    assert parse_row({"prompt": "q", "completion": "a", "metadata": "x"}, HERE)[0].metadata == {"metadata": "x"}
+    assert parse_row({"prompt": "q", "completion": "a", "metadata": "x"})[0].metadata == {"metadata": "x"}
 
 
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"question": "q", "answer": "a"}, "no known format: its keys are question, answer"),
+        ({"question": "q", "answer": "a"}, "no known data format: its keys are question, answer"),
         ({}, "its keys are none"),
         ({"prompt": "q"}, "looks like a prompt"),
         ({"turns": ["q"]}, "distill collect"),
@@ -155,7 +168,7 @@ def test_other_columns_are_metadata():
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "preferences"),
         ({"custom_id": "1", "response": {}}, "answers without their questions"),
         ({"prompt": "q", "completion": "a", "instruction": "q", "output": "a"}, "alpaca and prompt-completion"),
-        ({"prompt": "q", "completion": "a", "label": False}, "preferences (it has `label`)"),
+        ({"prompt": "q", "completion": "a", "label": False}, "`label` is false: a rating"),
         ({"instruction": "q", "output": "a", "kto_tag": True}, "preferences"),
         ({"conversations": [{"from": "human", "value": "q"}], "chosen": {}, "rejected": {}}, "preferences"),
         ({"conversations": []}, "no list of `conversations`"),
@@ -168,10 +181,10 @@ def test_other_columns_are_metadata():
         ({"conversations": [{"from": "human", "value": "q"}], "tools": "f"}, "`tools` is a string, but not of JSON"),
         ({"system": "s", "conversations": [{"from": "system", "value": "q"}]}, "`system` and a system message"),
         ({"system": 1, "conversations": [{"from": "human", "value": "q"}]}, "`system` is not a text"),
-        ({"instruction": "q", "output": None}, "no `output`"),
+        ({"instruction": "q", "output": None}, "null in `output`"),
         ({"instruction": 1, "output": "a"}, "`instruction` is not a text"),
         ({"instruction": "q", "output": "a", "history": ["h"]}, "`history` is not a list of pairs"),
-        ({"prompt": "q", "completion": None}, "no `completion`"),
+        ({"prompt": "q", "completion": None}, "null in `completion`"),
         ({"prompt": 1, "completion": "a"}, "`prompt` is neither"),
         ({"prompt": "q", "completion": []}, "`completion` is neither"),
         ({"messages": [{"role": "assistant", "content": "a", "train_detail": [1]}]}, "single characters"),
@@ -180,7 +193,7 @@ def test_other_columns_are_metadata():
 )
 def test_what_is_no_conversation_is_named(row, words):
     with pytest.raises(DataError) as caught:
-        parse_row(row, HERE)
+        parse_row(row)
     assert caught.value.message.startswith("f.jsonl:3") and words in f"{caught.value.message} {caught.value.hint}"
 
 
@@ -190,7 +203,7 @@ def test_a_named_dialect_settles_a_row_that_could_be_two():
     assert said(row, "alpaca") == [("user", "i"), ("assistant", "o")]
     for name in ("canonical", "sharegpt"):
         with pytest.raises(DataError, match="no list of"):
-            parse_row(row, HERE, DIALECTS[name])
+            parse_row(row, name)
 
 
 def test_a_file_may_hold_several_dialects(tmp_path):

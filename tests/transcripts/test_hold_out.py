@@ -6,6 +6,7 @@ import json
 import os
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -15,10 +16,12 @@ from distill import DataError, DistillError, UsageError
 from distill.cli.main import main
 from distill.dataset import cache as room
 from distill.training import TrainSettings, train
-from distill.transcripts.dialects import read_transcripts
 from distill.transcripts.digest import prompt_digest
 from distill.transcripts.hold_out import make_hold_out, read_held_out
+from distill.transcripts.reader import make_reader, read_transcripts
 from distill.types import Message, Transcript
+
+READER = make_reader()
 
 
 def rows(count: int, samples: int = 1) -> list[dict]:
@@ -48,7 +51,7 @@ def write(tmp_path):
 
 
 def held(path, text="20%", seed=0) -> set[str]:
-    return {one.id for one in read_held_out([path], None, make_hold_out(text, [path], None, seed))}
+    return {one.id for one in read_held_out([path], READER, make_hold_out(text, [path], READER, seed))}
 
 
 def test_the_prompt_decides_and_nothing_else(write):
@@ -66,18 +69,15 @@ def test_the_prompt_decides_and_nothing_else(write):
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=40), st.integers(1, 39), st.integers(0, 5))
 def test_a_number_is_met_as_near_as_whole_prompts_allow(asked, count, seed):
-    from distill.transcripts import hold_out
-
     transcripts = [
         Transcript(str(n), (Message("user", f"q{number}"), Message("assistant", "a"))) for n, number in enumerate(asked)
     ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hold_out, "read_transcripts", lambda path, data_format: iter(transcripts))
-        if count >= len(asked):
-            with pytest.raises(DataError, match="leaves none"):
-                make_hold_out(str(count), [Path("x")], None, seed)
-            return
-        chosen = make_hold_out(str(count), [Path("x")], None, seed)
+    reader = SimpleNamespace(transcripts=lambda data, refused: iter(transcripts))
+    if count >= len(asked):
+        with pytest.raises(DataError, match="leaves none"):
+            make_hold_out(str(count), [Path("x")], reader, seed)
+        return
+    chosen = make_hold_out(str(count), [Path("x")], reader, seed)
     out = [one for one in transcripts if chosen.holds_out(one)]
     kept = [one for one in transcripts if not chosen.holds_out(one)]
     assert len(out) <= count and kept

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from distill.errors import DataError, UsageError
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import read_transcripts
 from distill.transcripts.sources import as_sources
 
 ROWS = [

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from distill.errors import DataError
 from distill.files.jsonl import dumps
-from distill.transcripts.dialects import read_transcripts
+from distill.transcripts.reader import read_transcripts
 from distill.transcripts.rows import parse_transcript, transcript_to_dict
 from distill.types import Message, Source, Transcript
 

@@ -6,7 +6,9 @@ import asyncio
 import errno
 import json
 import os
+import socket
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -25,9 +27,12 @@ if TYPE_CHECKING:
 LONGEST_CONNECT = 20.0
 """Seconds in which a connection must come about."""
 LARGEST_BODY = 64 << 20
-"""Bytes of one response; a server that sends more has lost its way."""
+"""Bytes of one response; a longer one is an error of the server."""
 LARGEST_HEADER = 64 << 10
 """Bytes of one header line: some gateways send more than the client's usual 8 KiB."""
+_SENT: ContextVar[SimpleNamespace] = ContextVar("sent")
+"""What is known of the request that this task is sending: whether its connection was reused, and answered."""
+
 Joiner = Callable[[bytes], "dict[str, Any] | None"]
 """Puts an event stream together; None where it broke off."""
 
@@ -62,7 +67,7 @@ class HttpClient:
             without our secrets.
 
         Raises:
-            TeacherError: there was none; says whether asking again may help.
+            TeacherError: there was none; its flags tell whether asking again may help.
         """
         import aiohttp
 
@@ -84,7 +89,8 @@ class HttpClient:
         """Send the request; once more, over a new connection, where a reused one turns out to be closed."""
         import aiohttp
 
-        sent = SimpleNamespace(reused=False, answered=False)
+        sent = SimpleNamespace(reused=True, answered=False)
+        _SENT.set(sent)
         self._session = self._session or self._open()
         try:
             return await self._send(self._session, data, sent)
@@ -99,9 +105,7 @@ class HttpClient:
     ) -> tuple[aiohttp.ClientResponse, bytes]:
         proxy = self._proxy and self._proxy.url
         # A redirect would turn the POST into a GET, or carry the key to another host.
-        async with session.post(
-            self._url, data=data, allow_redirects=False, proxy=proxy, trace_request_ctx=sent
-        ) as response:
+        async with session.post(self._url, data=data, allow_redirects=False, proxy=proxy) as response:
             sent.answered = True
             body = bytearray()
             async for chunk in response.content.iter_any():
@@ -115,20 +119,19 @@ class HttpClient:
         """A session; without `keep`, each of its requests has a connection of its own."""
         import aiohttp
 
-        async def reused(session: Any, context: Any, params: Any) -> None:
-            context.trace_request_ctx.reused = True
+        def connect(address: Any) -> socket.socket:
+            _SENT.get().reused = False
+            return socket.socket(*address[:3])
 
-        tracing = aiohttp.TraceConfig()
-        tracing.on_connection_reuseconn.append(reused)
         return aiohttp.ClientSession(
             headers=self._headers,
-            connector=aiohttp.TCPConnector(limit=0, force_close=not keep),  # the collector limits what is in flight
+            # The collector limits what is in flight.
+            connector=aiohttp.TCPConnector(limit=0, force_close=not keep, socket_factory=connect),
             timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=min(self._timeout, LONGEST_CONNECT)),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,  # no ~/.netrc in place of the key
             max_line_size=LARGEST_HEADER,
             max_field_size=LARGEST_HEADER,
-            trace_configs=[tracing],
         )
 
     def _no_answer(self, error: Exception) -> TeacherError:
@@ -184,7 +187,7 @@ class HttpClient:
         if flags.get("retryable") and not flags.get("fatal"):
             flags["retry_after"] = wait_of(headers or {}, payload, what, limited=bool(flags.get("throttled")))
             if flags["retry_after"] is not None:
-                flags.pop("down", None)  # it says itself when it is back
+                flags.pop("down", None)  # the server itself tells when it is back
         if hint is not None:
             hint = hint.format(key=self._key_env, model=self._model)
         return TeacherError(what, hint, **flags)

@@ -13,7 +13,7 @@ _TEXTS = ("text", "thinking", "reasoning", "summary", "content")
 
 
 class Spoken(NamedTuple):
-    """What a message says, and what was thought before it.
+    """A message taken apart: its text and the thinking before it.
 
     Attributes:
         content: the answer's text.
@@ -30,7 +30,7 @@ def spoken(message: Mapping[str, Any]) -> Spoken:
     """Take a message of a chat completion apart. Thinking in tags stays in the content, as it was answered."""
     content, thought = split_parts(message.get("content"))
     for name in NAMES:
-        if text := text_of(message.get(name)):
+        if (value := message.get(name)) and (text := text_of(value)):
             return Spoken(content, text, name)
     return Spoken(content, thought, None)
 

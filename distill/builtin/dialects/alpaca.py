@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from distill.errors import DataError
-from distill.transcripts.dialects.base import (
-    Dialect,
-    Row,
-    columns,
-    refuse_preferences,
-    tools_of,
-    unread_columns,
-    with_system,
-)
-from distill.types import Transcript
+from distill import DataError, DialectSpec, Transcript
+from distill.builtin.dialects.base import Row, list_of, second_of, with_id, with_system
 
 _OUTPUTS = ("output", "response")  # Alpaca's, Dolly's
 _INPUTS = ("input", "context")
-_KNOWN = ("id", "instruction", *_INPUTS, *_OUTPUTS, "system", "history", "tools", "functions", "metadata")
+_COLUMNS = ("id", "instruction", *_INPUTS, *_OUTPUTS, "system", "history", "tools", "functions", "metadata")
 
 
 def _matches(row: Row) -> bool:
@@ -26,7 +17,6 @@ def _matches(row: Row) -> bool:
 
 
 def _read(row: Row, where: str) -> dict[str, Any]:
-    refuse_preferences(row, where)
     asked = [_text(row, ("instruction",), where), _text(row, _INPUTS, where)]
     messages = [
         *_history(row, where),
@@ -36,13 +26,13 @@ def _read(row: Row, where: str) -> dict[str, Any]:
     return {
         "id": row.get("id"),
         "messages": with_system(row, messages, where),
-        "tools": tools_of(row, where),
-        "metadata": columns(row, _KNOWN),
+        "tools": row.get("tools") or row.get("functions"),
+        "metadata": {**second_of(row, _INPUTS), **second_of(row, _OUTPUTS)},
     }
 
 
 def _text(row: Row, keys: tuple[str, ...], where: str) -> str:
-    """The text under the first of the keys that the row has; "" where it has none, for the input may be missing."""
+    """The text under the first of the keys that the row has; "" for an input that is missing."""
     key = next((key for key in keys if row.get(key) is not None), None)
     if key is None:
         if keys == _INPUTS:
@@ -55,18 +45,13 @@ def _text(row: Row, keys: tuple[str, ...], where: str) -> str:
 
 
 def _history(row: Row, where: str) -> list[dict[str, Any]]:
-    messages = []
-    history = row.get("history") or []
+    messages: list[dict[str, Any]] = []
+    history = list_of(row, "history") or []
     for pair in history if isinstance(history, list) else [history]:
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise DataError(f"{where}: `history` is not a list of pairs of texts: question, answer")
         messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
     return messages
-
-
-def _unread(row: Row) -> set[str]:
-    both = {keys[1] for keys in (_INPUTS, _OUTPUTS) if all(row.get(key) for key in keys)}
-    return unread_columns(row, _KNOWN) | {f"column `{key}`" for key in both}
 
 
 def _write(transcript: Transcript) -> dict[str, Any]:
@@ -80,9 +65,7 @@ def _write(transcript: Transcript) -> dict[str, Any]:
     if [message.role for message in said] != ["user", "assistant"] * (len(said) // 2):
         raise DataError("Alpaca has only user and assistant in turn")
     texts = [message.content for message in said]
-    row: dict[str, Any] = {"instruction": texts[-2], "input": "", "output": texts[-1]}
-    if transcript.id != str(transcript.source):
-        row = {"id": transcript.id, **row}
+    row = with_id(transcript, {"instruction": texts[-2], "input": "", "output": texts[-1]})
     if system:
         row["system"] = system
     if len(texts) > 2:
@@ -98,4 +81,4 @@ def _check_texts(transcript: Transcript) -> None:
             raise DataError("Alpaca has no messages without text (a refusal)")
 
 
-ALPACA = Dialect("alpaca", "instruction, input, output; system, history", _matches, _read, _unread, _write)
+ALPACA = DialectSpec("alpaca", "instruction, input, output; system, history", _matches, _read, _COLUMNS, _write)

@@ -7,73 +7,56 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from distill.errors import DataError
-from distill.transcripts.dialects.base import (
-    SPEAKERS,
-    Dialect,
-    Row,
-    columns,
-    from_json,
-    has_speakers,
-    refuse_preferences,
-    tools_of,
-    unread_columns,
-    unread_fields,
-    with_system,
-)
-from distill.transcripts.dialects.messages import FIELDS, plain_message
-from distill.types import Message, Transcript
+from distill import DataError, DialectSpec, Message, Transcript
+from distill.builtin.dialects.base import SPEAKERS, Row, from_json, has_speakers, list_of, with_id, with_system
 
 _KEYS = ("conversations", "conversation", "messages")
-_KNOWN = ("id", "tools", "functions", "system", "metadata", *_KEYS)
-
-
-def _turns(row: Row) -> Any:
-    return next((row[key] for key in _KEYS if row.get(key) is not None), None)
+_COLUMNS = ("id", "tools", "functions", "system", "metadata", *_KEYS)
 
 
 def _matches(row: Row) -> bool:
-    return "conversations" in row or "conversation" in row or has_speakers(row.get("messages"))
+    if "messages" in row:
+        return has_speakers(list_of(row, "messages"))
+    return "conversations" in row or "conversation" in row
 
 
 def _read(row: Row, where: str) -> dict[str, Any]:
-    refuse_preferences(row, where)
-    turns = _turns(row)
-    if not isinstance(turns, list) or not turns:
+    key = next((key for key in _KEYS if row.get(key) is not None), "conversations")
+    items = list_of(row, key)
+    if not isinstance(items, list) or not items:
         raise DataError(f"{where}: no list of `conversations`", 'ShareGPT is {"conversations": [{"from", "value"}, …]}')
     messages: list[dict[str, Any]] = []
-    for n, turn in enumerate(turns):
-        message, call = _read_turn(turn, f"{where}: turn {n}")
+    for number, item in enumerate(items):
+        message, is_call = _read_item(item, f"{where}: turn {number}")
         before = messages[-1] if messages else {}
-        if call and before.get("role") == "assistant" and not before.get("tool_calls"):
+        if is_call and before.get("role") == "assistant" and not before.get("tool_calls"):
             before["tool_calls"] = message["tool_calls"]  # one message: a text, and the calls after it
         else:
             messages.append(message)
     return {
         "id": row.get("id"),
         "messages": with_system(row, messages, where),
-        "tools": tools_of(row, where),
-        "metadata": columns(row, _KNOWN),
+        "tools": row.get("tools") or row.get("functions"),
     }
 
 
-def _read_turn(turn: Any, where: str) -> tuple[dict[str, Any], bool]:
-    """One turn as a message, and whether it is calls only."""
-    if not isinstance(turn, dict):
+def _read_item(item: Any, where: str) -> tuple[dict[str, Any], bool]:
+    """One item as a message, and whether it is tool calls only."""
+    if not isinstance(item, dict):
         raise DataError(f"{where} is not an object", 'a turn is {"from": "human" or "gpt", "value": "…"}')
-    speaker = turn.get("from", turn.get("role"))
+    speaker = item.get("from", item.get("role"))
     role = SPEAKERS.get(speaker.lower()) if isinstance(speaker, str) else None
     if role is None:
         raise DataError(f"{where} is by the unknown speaker {speaker!r}", f"known are {', '.join(SPEAKERS)}")
-    value = turn.get("value", turn.get("content"))
-    message = {key: item for key, item in turn.items() if key not in ("from", "value", "content")}
+    value = item.get("value", item.get("content"))
+    message = {key: one for key, one in item.items() if key not in ("from", "value", "content")}
     if role == "call":
         calls = from_json(value, where) if isinstance(value, str) else value
         calls = calls if isinstance(calls, list) else [calls]
         message.update(role="assistant", content=None, tool_calls=[_read_call(call, where) for call in calls])
         return message, True
     message.update(role=role, content=value)
-    return plain_message(message, where), False
+    return message, False
 
 
 def _read_call(call: Any, where: str) -> dict[str, Any]:
@@ -86,36 +69,30 @@ def _read_call(call: Any, where: str) -> dict[str, Any]:
     return {"type": "function", "function": {**call, "arguments": arguments}}
 
 
-def _unread(row: Row) -> set[str]:
-    return unread_columns(row, _KNOWN) | unread_fields(_turns(row), (*FIELDS, "from", "value"))
-
-
 def _write(transcript: Transcript) -> dict[str, Any]:
-    turns: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] = []
     for message in transcript.messages:
-        turns += _write_turns(message)
-    row: dict[str, Any] = {"conversations": turns}
-    if transcript.id != str(transcript.source):
-        row = {"id": transcript.id, **row}
+        items += _write_items(message)
+    row = with_id(transcript, {"conversations": items})
     if transcript.tools:
         row["tools"] = json.dumps([_bare(tool) for tool in transcript.tools], ensure_ascii=False)
     return row
 
 
-def _write_turns(message: Message) -> list[dict[str, Any]]:
+def _write_items(message: Message) -> list[dict[str, Any]]:
     if message.tool_calls and message.role != "assistant":
         raise DataError(f"ShareGPT has no tool calls by {message.role}")
-    turns = []
+    items: list[dict[str, Any]] = []
     if message.content or (message.content is not None and not message.tool_calls):
         speaker = {"user": "human", "assistant": "gpt", "tool": "observation"}.get(message.role, message.role)
-        turns.append({"from": speaker, "value": message.content})
+        items.append({"from": speaker, "value": message.content})
     if message.tool_calls:
         calls = [_write_call(call) for call in message.tool_calls]
         value = json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False)
-        turns.append({"from": "function_call", "value": value})
-    if not turns:
+        items.append({"from": "function_call", "value": value})
+    if not items:
         raise DataError("ShareGPT has no messages without text (a refusal)")
-    return turns if message.train else [{**turn, "train": False} for turn in turns]
+    return items if message.train else [{**item, "train": False} for item in items]
 
 
 def _write_call(call: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,15 +101,15 @@ def _write_call(call: Mapping[str, Any]) -> dict[str, Any]:
         raise DataError("ShareGPT has no tool calls without the name of a function")
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
-        with suppress(ValueError, RecursionError):  # broken, as models write them at times: it stays a string
+        with suppress(ValueError, RecursionError):  # models write broken JSON at times: it stays a string
             arguments = json.loads(arguments)
     return {"name": function["name"], "arguments": arguments}
 
 
-def _bare(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+def _bare(tool: Mapping[str, Any]) -> Any:
     """A tool out of its envelope, where that holds nothing else."""
     bare = set(tool) == {"type", "function"} and tool["type"] == "function" and isinstance(tool["function"], dict)
     return tool["function"] if bare else tool
 
 
-SHAREGPT = Dialect("sharegpt", "conversations: from, value", _matches, _read, _unread, _write)
+SHAREGPT = DialectSpec("sharegpt", "conversations: from, value", _matches, _read, _COLUMNS, _write)
