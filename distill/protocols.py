@@ -78,6 +78,29 @@ class BatchFileTeacher(Protocol):
 
 
 @runtime_checkable
+class ScoringTeacher(Protocol):
+    """A teacher that can read answers which are there already, and tell how likely it finds them.
+
+    Attributes:
+        batch_size: the most requests per call.
+    """
+
+    batch_size: int
+
+    def score_batch(self, requests: Sequence[Request], logprobs: int) -> Sequence[Mapping[str, Any] | Exception]:
+        """Score answers.
+
+        Args:
+            requests: each ends with the answer to score.
+            logprobs: how many likeliest tokens per place.
+
+        Returns:
+            Per request, what `distill.pack_logprobs` makes, with `LogprobsOrigin(scored=True)`; or a DistillError.
+        """
+        ...
+
+
+@runtime_checkable
 class Formatter(Protocol):
     """Turns a conversation into text, and tells who wrote each piece. It never tokenizes."""
 
@@ -305,8 +328,9 @@ class Trainer(Protocol):
     def train(self, job: TrainJob, on_log: Callable[[Mapping[str, float]], None]) -> TrainResult:
         """Train `job.model` on `job.examples`.
 
-        `distill.data_loader(job)` gives batches of similar length, and `with distill.fast_training(job.model):` around
-        the loop makes its steps take less time and memory; the built-in trainers use both.
+        `distill.data_loader(job)` gives batches of similar length. `with distill.fast_training(job.model, job.loss):`
+        around the loop brings in the job's loss, and makes its steps take less time and memory. The built-in trainers
+        use both.
 
         Args:
             job: the model, the data and the settings.
