@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from distill.dataset.collate import collator_for
 from distill.dataset.soft_columns import SoftCollator
 from distill.errors import DistillError, PluginError
 from distill.files.atomic import utc_now
+from distill.files.lock import owned
 from distill.models.load import load_model, quiet
 from distill.models.references import resolve_model
 from distill.models.special_tokens import grow_embeddings, set_special_ids
@@ -91,11 +92,13 @@ def train(
     Raises:
         DistillError: anything that keeps it from training; nothing half-made is left as a model.
     """
-    with join_world() as world:
+    with ExitStack() as lock, join_world() as world:
         if not world.is_main:
             on_log, note = (lambda row: None), (lambda text: None)
         run = _Run(settings, manager, origins or {}, RunFolder(settings.out), world, on_log, note)
         with world.together():
+            if world.is_main and not dry_run:
+                lock.enter_context(owned(settings.out))
             if resume and not dry_run and run.folder.is_finished():
                 return _finished(run)
             if not resume and not dry_run:
