@@ -162,6 +162,8 @@ def compare_runs(
     *,
     # [[[cog parameters(CompareSettings) ]]]
     data_format: str | None = None,
+    split_thinking: bool = False,
+    ignore_columns: Sequence[str] = (),
     base: str | None = None,
     teacher: str | None = None,
     teacher_options: Mapping[str, Any] | None = None,
