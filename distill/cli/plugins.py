@@ -13,7 +13,7 @@ from distill.options import parse_pairs
 from distill.plugins import KINDS, PluginManager, PluginRecord
 from distill.scaffold import KINDS as NEW_KINDS
 from distill.scaffold import Kind, new_plugin
-from distill.specs import ModelSpec, Spec
+from distill.specs import DialectSpec, ModelSpec, Spec
 
 if TYPE_CHECKING:
     from distill.testing import Outcome
@@ -60,7 +60,7 @@ def _show(manager: PluginManager, record: PluginRecord, timing: bool, options: b
 
 
 def _show_options(flag: str, spec: Spec) -> None:
-    if isinstance(spec, ModelSpec) or spec.options is dict:
+    if isinstance(spec, (ModelSpec, DialectSpec)) or spec.options is dict:
         return  # the summary says which keys it takes
     for field in fields(spec.options):
         kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
