@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -45,7 +47,7 @@ def parse_pairs(pairs: Sequence[str], flag: str) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise UsageError(f"{flag} {pair!r} is not key=value")
+            raise UsageError(f"{flag} {pair!r} is not key=value", f"write {flag} {key or 'key'}=VALUE")
         if key in parsed:
             raise UsageError(f"{flag} {key}=… is given twice")
         parsed[key] = value
@@ -89,6 +91,73 @@ def make_options(spec: HasOptions, values: Mapping[str, Any], kind: str) -> Any:
         return spec.options(**made)
     except (TypeError, ValueError) as error:  # the plugin's own check, in __post_init__
         raise UsageError(f"{kind} {spec.name!r}: {error}") from None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OptionHelp:
+    """What a user needs to know of a plugin's option.
+
+    Attributes:
+        name: the key of `key=value`.
+        type: its type, as people write it.
+        default: its default; None where it must be given, or has none worth telling.
+        meaning: from the options class's documentation; empty where it says nothing.
+    """
+
+    name: str
+    type: str
+    default: str | None
+    meaning: str
+
+
+def describe_options(options: type) -> list[OptionHelp]:
+    """Describe the options of a plugin, from its options dataclass and the `Attributes:` of its docstring.
+
+    Args:
+        options: a dataclass, or `dict` for free-form options, which has none to tell.
+    """
+    if not dataclasses.is_dataclass(options):
+        return []
+    meanings = _attributes(options)
+    return [
+        OptionHelp(field.name, _type_text(field.type), _default_text(field), meanings.get(field.name, ""))
+        for field in dataclasses.fields(options)
+        if field.init
+    ]
+
+
+def _attributes(options: type) -> dict[str, str]:
+    """Name → text, of a docstring's `Attributes:`; those of base classes too."""
+    found: dict[str, str] = {}
+    for base in reversed(options.__mro__):
+        text = inspect.getdoc(base) if "__doc__" in vars(base) else ""
+        _, _, section = (text or "").partition("Attributes:\n")
+        names: list[str] = []
+        for line in section.splitlines():
+            started = re.match(r"    (\w+(?:, \w+)*): (.*)", line)
+            if started:
+                names = started[1].split(", ")
+                found.update(dict.fromkeys(names, started[2]))
+            elif line.startswith("        "):
+                found.update({name: f"{found[name]} {line.strip()}" for name in names})
+            elif line.strip():
+                break
+    return found
+
+
+def _type_text(kind: Any) -> str:
+    text = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
+    choices = re.fullmatch(r"Literal\[(.*?)\](?: \| None)?", text)
+    if choices:
+        return choices[1].replace("'", "").replace('"', "").replace(", ", "|")
+    plain = text.replace(" | None", "")
+    return {"str": "text", "int": "number", "float": "number", "bool": "true|false"}.get(plain, "JSON")
+
+
+def _default_text(field: dataclasses.Field[Any]) -> str | None:
+    if field.default is dataclasses.MISSING or field.default is None:
+        return None
+    return str(field.default).lower() if isinstance(field.default, bool) else repr(field.default)
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 REFRESH = 0.2
 """Seconds between two updates of a bar's text."""
 PLAIN_SECONDS, PLAIN_FRACTION, LEAST_SECONDS = 30.0, 0.05, 5.0
 """In a log: a line after this long, or after this much of the work, but never sooner than the last of them."""
+
+QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+"""Whether notes and progress are turned off, as by `distill --quiet`."""
 
 _FORMAT = "{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
@@ -29,6 +33,7 @@ class Progress:
     def __init__(
         self, what: str, total: int | None, unit: str, *, text: Callable[[], str] = str, shown: bool = True
     ) -> None:
+        shown = shown and not QUIET.get()
         self.text = text
         self.done = self.skipped = 0
         self._what, self._total, self._unit, self._shown = what, total, unit, shown

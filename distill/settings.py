@@ -209,7 +209,7 @@ def check_value(option: Option, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, wanted):
         raise UsageError(f"{name} is {value!r}; it must be a {'whole ' if option.kind is int else ''}number")
     if problem := _out_of_bounds(option.about, value):
-        raise UsageError(f"{name} is {value}; it must be {problem}")
+        raise UsageError(f"{name} is {value:g}; it must be {problem}")
 
 
 def _out_of_bounds(about: Setting, value: float) -> str | None:

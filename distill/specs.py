@@ -113,12 +113,16 @@ class TrainerSpec:
     """A trainer the user may name: `--trainer NAME`. `options` gives the keys of `-T key=value`.
 
     `options=dict` takes any key, with its value read as JSON where it is JSON; `build` checks them.
+
+    Attributes:
+        option_help: for `options=dict`: the keys worth knowing, with their meanings, for `distill plugins --options`.
     """
 
     name: str
     summary: str
     build: Callable[[Any], Trainer]
     options: type = NoOptions
+    option_help: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

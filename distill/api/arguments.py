@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from distill.files.text import printable
 from distill.plugins import PluginManager, make_plugin_manager
+from distill.progress import QUIET
 from distill.settings import options_of, settings_from
 
 S = TypeVar("S")
@@ -39,7 +40,7 @@ def noter(shown: bool) -> Callable[[str], None]:
     def note(text: str) -> None:
         from tqdm.auto import tqdm
 
-        if shown:
+        if shown and not QUIET.get():
             tqdm.write(printable(text), file=sys.stderr)
 
     return note

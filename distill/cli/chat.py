@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -94,7 +93,7 @@ class _Terminal:
             self._end_answer()
             if not self.live:
                 raise
-            self._note("stopped: /retry, /undo or go on; Ctrl-C again, or Ctrl-D, leaves")
+            self._note("stopped: /retry, /undo or continue; Ctrl-C again, or Ctrl-D, leaves")
             return True
         self._end_answer()
         if said:
@@ -116,9 +115,7 @@ class _Terminal:
             click.echo(err=True)
 
     def _note(self, text: str) -> None:
-        styled = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-        shown = printable(text, newlines=True)
-        click.echo(click.style(shown, dim=True) if styled else shown, err=True)
+        click.secho(printable(text, newlines=True), dim=True, err=True)
 
     def _line(self, prompt: str) -> str:
         """One line, without its end; raises EOFError after the last one."""

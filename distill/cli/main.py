@@ -28,9 +28,11 @@ from distill.cli import (
     train,
 )
 from distill.cli import run as run_command
-from distill.cli.terminal import printable
+from distill.cli.mistakes import explain
+from distill.cli.terminal import colours_asked_for, printable
 from distill.errors import DistillError, Terminated
 from distill.plugins import PluginManager, make_plugin_manager
+from distill.progress import QUIET
 
 COMMANDS = (
     collect.command,
@@ -60,13 +62,34 @@ def build_cli(manager: PluginManager) -> click.Group:
     @click.version_option(distill.__version__, prog_name="distill")
     @click.option("--plugin", metavar="FILE.py", multiple=True, expose_value=False, help="Load a file as a plugin.")
     @click.option("--debug", is_flag=True, expose_value=False, help="Show log messages, and tracebacks of errors.")
-    def cli() -> None:
+    @click.option("-q", "--quiet", is_flag=True, help="Show no notes and no progress, only results and errors.")
+    @click.pass_context
+    def cli(context: click.Context, quiet: bool) -> None:
         """Fine-tune a small student on a large teacher's chat transcripts."""
+        context.color = colours_asked_for()
+        token = QUIET.set(quiet)
+        context.call_on_close(lambda: QUIET.reset(token))
 
     for command in COMMANDS:
         cli.add_command(command)
+    cli.add_command(_help)
     manager.add_commands(cli)
     return cli
+
+
+@click.command("help", hidden=True)
+@click.argument("words", nargs=-1, metavar="[COMMAND]…")
+@click.pass_context
+def _help(context: click.Context, words: tuple[str, ...]) -> None:
+    """`distill help train` is `distill train --help`."""
+    assert context.parent is not None
+    found, place = context.parent.command, context.parent
+    for word in words:
+        inner = found.get_command(place, word) if isinstance(found, click.Group) else None
+        if inner is None:
+            raise click.UsageError(f"No such command {word!r}.", place)
+        found, place = inner, click.Context(inner, parent=place, info_name=word)
+    click.echo(found.get_help(place))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,9 +109,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DistillError as error:
         if debug:
             raise
-        click.echo(f"Error: {printable(error.message)}", err=True)
-        if error.hint:
-            click.echo(f"Hint: {printable(error.hint)}", err=True)
+        _show(error)
+        return error.exit_code
+    except click.UsageError as error:
+        _show(explain(error))
         return error.exit_code
     except click.ClickException as error:
         error.show()
@@ -110,6 +134,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
+
+
+def _show(error: DistillError) -> None:
+    click.echo(f"Error: {printable(error.message)}", err=True)
+    if error.hint:
+        click.echo(f"Hint: {printable(error.hint)}", err=True)
 
 
 def _ending_signals() -> list[signal.Signals]:

@@ -52,9 +52,8 @@ class SettingOption(click.Option):
         self._default_text = _default_text(option)
 
     def get_help_extra(self, context: click.Context) -> Any:
-        """The default, also where it is not a value but a rule; bounds are told when they are broken."""
+        """The default, also where it is not a value but a rule."""
         extra = super().get_help_extra(context)
-        extra.pop("range", None)
         if self._default_text is not None:
             extra["default"] = self._default_text
         return extra
@@ -90,16 +89,10 @@ def _long_last(flags: Sequence[str]) -> list[str]:
 
 
 def _click_type(option: Option) -> Any:
-    about = option.about
     if option.kind is bool or option.pairs:
         return None
     if option.choices is not None:
         return click.Choice(option.choices)
-    low = about.min if about.min is not None else about.above
-    high = about.max if about.max is not None else about.below
-    if option.kind in (int, float) and (low is not None or high is not None):
-        number: Any = click.IntRange if option.kind is int else click.FloatRange
-        return number(low, high, min_open=about.above is not None, max_open=about.below is not None)
     return click.Path(path_type=Path) if option.kind is Path else option.kind
 
 

@@ -1,28 +1,30 @@
-"""`distill plugins`: what is installed, what it offers, what is broken; a new one; whether one keeps its contract."""
+"""`distill plugins`: list what is installed, write a new plugin, check one against its contract."""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, fields
+import textwrap
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from distill.cli.terminal import note, print_json, printable
-from distill.options import parse_pairs
+from distill.options import HasOptions, describe_options, parse_pairs
 from distill.plugins import KINDS, PluginManager, PluginRecord
 from distill.scaffold import KINDS as NEW_KINDS
 from distill.scaffold import Kind, new_plugin
-from distill.specs import DialectSpec, ModelSpec, Spec
 
 if TYPE_CHECKING:
     from distill.testing import Outcome
+
+_REST = "all others: https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments"
 
 _FLAGS = {"teacher": "-T", "formatter": "-F", "labeler": "-L", "trainer": "-T", "exporter": "-O", "loss": "-O"}
 
 
 @click.group("plugins", invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a plugin.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per plugin.")
 @click.option("--timing", is_flag=True, help="Show how long each took to load, and the heavy modules it pulled in.")
 @click.option("--options", is_flag=True, help="Show the options of each name: the keys of -T, -F, -L and -O.")
 @click.pass_context
@@ -30,7 +32,7 @@ def command(context: click.Context, as_json: bool, timing: bool, options: bool) 
     """List the plugins, and the names they register."""
     if context.invoked_subcommand is not None:
         if as_json or timing or options:
-            raise click.UsageError(f"options of `plugins {context.invoked_subcommand}` stand after its name", context)
+            raise click.UsageError(f"options of `plugins {context.invoked_subcommand}` go after its name", context)
         return
     manager: PluginManager = context.obj
     for record in manager.records:
@@ -53,19 +55,29 @@ def _show(manager: PluginManager, record: PluginRecord, timing: bool, options: b
         for name in names:
             spec = manager.registries[kind].get(name) if kind in KINDS else None
             click.echo(f"    {kind:10}{name:15} {printable(spec.summary if spec else '')}".rstrip())
-            if options and kind in _FLAGS and spec:
+            if options and spec is not None and kind in _FLAGS:
                 _show_options(_FLAGS[kind], spec)
     for hook in record.hooks:
         click.echo(f"    observes  {hook}")
 
 
-def _show_options(flag: str, spec: Spec) -> None:
-    if isinstance(spec, (ModelSpec, DialectSpec)) or spec.options is dict:
-        return  # the summary says which keys it takes
-    for field in fields(spec.options):
-        kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
-        default = "" if field.default is MISSING else f" (default {field.default!r})"
-        click.echo(f"        {flag} {field.name}={kind}{default}")
+def _show_options(flag: str, spec: HasOptions) -> None:
+    """Print the options of a component: type, default, meaning."""
+    for option in describe_options(spec.options):
+        default = "" if option.default is None else f"  (default {option.default})"
+        click.echo(printable(f"        {flag} {option.name}={option.type}{default}"))
+        _show_meaning(option.meaning)
+    for name, meaning in getattr(spec, "option_help", {}).items():
+        click.echo(printable(f"        {flag} {name}=…"))
+        _show_meaning(meaning)
+    if getattr(spec, "option_help", {}):
+        click.echo(f"        … {_REST}")
+
+
+def _show_meaning(text: str) -> None:
+    if text:
+        indent = " " * 12
+        click.echo(textwrap.fill(printable(text), 110, initial_indent=indent, subsequent_indent=indent))
 
 
 @command.command("new")
@@ -110,7 +122,7 @@ def new(manager: PluginManager, name: str, kind: Kind, parent: Path) -> None:
 )
 @click.option("--kind", type=click.Choice(NEW_KINDS), help="What NAME is, where several kinds have the name.")
 @click.option("--ask", metavar="TEXT", help="Ask a teacher this, for 16 tokens at most; it may cost money.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a check.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per check.")
 @click.pass_obj
 def check(
     manager: PluginManager, name: str, pairs: tuple[str, ...], kind: str | None, ask: str | None, as_json: bool

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from distill.cli.options import GroupedCommand, given, json_option, settings_options
-from distill.cli.terminal import note, print_json, printable
+from distill.cli.terminal import note, print_json, printable, shows_colours
 from distill.dataset.settings import DataSettings
 from distill.errors import DataError, UsageError
 from distill.plugins import PluginManager
@@ -94,7 +93,7 @@ def _show(row: ShownRow) -> None:
         click.secho(f"{head}  skipped: {printable(row.reason)}\n", fg="yellow")
         return
     click.secho(f"{head}  {row.trained} of {len(row.token_ids)} tokens trained", bold=True)
-    colours = sys.stdout.isatty()
+    colours = shows_colours()
     before = False
     for token, label, special in zip(row.tokens, row.labels, row.special, strict=True):
         trained = label != IGNORE_INDEX

@@ -17,6 +17,7 @@ from typing import IO, Any, TypeAlias
 
 from distill.collection.prompt_rows import COMMON_PARAMS, SHAPE, PromptReader, prompt_to_dict
 from distill.errors import DataError
+from distill.files.nearby import did_you_mean
 from distill.files.rows import decompressed, file_format, looks_like_table, rows_of
 from distill.transcripts.sources import DataInput, as_sources
 from distill.types import Prompt, Source
@@ -78,7 +79,8 @@ def open_prompts(prompts: PromptInput, reader: PromptReader | None = None) -> It
     try:
         file = _rereadable(path)
     except OSError as error:
-        raise DataError(f"{name}: {error.strerror or error}", "give a file of prompts, or - for stdin") from None
+        hint = did_you_mean(path, Path.is_file) or "give a file of prompts, or - for stdin"
+        raise DataError(f"{name}: {error.strerror or error}", hint) from None
     with file:
         if _is_text(_from_the_start(file), name):
             yield Prompts(name, path, "write one prompt per line", lambda: _texts(_from_the_start(file), name, reader))

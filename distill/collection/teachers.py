@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from distill.errors import UsageError, unknown_name
 from distill.plugins import PluginManager
 from distill.protocols import BatchTeacher, Teacher
 from distill.specs import TeacherSpec
+
+_FAMILIES = {r"(gpt|chatgpt|o[1-9])[-\d]": "openai", r"claude-": "anthropic"}
+"""How models of well-known providers are called → the teacher that asks them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ def make_teacher(
     if kind not in manager.teachers and name in manager.models:
         kind, model = _model_teacher(manager) or kind, name
     if kind not in manager.teachers:
+        if meant := _with_its_teacher(manager, name):
+            raise UsageError(f"unknown teacher {name!r}", f"did you mean {meant!r}?")
         local = _model_teacher(manager)
         more = f"{manager.failures()} " + (f"A local model is written {local}:PATH_OR_NAME." if local else "")
         raise unknown_name("teacher", kind, [*manager.teachers.names(), *manager.models.names()], more.strip())
@@ -84,6 +91,16 @@ def make_teacher(
 def _model_teacher(manager: PluginManager) -> str | None:
     """The teacher that the name of a local model means: the first one that loads models."""
     return next((spec.name for spec in manager.teachers if spec.loads_models), None)
+
+
+def _with_its_teacher(manager: PluginManager, name: str) -> str | None:
+    """`openai:gpt-5-mini` for `gpt-5-mini`, `transformers:FOLDER` for a folder: a model that lacks its teacher."""
+    local = _model_teacher(manager)
+    if Path(name).exists():
+        teacher = "replay" if name.endswith((".jsonl", ".json")) else local
+    else:
+        teacher = next((kind for start, kind in _FAMILIES.items() if re.match(start, name)), None)
+    return f"{teacher}:{name}" if teacher is not None and teacher in manager.teachers else None
 
 
 def _add_option(spec: TeacherSpec, values: dict[str, Any], key: str, value: Any) -> None:

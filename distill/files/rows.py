@@ -18,6 +18,7 @@ from typing import IO, Any, Literal, cast
 from distill.errors import DataError
 from distill.files.json_values import read_array, read_objects
 from distill.files.jsonl import parse_rows
+from distill.files.nearby import did_you_mean
 from distill.files.plain_values import plain_row
 from distill.types import Source
 
@@ -56,7 +57,7 @@ def open_rows(path: str | Path) -> Rows:
         with open(path, "rb") as file:
             yield from rows_of(file, str(path))
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
+        raise DataError(f"{path}: {error.strerror or error}", did_you_mean(path, Path.is_file)) from None
 
 
 def rows_of(file: IO[bytes], name: str) -> Rows:

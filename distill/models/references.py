@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from distill.errors import UsageError
+from distill.files.nearby import did_you_mean, nearby
 from distill.runs.layout import is_run
 from distill.runs.run import open_run
 
@@ -82,8 +84,31 @@ def _location(name: str, manager: PluginManager) -> str:
     if name in manager.models:
         return str(manager.models.get(name).path())
     if name.startswith((".", "/", "~")) or path.suffix == ".gguf" or name.count("/") > 1:
-        raise UsageError(f"no model at {name!r}: no such file or folder", _known(manager))
+        near = did_you_mean(path, _is_model)
+        raise UsageError(f"no model at {name!r}: no such file or folder", near or _known(manager))
+    if "/" not in name:
+        _refuse_misspelt(name, manager)
     return name
+
+
+def _is_model(path: Path) -> bool:
+    return is_run(path) or path.suffix == ".gguf" or (path / "config.json").is_file()
+
+
+def _refuse_misspelt(name: str, manager: PluginManager) -> None:
+    """Refuse a name that is like a registered model's or a run's here, before the hub is asked for it.
+
+    Raises:
+        UsageError: there is such a name, and no model of the hub has been loaded under this one.
+    """
+    near = next(iter(difflib.get_close_matches(name, manager.models.names(), n=1, cutoff=0.6)), None)
+    near = near or nearby(name, _is_model)
+    if near is None:
+        return
+    from huggingface_hub import try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        raise UsageError(f"no model {name!r} here", f"did you mean {near!r}? A model of the hub is written OWNER/NAME")
 
 
 def _known(manager: PluginManager) -> str:

@@ -17,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from distill.errors import UsageError
+from distill.files.nearby import did_you_mean
 
 MAX_BYTES = 1 << 20
 
@@ -87,7 +88,8 @@ def load_yaml(path: str | Path) -> Loaded:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", "give a recipe: a YAML file") from None
+        near = did_you_mean(path, Path.is_file)
+        raise UsageError(f"{path}: {error.strerror}", near or "give a recipe: a YAML file") from None
     if len(data) > MAX_BYTES:
         raise UsageError(f"{path} has {len(data)} bytes; a recipe has {MAX_BYTES} at most", "prompts are another file")
     try:

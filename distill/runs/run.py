@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from distill.errors import DataError, DistillError, UsageError
 from distill.files.jsonl import read_rows
+from distill.files.nearby import did_you_mean
 from distill.plugins import PluginManager
 from distill.runs.layout import RunPaths, is_run
 from distill.runs.manifest import DataFile, RunManifest, Setting
@@ -187,7 +188,8 @@ def open_run(path: str | Path) -> Run:
     """
     path = Path(path).expanduser()
     if not is_run(path):
-        raise UsageError(f"{str(path)!r} is not a run folder", "give the folder that `distill train --out` made")
+        hint = did_you_mean(path, is_run) or "give the folder that `distill train --out` made"
+        raise UsageError(f"{str(path)!r} is not a run folder", hint)
     return Run(path, RunManifest.read(RunPaths(path).manifest))
 
 

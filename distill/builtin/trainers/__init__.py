@@ -19,10 +19,25 @@ def _trl(options: dict[str, Any]) -> Trainer:
     return TRLTrainer(options)
 
 
+_OPTIONS = {
+    "warmup_steps": "steps in which the learning rate rises to its peak; below 1: a fraction of all steps",
+    "lr_scheduler_type": "what the learning rate does after its peak: linear (default), cosine, constant, …",
+    "weight_decay": "weight decay of AdamW (default 0)",
+    "max_grad_norm": "gradients are clipped to this norm (default 1)",
+    "max_steps": "stop after this number of optimizer steps, whatever --epochs",
+    "bf16": "mixed precision in bfloat16: faster, and half the memory for activations, on recent GPUs",
+    "gradient_checkpointing": "recompute activations in the backward pass: less memory, about a third slower",
+    "optim": "the optimizer: adamw_torch (default), adamw_torch_fused, adafactor, adamw_8bit, …",
+    "logging_steps": "write a row of metrics every N steps (default 1)",
+    "report_to": "experiment trackers: wandb, mlflow, tensorboard, trackio (default none)",
+}
+"""The ten fields of TrainingArguments used most; SFTConfig has them too."""
+
+
 @hookimpl
 def register_trainers() -> list[TrainerSpec]:
     """Offer `hf` (the default) and `trl`."""
     return [
-        TrainerSpec("hf", "transformers' Trainer; -T sets any TrainingArguments field", _hf, dict),
-        TrainerSpec("trl", "TRL's SFTTrainer on our labels; -T sets any SFTConfig field", _trl, dict),
+        TrainerSpec("hf", "transformers' Trainer; -T sets any TrainingArguments field", _hf, dict, _OPTIONS),
+        TrainerSpec("trl", "TRL's SFTTrainer on our labels; -T sets any SFTConfig field", _trl, dict, _OPTIONS),
     ]

@@ -31,13 +31,13 @@ OnLog = Callable[[Mapping[str, float]], None]
 # Settings that have an option of distill's own.
 _OWNED = {
     "output_dir": "--out",
-    "num_train_epochs": "--epochs",
-    "per_device_train_batch_size": "--batch-size",
+    **dict.fromkeys(("num_train_epochs", "epochs", "num_epochs"), "--epochs"),
+    **dict.fromkeys(("per_device_train_batch_size", "batch_size", "micro_batch_size"), "--batch-size"),
     **dict.fromkeys(("packing", "padding_free"), "--packing"),
-    "gradient_accumulation_steps": "--accumulation",
-    "learning_rate": "--learning-rate",
+    **dict.fromkeys(("gradient_accumulation_steps", "gradient_accumulation"), "--accumulation"),
+    **dict.fromkeys(("learning_rate", "lr"), "--learning-rate"),
     "seed": "--seed",
-    "max_length": "--max-length",
+    **dict.fromkeys(("max_length", "max_seq_length"), "--max-length"),
     "resume_from_checkpoint": "--resume",
     "save_strategy": "--save-steps",
     "save_steps": "--save-steps",
