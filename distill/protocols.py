@@ -78,6 +78,29 @@ class BatchFileTeacher(Protocol):
 
 
 @runtime_checkable
+class ScoringTeacher(Protocol):
+    """A teacher that can read answers which are there already, and tell how likely it finds them.
+
+    Attributes:
+        batch_size: the most requests per call.
+    """
+
+    batch_size: int
+
+    def score_batch(self, requests: Sequence[Request], logprobs: int) -> Sequence[Mapping[str, Any] | Exception]:
+        """Score answers.
+
+        Args:
+            requests: each ends with the answer to score.
+            logprobs: how many likeliest tokens per place.
+
+        Returns:
+            Per request, what `distill.pack_logprobs` makes, with `LogprobsOrigin(scored=True)`; or a DistillError.
+        """
+        ...
+
+
+@runtime_checkable
 class Formatter(Protocol):
     """Turns a conversation into text, and tells who wrote each piece. It never tokenizes."""
 
@@ -184,6 +207,34 @@ class NoCheckpoints:
         """Does nothing: no checkpoint is ever written."""
 
 
+class Evaluation(Protocol):
+    """Held-out rows to measure the student on while it is trained."""
+
+    @property
+    def stop(self) -> bool:
+        """Whether training is to end here: the held-out loss has not improved for `--patience` evaluations."""
+        ...
+
+    def due(self, step: int, *, epoch_end: bool) -> bool:
+        """Whether to evaluate after this optimizer step; the same in every process.
+
+        Args:
+            step: optimizer steps done since the training began, before it was ever stopped.
+            epoch_end: whether the step was an epoch's last, or the training's.
+        """
+        ...
+
+    def measure(self, step: int) -> Mapping[str, float]:
+        """Evaluate `TrainJob.model`; to be called in every process.
+
+        The model is left unchanged. Where `--keep best` is given, its weights are kept if they are the best so far.
+
+        Returns:
+            `eval_loss` and `eval_agreement`, to be passed to `on_log` together with `step`.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TrainJob:
     """All a trainer needs: the model is loaded, the examples are labelled and checked.
@@ -201,6 +252,10 @@ class TrainJob:
         seed: for shuffling and dropout.
         batch_tokens: instead of a number of sequences, the token budget per device and forward pass, padding included.
         checkpoints: when to write one, when to stop, and what to resume from.
+        evaluation: held-out rows to measure the student on; None: there are none.
+        lr_scheduler_type: the learning rate's schedule, by transformers' name (`linear`, `cosine`, `constant`, …).
+        warmup_steps: optimizer steps in which the learning rate rises from 0 to its peak.
+        weight_decay: of the optimizer, for weights that are no biases or norms.
         loss: what the student is pulled towards, for `distill.fast_training(model, loss)`; None: the cross-entropy.
     """
 
@@ -215,15 +270,18 @@ class TrainJob:
     learning_rate: float
     seed: int
     batch_tokens: int | None = None
+    checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
+    evaluation: Evaluation | None = None
+    lr_scheduler_type: str = "linear"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    loss: Loss | None = None
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of each example; where the examples are on disk, without reading them."""
         known = getattr(self.examples, "lengths", None)
         return [len(example.input_ids) for example in self.examples] if known is None else known.tolist()
-
-    checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
-    loss: Loss | None = None
 
 
 @runtime_checkable
@@ -270,13 +328,15 @@ class Trainer(Protocol):
     def train(self, job: TrainJob, on_log: Callable[[Mapping[str, float]], None]) -> TrainResult:
         """Train `job.model` on `job.examples`.
 
-        `distill.data_loader(job)` gives batches of similar length, and `with distill.fast_training(job.model):` around
-        the loop makes its steps take less time and memory; the built-in trainers use both.
+        `distill.data_loader(job)` gives batches of similar length. `with distill.fast_training(job.model, job.loss):`
+        around the loop brings in the job's loss, and makes its steps take less time and memory. The built-in trainers
+        use both.
 
         Args:
             job: the model, the data and the settings.
-            on_log: to be called after each optimizer step with at least `step`, `loss` and `learning_rate`. It raises
-                when a value is not finite; let it through.
+            on_log: to be called after each optimizer step with at least `step`, `loss` and `learning_rate`, and after
+                each evaluation with `step` and what `job.evaluation.measure` returned. It raises when a value is not
+                finite; let it through.
         """
         ...
 

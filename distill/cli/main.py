@@ -24,6 +24,7 @@ from distill.cli import (
     merge,
     plugins,
     quickstart,
+    score,
     show,
     train,
 )
@@ -37,6 +38,7 @@ from distill.progress import QUIET
 COMMANDS = (
     collect.command,
     merge.command,
+    score.command,
     convert.command,
     check.command,
     show.command,

@@ -1,4 +1,4 @@
-"""A server that went away: nobody asks but for a probe now and then, until it is back."""
+"""A server that went away: no requests but a probe now and then, until it is back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GROWTH = 1.5
 LAST_PROBE = 15.0
 """Seconds between two probes at most."""
 DOWN_ROWS = 3
-"""Different rows in a row to which a gateway says that the server behind it is away."""
+"""Different rows in a row for which a gateway reports that the server behind it is away."""
 
 log = logging.getLogger("distill")
 

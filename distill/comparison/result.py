@@ -53,7 +53,8 @@ class Metric:
 
     Attributes:
         name: as JSON has it: `perplexity`, `agreement`, `exact_match`, `chrf`, `length_ratio`, `stop_rate`,
-            `tokens_per_second`; and `bits_per_byte`, where base and student have different tokenizers.
+            `tokens_per_second`; `bits_per_byte`, where base and student have different tokenizers; and both it and
+            `kl_to_teacher` where held-out rows carry the teacher's log probabilities.
         title: for people.
         unit: `%`, `tokens/s`, …; empty for a plain number. Figures are in it: 93.5 for 93.5 %.
         better: which way is better; None where neither is.

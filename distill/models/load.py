@@ -162,7 +162,7 @@ def convert_model(source: str | Path, target: Path) -> Path:
     if target.is_dir():
         return target
     tokenizer, model = load_tokenizer(str(source)), load_model(str(source))
-    with quiet(), whole_folder(target) as folder:
+    with quiet(), whole_folder(target, replaceable=True) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return target

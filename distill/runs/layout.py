@@ -42,6 +42,11 @@ class RunPaths:
         return self.root / "checkpoints"
 
     @property
+    def best(self) -> Path:
+        """The best weights so far (`--keep best`), while the run is trained."""
+        return self.checkpoints / "best.safetensors"
+
+    @property
     def metrics(self) -> Path:
         """One row per logged step."""
         return self.root / "metrics.jsonl"

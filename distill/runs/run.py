@@ -166,8 +166,12 @@ class Run:
                 raise DataError(f"{source}: not a skipped row", "restore the file from a backup") from None
 
     def metrics(self) -> list[dict[str, float]]:
-        """The logged steps: `step`, `loss`, `learning_rate`, …"""
+        """The logged steps: `step`, `loss`, `learning_rate`, …; evaluations: `step`, `eval_loss`, `eval_agreement`."""
         return read_metrics(self.paths.metrics)
+
+    def losses(self) -> dict[str, list[tuple[float, float]]]:
+        """Training loss and held-out loss by step; see `loss_series`."""
+        return loss_series(self.metrics())
 
     def to_pandas(self) -> pandas.DataFrame:
         """The logged steps as a data frame."""
@@ -196,6 +200,12 @@ def open_run(path: str | Path) -> Run:
 def saved_format(model: str | Path) -> ChatFormat:
     """The format to ask a model in: a run's own, and the saved chat template for any other model."""
     return open_run(model).chat_format if is_run(model) else ChatFormat()
+
+
+def loss_series(rows: Sequence[Mapping[str, float]]) -> dict[str, list[tuple[float, float]]]:
+    """The training loss and, where it was evaluated, the held-out loss, by step."""
+    keys = {"training": "loss", "held out": "eval_loss"}
+    return {name: [(row["step"], row[key]) for row in rows if key in row] for name, key in keys.items()}
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -9,6 +9,7 @@ from distill.pages import render_page
 from distill.pages.charts import curves
 from distill.runs.manifest import RunManifest
 from distill.runs.report import TrainReport
+from distill.runs.run import loss_series
 from distill.training.settings import TrainSettings
 
 
@@ -54,5 +55,5 @@ def report_page(manifest: RunManifest, rows: Sequence[Mapping[str, float]]) -> s
         manifest: the finished run's.
         rows: its logged steps.
     """
-    curve = curves({"training": [(row["step"], row["loss"]) for row in rows if "loss" in row]})
+    curve = curves(loss_series(rows))
     return render_page("report", manifest=manifest, report=manifest.report, curve=curve)

@@ -254,3 +254,13 @@ def test_several_students_show_themselves(copycat, idle, chats, manager):
     assert str(idle) in shown and "chrF" in shown and "learning_rate" in shown
     with pytest.raises(UsageError, match="is named twice"):
         compare_runs([idle, idle.parent / ".." / idle.parent.name / idle.name], [chats], manager)
+
+
+def test_rows_with_logprobs_tell_the_divergence_from_the_teacher(manager, idle, chats, tmp_path):
+    """A student that is its teacher has none, whoever wrote the answers; bits per byte are told beside it."""
+    from distill.collection.score import score
+
+    scored = tmp_path / "scored.jsonl"
+    score(chats, f"transformers:{idle / 'model'}", scored, logprobs=3, manager=manager)
+    found = figures(compare(idle, scored, manager, CompareSettings(max_tokens=4)), "student")
+    assert abs(found["kl_to_teacher"]) < 1e-3 and found["bits_per_byte"] > 0

@@ -66,7 +66,7 @@ class OpenAIOptions(HTTPTeacherOptions):
         tokenizer: the served model's tokenizer, a folder or a Hub id: vLLM then tells tokens by their ids, which is
             exact where a token is a piece of a character; default: tokens are told by their bytes.
         replay_reasoning: send the reasoning of earlier answers back, as some servers demand and others refuse;
-            default: as soon as the server says that it is missing.
+            default: as soon as the server reports it missing.
         stream: ask for an event stream, for servers that answer, or think, only so.
         body: further fields of the request, as JSON; they count as parameters.
     """
@@ -136,7 +136,7 @@ class OpenAITeacher:
         """Ask; where log probabilities are wanted, the first answer is waited for, to see whether it has them.
 
         Raises:
-            TeacherError: no answer; says whether asking again may help.
+            TeacherError: no answer; its flags tell whether asking again may help.
         """
         if not self._tells:
             async with self._first:
@@ -204,7 +204,7 @@ class OpenAITeacher:
         return self._answer(payload)
 
     def _misses_reasoning(self, error: TeacherError, request: Request) -> bool:
-        """Whether a refusal says that reasoning is missing which the request could have brought."""
+        """Whether a server refused because reasoning is missing that the request could have contained."""
         brings = any(message.reasoning_content for message in request.messages)
         undecided = self._options.replay_reasoning is None and not self._replay
         return brings and undecided and not error.retryable and "reasoning" in error.message.lower()
