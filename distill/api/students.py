@@ -59,7 +59,9 @@ def train(
     accumulation: int = 1,
     packing: bool = False,
     learning_rate: float = 5e-05,
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"] = "linear",
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
+    ] = "linear",
     warmup_steps: int | None = None,
     warmup_ratio: float | None = None,
     weight_decay: float = 0.0,
