@@ -45,7 +45,7 @@ def prepare(path: Path) -> list[str]:
     ]
 
 
-def step(path: Path, layers: int = 2, steps: int = 3) -> list[str]:
+def step(path: Path, layers: int = 4, steps: int = 2, turns: int = 4) -> list[str]:
     """Training steps of a student, by loss; in turn, so that all meet the same machine."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -70,7 +70,6 @@ def step(path: Path, layers: int = 2, steps: int = 3) -> list[str]:
     model.train()
     plain, soft = PaddingCollator(pipeline.encoder.tokenizer.pad_token_id), None
     soft = SoftCollator(plain)
-    seconds: dict[str, float] = {}
     losses = {
         "cross-entropy": None,
         "soft-labels": manager.losses.build("soft-labels"),
@@ -78,19 +77,21 @@ def step(path: Path, layers: int = 2, steps: int = 3) -> list[str]:
         "chunks": manager.losses.build("chunks"),
     }
     peaks: dict[str, int] = {}
-    for turn in range(2):
+    fastest: dict[tuple[str, int], float] = {}  # of several turns: what else the machine does counts least
+    for _ in range(turns):
         for name, loss in losses.items():
             with fast_training(model, loss):
-                began = time.process_time()
                 for start in range(0, len(rows), 8):
+                    began = time.process_time()
                     some = rows[start : start + 8]
                     tokens = [{key: one[key] for key in ("input_ids", "labels")} for one in some]
                     batch = plain(tokens) if loss is None else soft(some)
                     model(**batch, use_cache=False).loss.backward()
                     model.zero_grad()
-                if turn:
-                    seconds[name] = time.process_time() - began
+                    took = time.process_time() - began
+                    fastest[name, start] = min(took, fastest.get((name, start), took))
             peaks.setdefault(name, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    seconds = {name: sum(took for (one, _), took in fastest.items() if one == name) for name in losses}
     base = seconds["cross-entropy"]
     lines = [f"step with {name}: {value / base:.2f} × cross-entropy" for name, value in seconds.items()]
     grown = max(peaks.values()) / peaks["cross-entropy"]
