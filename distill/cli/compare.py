@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from distill.cli.completion import runs
 from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, printable
 from distill.comparison.settings import CompareSettings
@@ -25,7 +26,7 @@ _COLOURS = {"better": "green", "worse": "red", "broken": "red", "mixed": "yellow
 
 
 @click.command("compare", short_help="Is the student better than its base?")
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path), shell_complete=runs)
 @click.option(
     "--data",
     multiple=True,
