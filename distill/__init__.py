@@ -67,6 +67,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
         check,
         collect,
         compare,
+        compare_runs,
         convert,
         doctor,
         export,
@@ -111,7 +112,7 @@ __version__ = "0.1.0"
 _LAZY = {
     name: module
     for module, names in {
-        "distill.api": "check collect compare convert doctor export generate load_chat_model open_chat "
+        "distill.api": "check collect compare compare_runs convert doctor export generate load_chat_model open_chat "
         "plan_training quickstart run show trace train",
         "distill.chat.session": "Session",
         "distill.chat.settings": "ChatSettings",
@@ -228,6 +229,7 @@ __all__ = [
     "clean_surrogates",
     "collect",
     "compare",
+    "compare_runs",
     "convert",
     "convert_model",
     "data_loader",

@@ -85,11 +85,12 @@ class Formatter(Protocol):
         """Name the tokens the format needs as single control tokens; the engine adds the missing ones."""
         ...
 
-    def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str | None:
+    def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str | dict[str, str] | None:
         """Give the format as a Jinja chat template, which is saved with the student.
 
         It must render the same text as `segments`; the engine verifies it. None: the format has no such template,
-        and the student can be used only where this plugin is installed.
+        and the student can be used only where this plugin is installed. A format with several templates gives them
+        by name, `default` and perhaps `tool_use`, as transformers keeps them.
         """
         ...
 

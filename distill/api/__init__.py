@@ -5,13 +5,24 @@ line; the parameters are written from the settings classes by cog (`make docs`).
 """
 
 from distill.api.data import check, collect, convert, show
-from distill.api.students import compare, export, generate, load_chat_model, open_chat, plan_training, trace, train
+from distill.api.students import (
+    compare,
+    compare_runs,
+    export,
+    generate,
+    load_chat_model,
+    open_chat,
+    plan_training,
+    trace,
+    train,
+)
 from distill.api.whole import doctor, quickstart, run
 
 __all__ = [
     "check",
     "collect",
     "compare",
+    "compare_runs",
     "convert",
     "doctor",
     "export",

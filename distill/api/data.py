@@ -50,6 +50,7 @@ def collect(
     retries: int = 5,
     patience: float = 600.0,
     max_usd: float | None = None,
+    max_usd_total: float | None = None,
     price: str | None = None,
     # [[[end]]]
     progress: bool = True,

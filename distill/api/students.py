@@ -15,7 +15,7 @@ from distill.types import Message
 
 if TYPE_CHECKING:
     from distill.chat.session import Session
-    from distill.comparison import Comparison
+    from distill.comparison import Comparison, Comparisons
     from distill.exporters import Exported
     from distill.models.generate import ChatModel, Generation, TraceStep
     from distill.runs import Run, TrainReport
@@ -111,7 +111,7 @@ def plan_training(settings: TrainSettings, manager: PluginManager | None = None)
 
 def compare(
     run: str | Path,
-    data: str | Path | Sequence[str | Path] = (),
+    data: Data = (),
     *,
     # [[[cog parameters(CompareSettings) ]]]
     data_format: str | None = None,
@@ -135,7 +135,7 @@ def compare(
 
     Args:
         run: the run folder.
-        data: files of hold-out conversations; none: those that training held out.
+        data: hold-out conversations; none: those that training held out.
         progress: whether to show how far it is, and what is being done.
         manager: the plugins; default: those that are installed.
 
@@ -147,8 +147,55 @@ def compare(
     settings = settings_of(CompareSettings, locals())
     with PartProgress(progress) as on_progress:
         return measure(
-            Path(run),
-            [Path(file) for file in ([data] if isinstance(data, (str, Path)) else data)],
+            run,
+            data,
+            plugins_of(manager),
+            settings,
+            note=noter(progress),
+            on_progress=on_progress if progress else None,
+        )
+
+
+def compare_runs(
+    runs: Sequence[str | Path],
+    data: Data = (),
+    *,
+    # [[[cog parameters(CompareSettings) ]]]
+    data_format: str | None = None,
+    split_thinking: bool = False,
+    ignore_columns: Sequence[str] = (),
+    base: str | None = None,
+    teacher: str | None = None,
+    teacher_options: Mapping[str, Any] | None = None,
+    judge: str | None = None,
+    judge_options: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+    max_tokens: int = 256,
+    batch_size: int = 16,
+    limit: int | None = None,
+    seed: int = 0,
+    # [[[end]]]
+    progress: bool = True,
+    manager: PluginManager | None = None,
+) -> Comparisons:
+    """Compare several students: each with its base, and with the first one, on the same conversations.
+
+    Args:
+        runs: the run folders.
+        data: hold-out conversations; none: those that training held out for the first run.
+        progress: whether to show how far it is, and what is being done.
+        manager: the plugins; default: those that are installed.
+
+    The other arguments are the options of `distill compare`.
+    """
+    from distill.comparison import CompareSettings
+    from distill.comparison import compare_runs as measure
+
+    settings = settings_of(CompareSettings, locals())
+    with PartProgress(progress) as on_progress:
+        return measure(
+            runs,
+            data,
             plugins_of(manager),
             settings,
             note=noter(progress),

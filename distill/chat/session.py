@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from distill.models.generate import ChatModel
 
 Show = Callable[[str], None]
-"""Called with each new piece of an answer, as the model wrote it: raw text of others."""
+"""Called with each new piece of an answer, as the model wrote it: untrusted text."""
 
 COMMANDS: Mapping[str, str] = {
-    "/retry": "the student answers again, sampled anew",
-    "/undo": "take the last question and its answer back",
-    "/new": "begin a new conversation",
-    "/system TEXT": "begin a new conversation with this system message; without TEXT: with none",
-    "/teacher": "the teacher answers the last question instead (--teacher names it; it may cost money)",
-    "/save [FILE]": "add the conversation to a file of transcripts, as a row to train on",
+    "/retry": "let the student answer again, sampled with another seed",
+    "/undo": "remove the last question and its answer",
+    "/new": "start a new conversation",
+    "/system TEXT": "start a new conversation with this system message; without TEXT: with none",
+    "/teacher": "let the teacher answer the last question instead (needs --teacher; may cost money)",
+    "/save [FILE]": "append the conversation to a file of transcripts, as a row to train on",
     "/help": "these commands",
     "/quit": "leave; so does Ctrl-D",
 }
@@ -112,11 +112,11 @@ class Session:
         chat: the student.
         settings: how it is asked.
         teacher: who `/teacher` asks.
-        suggestion: what to say where there is none, e.g. who taught the student.
+        suggestion: the hint where there is none, e.g. who taught the student.
 
     Attributes:
         messages: the present conversation.
-        left: whether the person has said `/quit`.
+        left: whether the user has typed `/quit`.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Session:
             show: gets the answer, piece by piece.
 
         Returns:
-            A note for the person; empty: nothing to say.
+            A note for the user; may be empty.
 
         Raises:
             DistillError: it cannot be done; the conversation is as it was.
@@ -261,7 +261,7 @@ class Session:
         show(answer.content or "")
         self.messages[-1] = replace(answer, train=whole)
         cut = "" if whole else "; it was cut, and is not trained"
-        return f"{self.teacher.name}'s answer stands in the conversation now, /retry asks the student again{cut}"
+        return f"{self.teacher.name}'s answer is in the conversation now; /retry asks the student again{cut}"
 
     def _save(self, file: str) -> str:
         self._last_answer()

@@ -94,7 +94,7 @@ class _Terminal:
             self._end_answer()
             if not self.live:
                 raise
-            self._note("stopped: /retry, /undo or go on; Ctrl-C again, or Ctrl-D, leaves")
+            self._note("stopped: /retry, /undo or continue; Ctrl-C again, or Ctrl-D, leaves")
             return True
         self._end_answer()
         if said:

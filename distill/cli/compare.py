@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from distill.cli.completion import runs
+from distill.cli.completion import runs as complete_runs
 from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, printable
-from distill.comparison.settings import CompareSettings
-from distill.comparison.verdict import NOT_BETTER
+from distill.comparison.settings import NOT_BETTER, CompareSettings
+from distill.pages.environment import shown
 from distill.plugins import PluginManager
 from distill.progress import PartProgress
 from distill.settings import settings_from
 
 if TYPE_CHECKING:
-    from distill.comparison import Comparison
-    from distill.comparison.result import Difference, Interval, Metric, Sample
+    from distill.comparison import Comparisons
+    from distill.comparison.result import Comparison, Difference, Interval, Metric, Sample
 
 _COLOURS = {"better": "green", "worse": "red", "broken": "red", "mixed": "yellow"}
 
 
 @click.command("compare", short_help="Is the student better than its base?")
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path), shell_complete=runs)
+@click.argument(
+    "runs", nargs=-1, required=True, metavar="RUN…", type=click.Path(path_type=Path), shell_complete=complete_runs
+)
 @click.option(
     "--data",
     multiple=True,
@@ -47,7 +50,7 @@ _COLOURS = {"better": "green", "worse": "red", "broken": "red", "mixed": "yellow
 def command(
     manager: PluginManager,
     /,
-    run: Path,
+    runs: tuple[Path, ...],
     data: tuple[Path, ...],
     samples: int,
     html: Path | None,
@@ -56,6 +59,8 @@ def command(
     **words: Any,
 ) -> int:
     """Compare the student in RUN with its base, on conversations it was not trained on.
+
+    Several runs are compared on the same conversations: each student with its base, and with the first student.
 
     Every answer of the teacher is a question, after all that was said before it. Two things are measured, with 95 %
     confidence intervals from resampling the conversations: how likely each model finds the teacher's answer, and how
@@ -68,26 +73,36 @@ def command(
     \b
         distill compare run --data held-out.jsonl --html report.html
         distill compare run --data held-out.jsonl --judge openai:gpt-5-mini
+        distill compare copy masked --data held-out.jsonl --html students.html
     """
-    from distill.comparison import compare
+    from distill.comparison import Comparisons, compare, compare_runs
     from distill.comparison.page import comparison_page
+    from distill.comparison.students_page import students_page
     from distill.pages import check_page_target, write_page
 
     settings = settings_from(CompareSettings, given(words))
     if html is not None:
         check_page_target(html)
     progress = PartProgress()
+    found: Comparison | Comparisons
     try:
-        comparison = compare(run, data, manager, settings, note=note, on_progress=progress)
+        if len(runs) == 1:
+            found = compare(runs[0], data, manager, settings, note=note, on_progress=progress)
+        else:
+            found = compare_runs(runs, data, manager, settings, note=note, on_progress=progress)
     finally:
         progress.close()
     if html is not None:
-        write_page(html, comparison_page(comparison, run))
+        write_page(html, students_page(found) if isinstance(found, Comparisons) else comparison_page(found, runs[0]))
     if as_json:
-        click.echo(comparison.to_json())
+        click.echo(found.to_json())
+    elif isinstance(found, Comparisons):
+        show_students(found)
     else:
-        show(comparison, samples)
-    return NOT_BETTER if fail_unless_better and comparison.verdict != "better" else 0
+        show(found, samples)
+    all_of_them = found.comparisons if isinstance(found, Comparisons) else [found]
+    all_better = all(one.verdict == "better" for one in all_of_them)
+    return NOT_BETTER if fail_unless_better and not all_better else 0
 
 
 def show(comparison: Comparison, samples: int) -> None:
@@ -99,8 +114,8 @@ def show(comparison: Comparison, samples: int) -> None:
     for warning in comparison.warnings:
         click.secho(f"Warning: {printable(warning)}", fg="yellow", err=True)
     click.secho(comparison.headline, fg=_COLOURS.get(comparison.verdict), bold=True)
-    for reason in comparison.reasons:
-        click.echo(_wrapped(printable(reason)))
+    for line in filter(None, (comparison.summary, *comparison.reasons)):
+        click.echo(_wrapped(printable(line)))
     click.echo(f"\n{comparison.questions} answers of {comparison.conversations} held-out conversations\n")
     for row in _table(comparison):
         click.echo(row)
@@ -115,18 +130,50 @@ def _wrapped(text: str) -> str:
 
 
 def _table(comparison: Comparison) -> list[str]:
-    """The metrics, a row each, in columns as wide as they must be."""
+    """The metrics, one row each."""
     changes = {one.metric: one for one in comparison.differences}
     rows = [["", *(one.who for one in comparison.standings), "student − base", "95 % interval", ""]]
     for metric in comparison.metrics:
         figures = [_figure(one.figures.get(metric.name), metric) for one in comparison.standings]
         name = metric.title + (f" ({metric.unit})" if metric.unit else "")
         rows.append([name, *figures, *_change(changes.get(metric.name), metric)])
+    return _columns(rows)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines; the first and the last column begin at the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(f"{cell:{'<' if n in (0, len(row) - 1) else '>'}{widths[n]}}" for n, cell in enumerate(row)).rstrip()
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        cells = []
+        for n, cell in enumerate(row):
+            side = "<" if n in (0, len(row) - 1) else ">"
+            cells.append(f"{cell:{side}{widths[n]}}")
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def show_students(found: Comparisons) -> None:
+    """Print several students for people: one row each, then each against the first."""
+    for one in found.comparisons:
+        for warning in one.warnings:
+            click.secho(f"Warning: {printable(one.run)}: {printable(warning)}", fg="yellow", err=True)
+    rows = [["", *(metric.title for metric in found.metrics), "against its base"]]
+    for one in found.comparisons:
+        values = [_figure(one.value("student", metric.name), metric) for metric in found.metrics]
+        rows.append([printable(one.run), *values, one.verdict])
+    click.echo("\n".join(_columns(rows)))
+    if found.settings:
+        click.echo("\nSettings that differ:")
+        rows = [[name, *(printable(shown(value)) for value in values), ""] for name, values in found.settings.items()]
+        click.echo("\n".join(f"  {line}" for line in _columns(rows)))
+    metrics = {metric.name: metric for metric in found.metrics}
+    for other in found.between:
+        click.secho(f"\n{printable(other.run)} against {printable(other.first)}", bold=True)
+        known = [(one, metrics[one.metric]) for one in other.differences if one.metric in metrics]
+        rows = [["", "difference", "95 % interval", ""]]
+        rows += [[metric.title, *_change(one, metric)] for one, metric in known]
+        click.echo("\n".join(_columns(rows)))
 
 
 def _figure(figure: Interval | None, metric: Metric) -> str:

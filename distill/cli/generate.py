@@ -90,6 +90,6 @@ def _show_trace(steps: Sequence[TraceStep]) -> None:
 
 
 def _cell(token: str, width: int = 22) -> str:
-    """A token as it can stand in a table: quoted, printable, not too long."""
+    """A token for a table: quoted, printable, not too long."""
     text = repr(printable(token, newlines=True))[1:-1]
     return "«" + (text if len(text) <= width - 2 else text[: width - 3] + "…") + "»"

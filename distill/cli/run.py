@@ -11,7 +11,7 @@ import click
 from distill import api
 from distill.cli.options import json_option
 from distill.cli.terminal import note, print_json, printable
-from distill.comparison.verdict import NOT_BETTER
+from distill.comparison.settings import NOT_BETTER
 from distill.plugins import PluginManager
 
 if TYPE_CHECKING:

@@ -132,14 +132,28 @@ class Meter:
         tokens_in, tokens_out: of the answers that say so.
         answers: how many answers said so.
         asked: how many requests have come to an end.
+        name: the budget, in words.
     """
 
     def __init__(self, price: Price | None = None, max_usd: float | None = None, answer_limit: int | None = None):
         self.price, self.max_usd, self._limit = price, max_usd, answer_limit
+        self.name = "" if max_usd is None else f"${max_usd:g}"
         self._longest = 0  # tokens of an answer beyond its limit, or without one
         self._reserved = 0.0
         self.spent = 0.0
         self.tokens_in = self.tokens_out = self.answers = self.asked = 0
+
+    def keep_total(self, max_usd: float, earlier: float) -> None:
+        """Keep a budget over several runs, too.
+
+        Args:
+            max_usd: dollars that all runs together may spend.
+            earlier: what earlier runs have spent.
+        """
+        left = max(max_usd - earlier, 0.0)
+        if self.max_usd is None or left < self.max_usd:
+            self.max_usd = left
+            self.name = f"${max_usd:g} for all runs, of which earlier ones spent ${earlier:.4f},"
 
     def reserve(self, requests: Sequence[Request]) -> list[float] | None:
         """Set aside what the requests can cost at most.

@@ -69,7 +69,9 @@ def collect(
         total = plan.total(opened)
         check_output(files.target, opened.path)
         with claimed(settings.part, Path(out)), Appender(files.target) as appender, Live(total, progress) as live:
-            output = Output(appender, plan, manager, live.row, files.earlier)
+            output = Output(appender, plan, manager, live.row, files.earlier, meter.price)
+            if settings.max_usd_total is not None:
+                meter.keep_total(settings.max_usd_total, output.spent_earlier)
             jobs = plan.jobs(opened, output.done, counter_of(skipped, live.skip))
             live.numbers = _numbers(output, meter, skipped, total)
             try:

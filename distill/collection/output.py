@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from distill.collection.budget import Price
 from distill.collection.conversation import Conversation, add_usage
 from distill.collection.plan import Plan
 from distill.collection.prompts import prompt_to_dict
@@ -155,6 +156,7 @@ class Output:
         manager: whose observers are notified.
         tick: called at each row's end.
         earlier: other files whose rows are not asked for again.
+        price: the teacher's, if it is known.
 
     Raises:
         UsageError: the file has rows by another teacher or with other parameters, and the settings do not say
@@ -166,6 +168,8 @@ class Output:
         owner: the teacher's plugin, as errors name it.
         done: the ids of the rows that were in the transcripts' file.
         counts: of this run.
+        spent_earlier: dollars for the teacher's rows that were there, the failed ones included, as far as their token
+            counts tell.
     """
 
     def __init__(
@@ -175,19 +179,32 @@ class Output:
         manager: PluginManager,
         tick: Callable[[], None],
         earlier: Sequence[Path] = (),
+        price: Price | None = None,
     ):
         if appender.quarantined:
             log.warning("%s: its last row was cut short; moved to %s.quarantine", appender.path, appender.path)
         self._appender, self._plan, self._manager, self._tick = appender, plan, manager, tick
         self.run = CollectRun(appender.path, plan.teacher.name)
         self.owner = plan.teacher.owner
-        self.done = read_done(chain(read_rows(appender.path), *map(whole_rows, earlier)), plan)
+        self.spent_earlier = 0.0
+        self.done = read_done(self._priced(chain(read_rows(appender.path), *map(whole_rows, earlier)), price), plan)
         self.counts = Counters()
         self._failures: Appender | None = None
         self._failed_before, self._repaired = IdSet(), IdSet()
         with suppress(DataError):  # none yet, or somebody edited it: `close` tells
-            for _, row in read_rows(failed_path(self.run.out)):
+            for _, row in self._priced(read_rows(failed_path(self.run.out)), price):
                 self._failed_before.add(str(row.get("id")))
+
+    def _priced(
+        self, rows: Iterable[tuple[Source, dict[str, Any]]], price: Price | None
+    ) -> Iterator[tuple[Source, dict[str, Any]]]:
+        """The rows; adds up what those of this teacher have cost while they pass."""
+        for source, row in rows:
+            about = row["metadata"] if isinstance(row.get("metadata"), dict) else row
+            usage = about.get("usage")
+            if price is not None and isinstance(usage, dict) and about.get("teacher") == self.run.teacher:
+                self.spent_earlier += price.of(usage) or 0.0
+            yield source, row
 
     def save(self, conversation: Conversation) -> None:
         """Write a finished conversation, and tell the observers.
@@ -255,6 +272,7 @@ class Output:
             "params": self._plan.sent_with(conversation.prompt),
             "created": utc_now(),
             "finish_reason": conversation.finish_reason,
+            "usage": conversation.usage,
             "answers": [message_to_dict(message) for message in conversation.answers],
         }
         if self._failures is None:
@@ -292,5 +310,5 @@ def _writable(row: dict[str, Any]) -> dict[str, Any]:
     try:
         dumps(row).encode()
     except (TypeError, ValueError, RecursionError):
-        return {**row, "answers": [], "finish_reason": None}
+        return {**row, "answers": [], "finish_reason": None, "usage": {}}
     return row

@@ -127,7 +127,7 @@ class Plan:
         given = self.settings.price
         url = getattr(self.teacher.options, "api_url", None)
         price = parse_price(given) if given else find_price(url, self.teacher.model)
-        if price is None and self.settings.max_usd is not None:
+        if price is None and (self.settings.max_usd or self.settings.max_usd_total) is not None:
             raise UsageError(
                 f"the price of {self.teacher.name!r} is not known", "give --price IN/OUT, dollars per million tokens"
             )

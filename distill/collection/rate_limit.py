@@ -72,6 +72,7 @@ class Throttle:
         self._inside = 0
         self._opens = 0.0
         self._slowed = 0.0
+        self._seconds = 0.0  # per answer, lately
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed = asyncio.Event()
 
@@ -124,7 +125,7 @@ class Throttle:
             if most is not None:
                 return most
             if not self._inside:
-                raise OutOfMoney(f"the budget of ${self._meter.max_usd:g} is used up")
+                raise OutOfMoney(f"the budget of {self._meter.name} is used up")
             waiting: asyncio.Future[None] = self._loop.create_future()
             self._waiting.append(waiting)
             await waiting
@@ -139,14 +140,22 @@ class Throttle:
             untold = sum(isinstance(outcome, Answer) for outcome in outcomes) - (meter.answers - told)
             estimated = ticket.tokens * untold / max(len(outcomes), 1)  # what is not known stays as it was estimated
             self._tpm.correct(meter.tokens_in + meter.tokens_out - tokens + estimated - ticket.tokens)
-        if any(getattr(outcome, "throttled", False) for outcome in outcomes):
-            if ticket.at >= self._slowed:  # else it was sent before the last slowing: that took care of it
-                self._limit = max(1.0, min(self._limit, self._inside) * SLOWER)
-                self._slowed = self._loop.time()
-        elif self._limit < self._most and any(isinstance(outcome, Answer) for outcome in outcomes):
-            self._limit = min(self._most, self._limit + FASTER)
+        self._adapt(ticket, outcomes)
         self._inside -= 1
         self._wake()
+
+    def _adapt(self, ticket: Ticket, outcomes: Sequence[Any]) -> None:
+        """Let fewer requests in flight after a 429, at most once per answer's time, and more after answers."""
+        now = self._loop.time()
+        if any(getattr(outcome, "throttled", False) for outcome in outcomes):
+            # A request that was sent before the last slowing says nothing new.
+            if ticket.at >= self._slowed and now >= self._slowed + self._seconds:
+                self._limit = max(1.0, min(self._limit, self._inside) * SLOWER)
+                self._slowed = now
+        elif any(isinstance(outcome, Answer) for outcome in outcomes):
+            took = now - ticket.at
+            self._seconds = took if not self._seconds else 0.8 * self._seconds + 0.2 * took
+            self._limit = min(self._most, self._limit + FASTER)
 
     def hold(self, seconds: float) -> None:
         """Let no request pass for a number of seconds."""

@@ -98,11 +98,21 @@ class CollectSettings:
         group=_MONEY,
         help="Budget for this run, in dollars; with --max-tokens it cannot be exceeded. Shards take equal parts of it.",
     )
+    max_usd_total: float | None = setting(
+        None,
+        above=0,
+        metavar="X",
+        group=_MONEY,
+        help="Budget for all runs into this file together, by the token counts of its rows.",
+    )
     price: str | None = setting(
         None, metavar="IN/OUT", unset="the published price", group=_MONEY, help="Dollars per million tokens."
     )
 
     def __post_init__(self) -> None:
+        given: Any = self.base_url
+        if isinstance(given, str):  # one server, from Python
+            object.__setattr__(self, "base_url", (given,))
         check_settings(self)
         if not isinstance(self.teacher, str) and (self.teacher_options or self.base_url):
             raise UsageError("a teacher that is made has its options", "give them to make_teacher")

@@ -1,4 +1,4 @@
-"""Intervals by the bootstrap: what figures, and differences of figures, would be on other conversations like these.
+"""Bootstrap confidence intervals: what metrics, and their differences, would be on other conversations like these.
 
 The conversations are resampled, not the answers: answers of one conversation are not independent. One resample is the
 same conversations for every model (Koehn 2004, "Statistical significance tests for machine translation evaluation").
@@ -20,11 +20,11 @@ _WEIGHTS = 2**22  # of a chunk of resamples: 32 MiB
 
 
 def resampled_sums(sums: ndarray, seed: int, resamples: int = RESAMPLES) -> ndarray:
-    """Draw as many conversations as there are, with replacement, again and again, and add each draw up.
+    """Resample the conversations with replacement, many times, and sum each resample.
 
     Args:
-        sums: (conversations, columns) what each conversation adds to each column.
-        seed: of the draws.
+        sums: (conversations, columns): what each conversation adds to each column.
+        seed: for the resamples.
         resamples: how many.
 
     Returns:
@@ -35,7 +35,7 @@ def resampled_sums(sums: ndarray, seed: int, resamples: int = RESAMPLES) -> ndar
     generator = numpy.random.default_rng(seed)
     count = len(sums)
     chunk = max(1, _WEIGHTS // count)
-    with numpy.errstate(invalid="ignore"):  # a figure that is no number stays none
+    with numpy.errstate(invalid="ignore"):  # a metric that is not a number stays one
         parts = [
             generator.multinomial(count, [1 / count] * count, min(chunk, resamples - at)) @ sums
             for at in range(0, resamples, chunk)
@@ -44,12 +44,12 @@ def resampled_sums(sums: ndarray, seed: int, resamples: int = RESAMPLES) -> ndar
 
 
 def interval(value: float, draws: ndarray, conversations: int) -> Interval:
-    """The percentile interval of a figure.
+    """The percentile confidence interval of a metric.
 
     Args:
         value: over all conversations.
-        draws: the figure of each resample; not finite where it cannot be told.
-        conversations: how many there are: one alone has no interval.
+        draws: its value in each resample; not finite where it cannot be computed.
+        conversations: their number; a single one has no interval.
     """
     import numpy
 

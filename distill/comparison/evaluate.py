@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from distill.comparison.bootstrap import CONFIDENCE, RESAMPLES
 from distill.comparison.judge import judge
-from distill.comparison.measure import Progress, measure
+from distill.comparison.measure import Measurement, Progress, measure
 from distill.comparison.metrics import METRICS, Measured
 from distill.comparison.models import Models, QuestionSet, encode_questions, find_models
 from distill.comparison.questions import read_questions
@@ -20,6 +20,7 @@ from distill.comparison.training_data import CostTable, read_training_data
 from distill.comparison.verdict import decide
 from distill.errors import DataError, DistillError, UsageError
 from distill.plugins import PluginManager, make_plugin_manager
+from distill.runs.layout import RunPaths
 from distill.runs.run import Run, open_run
 from distill.transcripts.sources import Data, DataSource, as_sources
 
@@ -81,9 +82,50 @@ def compare(
         DataError: the data cannot be read, or hold no question.
         DistillError: a model cannot be loaded, or the teacher failed for good.
     """
-    opened, manager, watch = open_run(run), manager or make_plugin_manager(), Watch(note, on_progress)
-    settings = settings.named(manager)
-    sources = as_sources(data) or (_held_out(opened),)
+    opened, manager = open_run(run), manager or make_plugin_manager()
+    sources = as_sources(data) or (held_out_of(opened),)
+    watch = Watch(note, on_progress)
+    return compare_run(opened, sources, manager, settings.named(manager), watch, paid=opened.paths, memo={}).comparison
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A comparison, with what it was made of."""
+
+    comparison: Comparison
+    questions: QuestionSet
+    results: Mapping[Who, Results]
+
+    def places(self) -> dict[tuple[str, int], int]:
+        """Conversation and answer of each question → its number."""
+        return {(one.source, one.turn): n for n, one in enumerate(self.questions.questions)}
+
+
+Memo = dict[Any, Measurement]
+"""What was measured of a base already: the model and its questions → the measurement."""
+
+
+def compare_run(
+    opened: Run,
+    sources: Sequence[DataSource],
+    manager: PluginManager,
+    settings: CompareSettings,
+    watch: Watch,
+    *,
+    paid: RunPaths,
+    memo: Memo,
+) -> Compared:
+    """As `compare`, of an open run, with all it found.
+
+    Args:
+        opened: the student's run.
+        sources: the held-out conversations.
+        manager: the plugins.
+        settings: what is compared with what; teacher and judge looked up.
+        watch: who is told of it.
+        paid: the run folder in which answers of a teacher or a judge are kept.
+        memo: bases that were measured already.
+    """
     held = read_questions(sources, settings.reader(manager), settings.limit)
     models = find_models(opened, settings.base, manager, settings.trust_remote_code)
     questions = encode_questions(held.questions, models)
@@ -91,13 +133,23 @@ def compare(
     if not len(questions):
         reason = f": {skipped[0]['source']}: {skipped[0]['reason']}" if skipped else ""
         raise DataError(f"{', '.join(map(str, sources))}: nothing to ask{reason}", "give conversations with answers")
-    results = measure_all(opened, models, questions, manager, settings, watch)
-    judgement = _ask_judge(opened, questions, results, manager, settings, watch)
+    results = _ask_teacher(models, questions, manager, settings, watch, paid)
+    for model in (models.base, models.student):
+        key = (model.who, model.ref, model.seed, model.encoder.stop, str(questions.tokens[model.who]))
+        if key not in memo:
+            watch.tell(f"measuring the {model.who}, {model.name}, on {len(questions)} questions")
+            measured = measure(model, questions, settings, opened.path, watch.progress)
+            if model.who == "base":
+                memo[key] = measured
+        else:
+            measured = memo[key]
+        results[model.who] = model_results(model, models, questions, measured, settings.max_tokens)
+    judgement = _ask_judge(questions, results, manager, settings, watch, paid)
     trained, recorded = read_training_data(opened, held.transcripts, manager), CostTable(manager)
     for transcript in held.transcripts:
         recorded.add(transcript.metadata)
     found = _summarise(opened, models, questions, results, judgement, settings)
-    return replace(
+    found = replace(
         found,
         data=[{"file": str(source), "sha256": source.digest()} for source in sources],
         skipped=skipped,
@@ -106,9 +158,15 @@ def compare(
         question_costs=recorded.found(),
         cost_unknown=trained.unknown,
     )
+    return Compared(found, questions, results)
 
 
-def _held_out(run: Run) -> DataSource:
+def held_out_of(run: Run) -> DataSource:
+    """The conversations that a run's training held out.
+
+    Raises:
+        UsageError: there are none.
+    """
     path = run.paths.held_out
     if not path.is_file():
         raise UsageError(
@@ -118,42 +176,31 @@ def _held_out(run: Run) -> DataSource:
     return as_sources(path)[0]
 
 
-def measure_all(
-    run: Run,
+def _ask_teacher(
     models: Models,
     questions: QuestionSet,
     manager: PluginManager,
     settings: CompareSettings,
     watch: Watch,
+    paid: RunPaths,
 ) -> dict[Who, Results]:
-    """Ask everybody. The teacher comes first: a missing key or server shows before the long work."""
-    results: dict[Who, Results] = {}
+    """Ask the teacher, if one is named. It comes first: a missing key or server shows before the long work."""
     teacher = settings.named_teacher
-    if teacher is not None:
-        watch.tell(f"asking {teacher.name} the {len(questions)} questions")
-        results["teacher"] = teacher_results(
-            teacher,
-            questions,
-            models.student.encoder,
-            manager,
-            run.paths.teacher_answers,
-            note=watch.note,
-            progress=watch.on_progress is not None,
-        )
-    for model in (models.base, models.student):
-        watch.tell(f"measuring the {model.who}, {model.name}, on {len(questions)} questions")
-        measured = measure(model, questions, settings, run.path, watch.progress)
-        results[model.who] = model_results(model, models, questions, measured, settings.max_tokens)
-    return results
+    if teacher is None:
+        return {}
+    watch.tell(f"asking {teacher.name} the {len(questions)} questions")
+    encoder, progress = models.student.encoder, watch.on_progress is not None
+    out = paid.teacher_answers
+    return {"teacher": teacher_results(teacher, questions, encoder, manager, out, note=watch.note, progress=progress)}
 
 
 def _ask_judge(
-    run: Run,
     questions: QuestionSet,
     results: Mapping[Who, Results],
     manager: PluginManager,
     settings: CompareSettings,
     watch: Watch,
+    paid: RunPaths,
 ) -> Judgement | None:
     named = settings.named_judge
     if named is None:
@@ -166,7 +213,7 @@ def _ask_judge(
             questions.questions,
             results["student"].answers,
             results["base"].answers,
-            run.paths.judgements,
+            paid.judgements,
             seed=settings.seed,
             note=watch.note,
             progress=watch.on_progress is not None,
@@ -193,6 +240,8 @@ def _summarise(
         if (speed := results[who].tokens_per_second) is not None:
             metrics["tokens_per_second"] = Interval(speed)
     used = [one for one in METRICS if any(one.name in metrics for metrics in found.values())]
+    if results["student"].parameters == results["base"].parameters:  # then their speeds differ by chance alone
+        used = [one for one in used if one.name != "tokens_per_second"]
     differences = measured.differences("student", "base", models.same_tokens)
     faults = {who: one.faults for who, one in results.items()}
     by_name = {one.name: one for one in used}
@@ -207,7 +256,10 @@ def _summarise(
         questions=len(questions),
         skipped=(),
         metrics=used,
-        standings=[ModelMetrics(who, names[who], metrics) for who, metrics in found.items()],
+        standings=[
+            ModelMetrics(who, names[who], metrics, results[who].seconds, results[who].parameters)
+            for who, metrics in found.items()
+        ],
         differences=differences,
         verdict=verdict,
         reasons=reasons,

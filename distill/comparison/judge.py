@@ -37,7 +37,7 @@ Choice = str
 
 
 def judge_prompt(question: Question, first: str, second: str) -> Prompt:
-    """What the judge is asked about a question's two answers."""
+    """The prompt that asks the judge about the two answers to a question."""
     parts = {
         "CONVERSATION": json.dumps([message_to_dict(message) for message in question.messages], ensure_ascii=False),
         "REFERENCE": json.dumps(message_to_dict(question.answer), ensure_ascii=False),
@@ -55,7 +55,7 @@ def judge_prompt(question: Question, first: str, second: str) -> Prompt:
 
 
 def parse_choice(transcript: Transcript | None) -> Choice | None:
-    """What a judge said: one of the three words, and nothing else; None for anything else."""
+    """A judge's choice: one of the three words and nothing else; None for anything else."""
     said = (transcript.messages[-1].content or "").strip() if transcript is not None else ""
     return said if said in ("A", "B", "TIE") else None
 
@@ -78,9 +78,9 @@ def judge(
         manager: the plugins.
         named: the judge.
         questions: what was asked.
-        student, base: the answers; two of the same text are a tie, and not shown.
+        student, base: the answers; equal ones are a tie and are not shown to the judge.
         out: the file of judgements, made or added to.
-        seed: of the bootstrap of the win rate, over conversations.
+        seed: for the bootstrap of the win rate, over conversations.
         note, progress: see `ask_all`.
 
     Raises:

@@ -49,11 +49,13 @@ class Measurement:
         readings: of the teacher's answers.
         answers: the model's own.
         seconds: what its answers took.
+        parameters: the model's number of weights.
     """
 
     readings: Sequence[Reading]
     answers: Sequence[Generation]
     seconds: float
+    parameters: int
 
 
 def measure(
@@ -80,6 +82,7 @@ def measure(
             torch.manual_seed(model.seed)
             chat = ChatModel.load_weights(model.ref, model.encoder)
         try:
+            parameters = sum(weight.numel() for weight in chat.model.parameters())
             done = _counter(on_progress, f"{who} reads", len(tokens))
             readings = read_answers(chat, tokens, settings.batch_size, done)
             answers, seconds = answer_questions(
@@ -94,7 +97,7 @@ def measure(
         finally:
             del chat
             _free()
-    return Measurement(readings, answers, seconds)
+    return Measurement(readings, answers, seconds, parameters)
 
 
 def _counter(on_progress: Progress, what: str, total: int) -> Done:
@@ -226,7 +229,7 @@ def answer_questions(
 
 
 def _answer_batches(asked: Sequence[Tokens], size: int, max_tokens: int) -> Iterator[list[int]]:
-    """Batches by the teacher's answer first: one goes on until its longest answer ends."""
+    """Batches of answers of like length, by the teacher's: a batch takes as long as its longest answer."""
     batch: list[int] = []
     for n in sorted(range(len(asked)), key=lambda n: (-len(asked[n].answer), -len(asked[n].prompt))):
         longest = max(len(asked[one].prompt) for one in (*batch, n)) + max_tokens

@@ -1,4 +1,4 @@
-"""A comparison as one web page that needs nothing else: no network, no script, and no text of others that could act."""
+"""A comparison as one web page that needs nothing else: no network, no script, no untrusted text that could act."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.comparison.result import Comparison, Difference, Interval, Metric, ModelAnswer, Sample, Who
+from distill.comparison.result import Comparison, Difference, Interval, Metric, ModelAnswer, Sample
 from distill.errors import DistillError
 from distill.files.jsonl import dumps
 from distill.pages import render_page
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 SAMPLES = 60
 """Questions on the page, at most."""
 _ENDS = 5  # of the worst, and of the best
-_LONGEST = 6000  # characters of an answer that are shown
-_LONGEST_MESSAGE = 2000
+LONGEST = 6000  # characters of an answer that are shown
+LONGEST_MESSAGE = 2000
 _REASONS = 20
 
-_SIGNS = {"better": "▲", "worse": "▼", "mixed": "◆", "broken": "✕", "no difference": "="}
+SIGNS = {"better": "▲", "worse": "▼", "mixed": "◆", "broken": "✕", "no difference": "="}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,10 @@ class _Line:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class SaidBy:
     """An answer on the page: its text marked against the teacher's, and how much of it is left out."""
 
-    who: Who
+    who: str
     given: ModelAnswer
     stretches: Sequence[Stretch]
     left_out: int
@@ -60,7 +60,7 @@ class _Question:
     asked: tuple[str, str, int] | None
     reference: str
     left_out: int
-    answers: Sequence[_Shown]
+    answers: Sequence[SaidBy]
 
 
 def comparison_page(comparison: Comparison, run: Path) -> str:
@@ -79,8 +79,8 @@ def comparison_page(comparison: Comparison, run: Path) -> str:
         "compare",
         comparison=comparison,
         headline=comparison.headline,
-        sign=_SIGNS[comparison.verdict],
-        signs=_SIGNS,
+        sign=SIGNS[comparison.verdict],
+        signs=SIGNS,
         lines=[_line(metric, comparison) for metric in comparison.metrics],
         judged=_judged(comparison),
         lengths=histogram(_lengths(comparison.samples), "Characters of the answers", "answer"),
@@ -99,10 +99,10 @@ def _line(metric: Metric, comparison: Comparison) -> _Line:
     if change is None:
         return _Line(metric, figures, None, "", None)
     outcome = change.outcome if metric.better else ""
-    return _Line(metric, figures, _figure(change.change, metric, sign=True), outcome, _drawn(change, metric))
+    return _Line(metric, figures, _figure(change.change, metric, sign=True), outcome, draw_change(change, metric))
 
 
-def _drawn(change: Difference, metric: Metric) -> Markup | None:
+def draw_change(change: Difference, metric: Metric) -> Markup | None:
     """The change's drawing; None where neither way is better."""
     if metric.better is None:
         return None
@@ -156,19 +156,30 @@ def _training(run: Path) -> dict[str, Any] | None:
 
 
 def _groups(samples: Sequence[Sample]) -> Iterator[tuple[str, list[_Question]]]:
-    """The samples as a reader wants them: the worst, the best, then the rest, in the order of the data."""
+    """The samples as a reader wants them: the worst, the best, then the rest, in the order of the data.
+
+    An answer that is the teacher's is never among the worst.
+    """
     order = sorted(range(len(samples)), key=lambda n: _closeness(samples[n]))
     ends = min(_ENDS, len(samples) // 3)
-    worst, best = order[:ends], order[len(order) - ends :][::-1]
-    rest = sorted(set(range(len(samples))) - set(worst) - set(best))[: SAMPLES - 2 * ends]
+    worst = [n for n in order[:ends] if not _is_exact(samples[n])]
+    best = [n for n in order[::-1] if n not in worst][:ends]
+    rest = [n for n in range(len(samples)) if n not in worst and n not in best]
     named = (
         ("Farthest from the teacher", worst),
         ("Closest to the teacher", best),
         ("The others, in the order of the data" if ends else "In the order of the data", rest),
     )
+    left = SAMPLES
     for name, numbers in named:
-        if numbers:
-            yield name, [_question(samples[n]) for n in numbers]
+        if numbers[:left]:
+            yield name, [_question(samples[n]) for n in numbers[:left]]
+        left -= len(numbers[:left])
+
+
+def _is_exact(sample: Sample) -> bool:
+    student = sample.answers.get("student")
+    return student is not None and student.exact
 
 
 def _closeness(sample: Sample) -> tuple[float, bool]:
@@ -177,14 +188,14 @@ def _closeness(sample: Sample) -> tuple[float, bool]:
 
 
 def _question(sample: Sample) -> _Question:
-    messages = [_said(message) for message in sample.messages]
-    reference = sample.reference[:_LONGEST]
+    messages = [message_text(message) for message in sample.messages]
+    reference = sample.reference[:LONGEST]
     answers = [
-        _Shown(
+        SaidBy(
             who,
             given,
-            difference(given.text[:_LONGEST], reference),
-            max(0, len(given.text) - _LONGEST),
+            difference(given.text[:LONGEST], reference),
+            max(0, len(given.text) - LONGEST),
         )
         for who in ("student", "base", "teacher")
         if (given := sample.answers.get(who)) is not None
@@ -193,7 +204,7 @@ def _question(sample: Sample) -> _Question:
     return _Question(sample, messages[:-1], messages[-1] if messages else None, reference, left_out, answers)
 
 
-def _said(message: Message) -> tuple[str, str, int]:
+def message_text(message: Message) -> tuple[str, str, int]:
     """A message's role, its text, and how many characters are left out."""
     text = "\n".join(filter(None, [message.content, *map(dumps, message.tool_calls)]))
-    return message.role, text[:_LONGEST_MESSAGE], max(0, len(text) - _LONGEST_MESSAGE)
+    return message.role, text[:LONGEST_MESSAGE], max(0, len(text) - LONGEST_MESSAGE)

@@ -123,7 +123,7 @@ def tokens_of(question: Question, encoder: Encoder) -> Tokens:
     """Encode a question with the teacher's answer.
 
     Raises:
-        DataError: the format cannot say it, or not as it is said at inference.
+        DataError: the format cannot express it, or not the way it is at inference.
     """
     return encode_answer(question, question.answer, encoder)
 

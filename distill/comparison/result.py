@@ -19,6 +19,11 @@ Verdict = Literal["better", "no difference", "worse", "mixed", "broken"]
 Outcome = Literal["better", "worse", "no difference"]
 
 
+_COMPARED: tuple[Who, ...] = ("student", "base")
+
+_OFTEN = 0.2
+"""The fraction of answers equal to the teacher's above which counting them tells more than their similarity."""
+
 VERDICTS: Mapping[Verdict, str] = {
     "better": "The student is better than its base.",
     "no difference": "No difference between the student and its base.",
@@ -53,6 +58,7 @@ class Metric:
         unit: `%`, `tokens/s`, …; empty for a plain number. Figures are in it: 93.5 for 93.5 %.
         better: which way is better; None where neither is.
         summary: what it means, in a sentence.
+        plain: what it measures, in words that need no explanation.
     """
 
     name: str
@@ -60,6 +66,7 @@ class Metric:
     unit: str
     better: Literal["higher", "lower"] | None
     summary: str
+    plain: str = ""
 
     def format(self, value: float, sign: bool = False) -> str:
         """A value, or a change, for people."""
@@ -130,12 +137,16 @@ class ModelMetrics:
     Attributes:
         who: its part.
         model: as the user named it.
-        figures: metric name → figure; a metric that was not measured for it is not there.
+        figures: metric name → value; a metric that was not measured for it is absent.
+        seconds: what its answers took; None where it was not measured.
+        parameters: its number of weights; None where it is not known.
     """
 
     who: Who
     model: str
     figures: Mapping[str, Interval]
+    seconds: float | None = None
+    parameters: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +250,23 @@ class Comparison:
     def headline(self) -> str:
         """The verdict as a sentence."""
         return VERDICTS[self.verdict]
+
+    @property
+    def summary(self) -> str:
+        """What was found, in one sentence that needs no explanation."""
+        exact = {who: sum(one.answers[who].exact for one in self.samples if who in one.answers) for who in _COMPARED}
+        total = len(self.samples)
+        if max(exact.values()) >= _OFTEN * total:
+            student, base = exact["student"], exact["base"]
+            questions = f"{student:,} of {total:,} question{'s' if total != 1 else ''}"
+            return f"The student gives the same answer as the teacher to {questions}; before training, to {base:,}."
+        student_chrf, base_chrf = self.value("student", "chrf"), self.value("base", "chrf")
+        if student_chrf is None or base_chrf is None:
+            return ""
+        return (
+            f"The student's answers are {student_chrf.value:.0f} % similar to the teacher's; before training, "
+            f"{base_chrf.value:.0f} %."
+        )
 
     def metric(self, name: str) -> Metric | None:
         """The metric of that name; None where it was not measured."""

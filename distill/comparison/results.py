@@ -31,6 +31,7 @@ class Results:
         columns: what they add to the metrics.
         faults: what is wrong with the model, see `faults_of`.
         seconds: what the answers took; None where it was not measured.
+        parameters: the model's number of weights; None where it is not known.
         finite: whether its probabilities are finite numbers.
         fits: whether the teacher's answer to each question is within the token limit.
     """
@@ -39,6 +40,7 @@ class Results:
     columns: Columns
     faults: Mapping[str, str] = field(default_factory=dict)
     seconds: float | None = None
+    parameters: int | None = None
     finite: bool = True
     fits: list[bool] = field(default_factory=list)
 
@@ -75,7 +77,7 @@ def model_results(
     if models.same_tokens:
         del columns["bits_per_byte"]  # perplexity tells the same
     faults = faults_of(answers, questions.references, fits, finite)
-    return Results(answers, columns, faults, measured.seconds, finite, fits)
+    return Results(answers, columns, faults, measured.seconds, measured.parameters, finite, fits)
 
 
 def teacher_results(

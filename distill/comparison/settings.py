@@ -12,6 +12,9 @@ from distill.plugins import PluginManager
 from distill.settings import check_settings, setting
 from distill.transcripts.settings import ReadSettings
 
+NOT_BETTER = 3
+"""The exit code of a comparison whose student had to be better, and is not."""
+
 
 @dataclass(frozen=True, slots=True)
 class CompareSettings(ReadSettings):

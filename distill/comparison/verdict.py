@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from distill.comparison.result import Difference, Interval, Judgement, Metric, ModelAnswer, Verdict, Who
 
-NOT_BETTER = 3
-"""The exit code of a comparison whose student had to be better, and is not."""
-
 _MOSTLY = 0.5  # the fraction of answers above which a fault makes a student broken
 
 _LIKELIHOOD = ("perplexity", "bits_per_byte")

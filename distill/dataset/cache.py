@@ -206,7 +206,7 @@ def _open(folder: Path) -> Prepared:
 def _name(sources: Sequence[DataSource], pipeline: Pipeline) -> str:
     """The hash of everything that prepared rows depend on."""
     tokenizer = pipeline.encoder.tokenizer
-    template = tokenizer.chat_template or ""
+    template = json.dumps(tokenizer.chat_template) if tokenizer.chat_template else ""
     hold_out, reader = pipeline.hold_out, pipeline.reader
     plugins = [dialect.read for dialect in reader.dialects if not dialect.read.__module__.startswith("distill.")]
     parts = {

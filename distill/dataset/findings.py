@@ -105,6 +105,11 @@ CODES: dict[str, Code] = {
         "the chat template renders earlier answers differently: the row is trained as one example per answer",
         "nothing to do; the report counts rows and examples separately",
     ),
+    "call-id-changed": Code(
+        "note",
+        "the chat template wants tool call ids of another shape: they are written in that shape, each always the same",
+        "nothing to do",
+    ),
     # The teacher's log probabilities (`distill.soft_labels`).
     "logprobs-malformed": Code(
         "error",

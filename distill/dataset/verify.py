@@ -81,6 +81,8 @@ class LabelCheck:
                 add("reasoning-left-out", where, f"message {turn}")
         if len(labels) - labels.count(IGNORE_INDEX) != inside:
             self._outside(turns, encoded, labels, where)
+        if self._changed_ids(transcript, segments):
+            add("call-id-changed", where)
 
     def _controls(self, transcript: Transcript, segments: Sequence[Segment], ids: Sequence[int], where: str) -> None:
         """Count control tokens: there must be no more than in the template's own text."""
@@ -100,6 +102,14 @@ class LabelCheck:
                 inside = self._holds(said, message.content) or not any(part.turn == turn for part in segments)
                 self.findings.add("control-text" if inside else "control-from-content", where, f"message {turn}")
                 break
+
+    def _changed_ids(self, transcript: Transcript, segments: Sequence[Segment]) -> bool:
+        """Whether the format shows tool call ids, but not those of this conversation."""
+        ids = {str(call["id"]) for message in transcript.messages for call in message.tool_calls if "id" in call}
+        if not ids or not self.encoder.shows_call_ids:
+            return False
+        text = text_of(segments)
+        return any(id not in text for id in ids)
 
     def _holds(self, said: str, content: str) -> bool:
         """Whether a rendered text holds a message: unchanged, or word by word, plain or as JSON (tool results)."""

@@ -29,6 +29,23 @@ if TYPE_CHECKING:
 _FRAMES = 2000  # structures remembered; beyond that, all are forgotten
 
 
+_CALL = (
+    Message("user", "a"),
+    Message(
+        "assistant",
+        tool_calls=({"id": "Zb3kQ9xL7", "type": "function", "function": {"name": "f", "arguments": '{"a": "b"}'}},),
+    ),
+)
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "f",
+        "description": "c",
+        "parameters": {"type": "object", "properties": {"a": {"type": "string"}}},
+    },
+}
+
+
 class Encoder:
     """Encodes conversations for one student.
 
@@ -128,14 +145,19 @@ class Encoder:
     @functools.cached_property
     def stops(self) -> tuple[int, ...]:
         """The control tokens at which generation stops: an answer's first, then a tool call's if that is another."""
-        call = {"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": '{"a": "b"}'}}
-        parameters = {"type": "object", "properties": {"a": {"type": "string"}}}
-        tool = {"type": "function", "function": {"name": "f", "description": "c", "parameters": parameters}}
         try:
-            of_calls = self._ends([Message("user", "a"), Message("assistant", tool_calls=[call])], [tool])
+            of_calls = self._ends(_CALL, [_TOOL])
         except DistillError:  # a format without tools
             of_calls = []
         return tuple(dict.fromkeys([self.stop, *of_calls[-1:]]))
+
+    @functools.cached_property
+    def shows_call_ids(self) -> bool:
+        """Whether the format writes the ids of tool calls."""
+        try:
+            return _CALL[1].tool_calls[0]["id"] in text_of(self.segments(_CALL, [_TOOL]))
+        except DistillError:
+            return False
 
     def stop_token_id(self) -> int:
         """The control token that ends an answer: generation stops at it.

@@ -54,6 +54,12 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerFast, formatter: Formatter, 
     return encoder
 
 
+def default_template(tokenizer: PreTrainedTokenizerFast) -> str | None:
+    """The tokenizer's chat template for conversations without tools; None where it has none."""
+    template: str | dict[str, str] | None = tokenizer.chat_template
+    return template.get("default") if isinstance(template, dict) else template
+
+
 def _end_with(stop: int, encoder: Encoder) -> None:
     """Make the end-of-turn marker the tokenizer's eos too, for tools that look there; not if its template uses eos."""
     tokenizer, eos = encoder.tokenizer, encoder.tokenizer.eos_token

@@ -148,7 +148,7 @@ def _limits(tokenizer: PreTrainedTokenizerFast, turns: Turns) -> list[str]:
     notes = []
     if "system" not in turns.before:
         notes.append("the student's format has no system message: with one, Ollama stops with an error")
-    if "tools" in tokenizer.chat_template or "tool_calls" in tokenizer.chat_template:
+    if "tool" in str(tokenizer.chat_template):
         notes.append("tool calls are left out: Ollama refuses tools for this model")
     thought = "<think>\nWhy?\n</think>\n\nSo."
     chat = [("user", "Q"), ("assistant", thought), ("user", "R")]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.encode.tokenizer import default_template
 from distill.errors import DistillError
 from distill.exporters.vocabulary import Vocabulary, prompts_begin_with_bos, rebuild
 from distill.models.gguf_tokenizer import PRE_TOKENIZERS
@@ -130,7 +131,7 @@ def read_back(file: Path) -> Vocabulary:
 
 
 def _check_metadata(tokenizer: PreTrainedTokenizerFast, written: Vocabulary, stop: int) -> None:
-    if written.chat_template != tokenizer.chat_template:
+    if written.chat_template != default_template(tokenizer):
         raise DistillError("the chat template in the GGUF file is not the student's")
     ends = {name: written.ids.get(name) for name in ("eos", "eot")}
     if stop not in ends.values():

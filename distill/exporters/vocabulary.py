@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distill.encode.tokenizer import default_template
 from distill.errors import DistillError
 from distill.exporters.architectures import CONVERTER_HINT
 from distill.models.gguf_tokenizer import PRE_TOKENIZERS, WHOLE_WORDS_FIRST, name_of, steps_of
@@ -87,7 +88,7 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerFast, rows: int, stop: int) ->
         merges=[merge if isinstance(merge, str) else " ".join(merge) for merge in source["model"]["merges"]],
         ids=ids,
         add_bos=_adds_bos(tokenizer) and prompts_begin_with_bos(tokenizer),
-        chat_template=tokenizer.chat_template,
+        chat_template=default_template(tokenizer),
     )
 
 

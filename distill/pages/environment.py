@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ def environment() -> Environment:
     made.filters["visible"] = visible
     made.filters["grouped"] = "{:,}".format
     made.filters["counted"] = counted
+    made.filters["shown"] = shown
     made.globals["GENERATOR"] = Markup(GENERATOR)
     return made
 
@@ -39,6 +40,19 @@ def environment() -> Environment:
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """`1 row`, `2,000 rows`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def shown(value: Any) -> str:
+    """A setting's value for people: no Python, no JSON where a word will do."""
+    if value is None or value == {} or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={shown(one)}" for key, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def render_page(template: str, **values: Any) -> str:
@@ -68,5 +82,5 @@ def macro(template: str, name: str, *args: Any) -> Markup:
 
 
 def _text(html: str) -> str:
-    """What a file can hold: a model may have said lone surrogates."""
+    """Text that a file can hold: a model may have written lone surrogates."""
     return html.encode("utf-8", "replace").decode()

@@ -161,7 +161,7 @@ def versions() -> dict[str, str]:
 
 
 def digest_of_model(ref: str, files: Sequence[str] = ("config.json", "*.safetensors")) -> str | None:
-    """A hash of a local model, by default of its weights and config; None for a Hub model: its name stands for it.
+    """A hash of a local model, by default of its weights and config; None for a Hub model: its name identifies it.
 
     Args:
         ref: as `resolve_model` returns it; all of it where it is a file.

@@ -316,3 +316,43 @@ def test_the_library_takes_the_same_limits(prompts, out, server):
     summary = collect(prompts(3), out, settings)
     assert summary.rows == 3 and summary.usd == pytest.approx(15e-6)
     assert json.loads(out.read_text().splitlines()[0])["id"]
+
+
+def test_a_budget_over_several_runs(ask, out):
+    """Each answer costs $0.005; what earlier runs spent, failed rows included, counts."""
+    words = ["--max-tokens", 2, "--price", "1000/1000", "--max-usd-total", 0.2, "--concurrency", 1]
+    refused = completion(None, refusal="no")
+    script = lambda asked: Reply(refused) if asked.text == "prompt 3" else None  # noqa: E731
+    first, _ = ask(script, *words, "--limit", 10, count=100)
+    assert (first.summary["rows"], first.summary["failed"]) == (9, 1)
+    second, _ = ask([], *words, count=100)
+    assert second.code == 1 and "earlier ones spent $0.0500" in second.summary["stopped"]
+    assert 0.1 < first.summary["usd"] + second.summary["usd"] <= 0.2
+    third, _ = ask([], *words, count=100)
+    assert third.code == 1 and third.summary["requests"] <= 1
+
+
+def test_a_server_that_ignores_the_token_limit_is_learnt(ask):
+    """The longest answer so far is what the next ones may cost."""
+    long = completion("x" * 100)
+    long["usage"] = {"prompt_tokens": 3, "completion_tokens": 20}
+    words = ["--max-tokens", 2, "--price", "0/1000", "--max-usd", 0.1, "--concurrency", 1]
+    ran, _ = ask(lambda asked: Reply(long), *words, count=100)
+    assert ran.code == 1 and "is used up" in ran.summary["stopped"]
+    assert ran.summary["usd"] <= 0.1
+
+
+def test_the_pace_recovers_as_fast_as_it_fell(ask):
+    """A 429 for every prompt's first try must not make the run serial."""
+    refused = set()
+
+    def script(asked):
+        if asked.text in refused:
+            return Reply(completion("fine"), delay=0.05)
+        refused.add(asked.text)
+        return Reply("", 429, {"Retry-After": "0.01"})
+
+    began = time.monotonic()
+    ran, _ = ask(script, "--concurrency", 16, count=160)
+    assert ran.code == 0 and ran.summary["rows"] == 160
+    assert time.monotonic() - began < 160 * 0.05, "serial"

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from chat_rows import write_chats
+from html_page import Page
 
 from distill import Answer, Message, NoOptions, TeacherError, UsageError
 from distill.cli.main import main
 from distill.collection import NamedTeacher
-from distill.comparison import CompareSettings, compare
+from distill.comparison import CompareSettings, compare, compare_runs
 from distill.comparison.training_data import read_training_data
 from distill.runs.run import Run, open_run
 from distill.transcripts.reader import read_transcripts
@@ -217,3 +218,39 @@ def test_text_of_models_is_harmless_on_the_terminal(copycat, tmp_path, capsys):
     main(["compare", str(copycat), "--data", str(data), "--max-tokens", "4"])
     captured = capsys.readouterr()
     assert not {"\x1b", "\x07", "\u202e"} & set(captured.out + captured.err)
+
+
+def test_several_students_side_by_side(copycat, idle, chats, tmp_path, capsys, monkeypatch):
+    from distill.comparison import evaluate
+
+    measured = []
+
+    def counting(model, *rest, measure=evaluate.measure):
+        measured.append(model.name)
+        return measure(model, *rest)
+
+    monkeypatch.setattr(evaluate, "measure", counting)
+    words = ["compare", str(idle), str(copycat), "--data", str(chats), "--max-tokens", "12"]
+    page = tmp_path / "students.html"
+    assert main([*words, "--html", str(page), "--fail-unless-better"]) == 3
+    out = capsys.readouterr().out
+    assert len(measured) == 3, "the base that both share is measured once"
+    assert f"{copycat} against {idle}" in out and "learning_rate" in out and "no difference" in out
+    assert "The same answer as the teacher" in Page(page.read_text()).text
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["verdict"] for one in found["comparisons"]] == ["no difference", "better"]
+    (between,) = found["between"]
+    changes = {one["metric"]: one for one in between["differences"]}
+    assert changes["exact_match"]["change"]["value"] == 100 and changes["exact_match"]["outcome"] == "better"
+    assert changes["perplexity"]["outcome"] == "better" and between["questions"] == 6
+    assert found["settings"]["learning_rate"] == [0.0, 1e-2] and "out" not in found["settings"]
+
+
+def test_several_students_show_themselves(copycat, idle, chats, manager):
+    found = compare_runs([copycat, idle], [chats], manager, CompareSettings(limit=2, **QUICK))
+    assert list(found.to_pandas()["verdict"]) == [one.verdict for one in found.comparisons]
+    shown = Page('<meta http-equiv="x">' + found._repr_html_()).text
+    assert str(idle) in shown and "chrF" in shown and "learning_rate" in shown
+    with pytest.raises(UsageError, match="is named twice"):
+        compare_runs([idle, idle.parent / ".." / idle.parent.name / idle.name], [chats], manager)

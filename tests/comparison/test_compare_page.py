@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from chromium import CHROMIUM, look
@@ -87,6 +88,31 @@ def test_all_of_it_is_there(tmp_path):
     ):
         assert part in page.text, part
     assert "<ins>cat</ins>" in raw and "<del>dog</del>" in raw
+
+
+def test_one_sentence_tells_what_was_found():
+    def found(*exact: bool, chrf: float = 60.0) -> Comparison:
+        samples = []
+        for n, is_exact in enumerate(exact):
+            one = sample(n)
+            answers = {**one.answers, "student": replace(one.answers["student"], exact=is_exact)}
+            samples.append(replace(one, answers=answers))
+        return made(samples)
+
+    assert found(True, False).summary == (
+        "The student gives the same answer as the teacher to 1 of 2 questions; before training, to 0."
+    )
+    assert found(True).summary.endswith("to 1 of 1 question; before training, to 0.")
+    assert found(*[False] * 9).summary == (
+        "The student's answers are 50 % similar to the teacher's; before training, 50 %."
+    )
+
+
+def test_an_answer_that_is_the_teacher_s_is_never_among_the_farthest(tmp_path):
+    samples = [sample(n, chrf=100.0) for n in range(9)]
+    exact = [replace(one, answers={"student": replace(one.answers["student"], exact=True)}) for one in samples]
+    page = Page(comparison_page(made(exact), tmp_path))
+    assert "Farthest" not in page.text and "Closest to the teacher" in page.text
 
 
 def test_what_is_missing_is_said(tmp_path):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 
 import pytest
 from tool_templates import STUDENTS
 
-from distill import IGNORE_INDEX, DataError, Message, Transcript, make_formatter, make_plugin_manager
+from distill import IGNORE_INDEX, DataError, Message, Transcript, UsageError, make_formatter, make_plugin_manager
 from distill.dataset.prepare import prepare
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.testing.tokenizers import TOKENIZERS
@@ -131,7 +132,6 @@ def test_an_id_never_becomes_a_control_token():
     ids = made.encode(answered(call({"city": "Bonn"}, id=evil)), TOOLS).input_ids
     assert tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False).count(evil) == 2
     assert ids.count(made.stop_token_id()) == 2
-    assert "length 9" in trained("mistral", answered(call({}, id="short")))
 
 
 @pytest.mark.parametrize(
@@ -259,3 +259,50 @@ def test_an_assistant_that_begins_is_trained_from_its_second_answer_on():
     assert "a conversation that the assistant begins" in trained("qwen3", (hello, *rest), ())
     hello = Message("assistant", "Hello!", train=False)
     assert trained("qwen3", (hello, *rest), ()) == [NO_THOUGHT + "a<|im_end|>"]
+
+
+def test_call_ids_get_the_shape_that_the_template_wants():
+    made = encoder("mistral")
+    messages = answered(call({}, id="call_abc-1"), call({}, id="call_abc-2"))
+    prepared = prepare([Transcript("t", messages, TOOLS)], made, MANAGER.labelers.build("masked", {}, made))
+    text = made.tokenizer.backend_tokenizer.decode(prepared.examples[0].input_ids, skip_special_tokens=False)
+    found = re.findall(r'(?:"id"|"call_id"): "(\w+)"', text)
+    assert [len(id) for id in found] == [9] * 4 and found[:2] == found[2:] and found[0] != found[1]
+    assert prepared.findings.counts == {"call-id-changed": 1}
+    own = prepare([Transcript("t", answered(call({})), TOOLS)], made, MANAGER.labelers.build("masked", {}, made))
+    assert not own.findings.counts
+
+
+TEXT_ARGUMENTS = (  # DeepSeek V3: concatenates the arguments, which must be text
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ '<|im_start|>' + m.role + ' ' }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name + BODY }}{% endfor %}"
+    "{{ m.content + '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant ' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("body", ["c.function.arguments", "' ' ~ c.function.arguments"])
+def test_arguments_are_text_where_the_template_writes_them_as_they_are(body):
+    tokenizer = TOKENIZERS["chatml"]()
+    tokenizer.chat_template = TEXT_ARGUMENTS.replace("BODY", body)
+    made = prepare_tokenizer(tokenizer, make_formatter("chat-template", {}, MANAGER), "chat-template")
+    for arguments in ('{"city": "Oslo", "now": true}', {"city": "Oslo", "now": True}):
+        said = call("{}") | {"function": {"name": "weather", "arguments": arguments}}
+        decoded = tokenizer.backend_tokenizer.decode(made.encode(asked(said), TOOLS).input_ids)
+        assert '{"city": "Oslo", "now": true}' in decoded
+
+
+def test_named_templates_are_chosen_as_transformers_does_and_all_kept():
+    tokenizer = TOKENIZERS["chatml"]()
+    plain = tokenizer.chat_template
+    with_tools = STUDENTS["qwen2.5"]().chat_template
+    tokenizer.chat_template = {"default": plain, "tool_use": with_tools}
+    made = prepare_tokenizer(tokenizer, make_formatter("chat-template", {}, MANAGER), "chat-template")
+    assert tokenizer.chat_template == {"default": plain, "tool_use": with_tools}
+    decode = tokenizer.backend_tokenizer.decode
+    text = decode(made.encode(answered(call({"city": "Oslo"})), TOOLS).input_ids, skip_special_tokens=False)
+    assert "# Tools" in text and "Be helpful." not in text
+    text = decode(made.encode([Message("user", "q"), Message("assistant", "a")]).input_ids, skip_special_tokens=False)
+    assert "Be helpful." in text
+    tokenizer.chat_template = {"rag": plain}
+    with pytest.raises(UsageError, match=r"several chat templates \(rag\), and none is called default"):
+        prepare_tokenizer(tokenizer, make_formatter("chat-template", {}, MANAGER), "chat-template")

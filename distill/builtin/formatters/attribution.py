@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from distill import DataError, Segment
-from distill.builtin.formatters.sentinels import Blanks, Leaf, Row, Skeleton
+from distill.builtin.formatters.rows import Row
+from distill.builtin.formatters.sentinels import Blanks, Leaf, Skeleton
 from distill.builtin.formatters.thoughts import Opening, find_opening
 
 _QUESTION = {"role": "user", "content": "a"}

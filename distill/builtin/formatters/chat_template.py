@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import date
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -21,12 +20,12 @@ from distill import DataError, Message, Segment, UsageError, unknown_name
 from distill.builtin.formatters.attribution import Attribution
 from distill.builtin.formatters.frames import Frame, is_plain, make_frame
 from distill.builtin.formatters.prelude import FOLD_SYSTEM, INLINE_REASONING, set_variables
+from distill.builtin.formatters.rendering import Template, find_call_shape, shows_system
+from distill.builtin.formatters.rows import CallShape, Row, as_row
 from distill.builtin.formatters.sentinels import (
     Blanks,
     Leaf,
-    Row,
     Skeleton,
-    as_row,
     cut_thought,
     find_texts,
     split_at_placeholders,
@@ -117,46 +116,68 @@ class ChatTemplate:
         self._layouts: _Cache[_Layout] = _Cache()
         self._attributions: _Cache[Attribution] = _Cache()
         self._frames: _Cache[Frame] = _Cache()
+        self._call_shapes: _Cache[CallShape] = _Cache()
 
-    def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str:
-        """The template that is used, and saved with the student.
+    def chat_template(self, tokenizer: PreTrainedTokenizerFast) -> str | dict[str, str]:
+        """The template that is used, and saved with the student; all of them where the student has several by name.
 
         Raises:
             UsageError: an option names no variable of the template.
         """
-        source = self._source(tokenizer)
-        return self._prelude(source, tokenizer) + source
+        named = tokenizer.chat_template
+        if self._own is None and isinstance(named, dict):
+            return {name: self._with_prelude(self._without_prelude(text), tokenizer) for name, text in named.items()}
+        return self._template(tokenizer, None)
 
     def special_tokens(self, tokenizer: PreTrainedTokenizerFast) -> list[str]:
         """ChatML's two markers, where the shipped template is used."""
-        return ["<|im_start|>", "<|im_end|>"] if self._source(tokenizer) == chatml() else []
+        return ["<|im_start|>", "<|im_end|>"] if self._source(tokenizer, None) == chatml() else []
 
-    def _source(self, tokenizer: PreTrainedTokenizerFast) -> str:
-        """The template without what the options put before it, which the student's own already has once it is saved."""
+    def _template(self, tokenizer: PreTrainedTokenizerFast, tools: Sequence[Mapping[str, Any]] | None) -> str:
+        """The template for a conversation, chosen by its tools as transformers does."""
+        return self._with_prelude(self._source(tokenizer, tools), tokenizer)
+
+    def _source(self, tokenizer: PreTrainedTokenizerFast, tools: Sequence[Mapping[str, Any]] | None) -> str:
+        """The template without what the options put before it."""
         if self._own is not None:
             return self._own
-        template: str = tokenizer.get_chat_template() if tokenizer.chat_template else chatml()
+        if not tokenizer.chat_template:
+            return chatml()
+        try:
+            template: str = tokenizer.get_chat_template(tools=tools)
+        except ValueError:
+            names = ", ".join(sorted(tokenizer.chat_template))
+            raise UsageError(
+                f"the student has several chat templates ({names}), and none is called default",
+                "choose one with -F template=FILE",
+            ) from None
+        return self._without_prelude(template)
+
+    def _without_prelude(self, template: str) -> str:
+        """A template without what these options put before it: a student's own has it once it is saved."""
         for source, prelude in self._preludes.items():
             if template == prelude + source:
                 return source
         return template
 
-    def _prelude(self, source: str, tokenizer: PreTrainedTokenizerFast) -> str:
-        """What the options put before a template."""
+    def _with_prelude(self, source: str, tokenizer: PreTrainedTokenizerFast) -> str:
+        """A template with what the options put before it."""
         if source not in self._preludes:
             options = self._options
-            known = variables_of(source)
+            named = tokenizer.chat_template if self._own is None else None
+            texts = named.values() if isinstance(named, dict) else [source]
+            known = {variable for text in texts for variable in variables_of(text)}
             for name in options.variables:
                 if name not in known:
                     own = [field.name for field in fields(options) if field.name != "variables"]
                     raise unknown_name("option or variable of the chat template", name, [*known, *own])
             prelude = set_variables(options.variables)
-            if options.system == "fold" and not _shows_system(source, tokenizer):
+            if options.system == "fold" and not shows_system(source, tokenizer):
                 prelude += FOLD_SYSTEM
             if options.reasoning == "inline":
                 prelude += INLINE_REASONING
-            self._preludes[source] = prelude
-        return self._preludes[source]
+            self._preludes[source] = "" if source.startswith(prelude) else prelude  # a saved student's has it
+        return self._preludes[source] + source
 
     def segments(
         self,
@@ -174,7 +195,7 @@ class ChatTemplate:
         """
         if not self._options.reasoning:
             messages = [without_reasoning(message, index) for index, message in enumerate(messages)]
-        template = _Template(self.chat_template(tokenizer), tokenizer, tools)
+        template = Template(self._template(tokenizer, tools), tokenizer, tools)
         shape = _shape(messages) if only_copies(template.source) and is_plain(messages) else None
         if shape is None:
             return self._render(messages, template, add_generation_prompt)
@@ -183,10 +204,11 @@ class ChatTemplate:
         return frame.fill(messages) if frame else self._render(messages, template, add_generation_prompt, key)
 
     def _render(
-        self, messages: Sequence[Message], template: _Template, prompt: bool, key: Hashable = None
+        self, messages: Sequence[Message], template: Template, prompt: bool, key: Hashable = None
     ) -> list[Segment]:
         """Render a conversation with Jinja; with a `key`, keep the frame for others of its shape."""
-        rows = [as_row(message, index) for index, message in enumerate(messages)]
+        shape = self._call_shape(template) if any(_has_calls(message) for message in messages) else CallShape()
+        rows = [as_row(message, index, shape) for index, message in enumerate(messages)]
         is_answer = not prompt and bool(rows) and rows[-1]["role"] == "assistant"
         if is_answer and self._opens_thought(rows, template):
             rows[-1] = with_thought_apart(rows[-1], len(rows) - 1)
@@ -211,21 +233,28 @@ class ChatTemplate:
                 self._frames[key] = frame
         return _filled(layout.segments, leaves, texts)
 
-    def _opens_thought(self, rows: Sequence[Row], template: _Template) -> bool:
+    def _call_shape(self, template: Template) -> CallShape:
+        """How the template wants tool calls, found by rendering one."""
+        shape = self._call_shapes.get(template.key)
+        if shape is None:
+            shape = self._call_shapes[template.key] = find_call_shape(template)
+        return shape
+
+    def _opens_thought(self, rows: Sequence[Row], template: Template) -> bool:
         """Whether the last message holds a thought in its content, and its generation prompt opens one."""
         if "</think>" not in rows[-1]["content"]:
             return False
         prompt = self._prompt_of(Blanks(rows, self._attribution(template).added), template)
         return prompt is not None and find_opening(prompt.texts[-1]) is not None
 
-    def _prompt_of(self, blanks: Blanks, template: _Template) -> Skeleton | None:
+    def _prompt_of(self, blanks: Blanks, template: Template) -> Skeleton | None:
         """The prompt of a conversation's last answer; None where the template refuses it."""
         try:
             return self._layout(blanks.rows[:-1], template, True).skeleton
         except DataError:
             return None  # `prepare` finds that out for rows that need it
 
-    def _attribute(self, layout: _Layout, blanks: Blanks, template: _Template, is_answer: bool) -> None:
+    def _attribute(self, layout: _Layout, blanks: Blanks, template: Template, is_answer: bool) -> None:
         """Find out who wrote what in a layout; an answer always comes after its own generation prompt."""
         attribution = self._attribution(template)
         prompt = self._prompt_of(blanks, template) if is_answer else None
@@ -236,7 +265,7 @@ class ChatTemplate:
             layout.segments = attribution.segments(layout.skeleton, blanks)
             layout.numbers = list(layout.skeleton.leaves)
 
-    def _match(self, rows: list[Row], template: _Template, prompt: bool) -> tuple[Blanks, _Layout, list[str]]:
+    def _match(self, rows: list[Row], template: Template, prompt: bool) -> tuple[Blanks, _Layout, list[str]]:
         """Find the layout of a conversation, and its texts in the real rendering."""
         rendered = template.render(rows, prompt)
         for blanks in self._readings(rows, rendered, template, prompt):
@@ -249,7 +278,7 @@ class ChatTemplate:
             "be told apart"
         )
 
-    def _readings(self, rows: list[Row], rendered: str, template: _Template, prompt: bool) -> Iterator[Blanks]:
+    def _readings(self, rows: list[Row], rendered: str, template: Template, prompt: bool) -> Iterator[Blanks]:
         """What a template may make of a conversation, likeliest first."""
         added = self._attribution(template).added
         yield Blanks(rows, added)
@@ -260,7 +289,7 @@ class ChatTemplate:
             if apart and template.render(apart, prompt) == rendered:  # the template reads it the same way
                 yield Blanks(apart, added)
 
-    def _layout(self, rows: Sequence[Row], template: _Template, prompt: bool) -> _Layout:
+    def _layout(self, rows: Sequence[Row], template: Template, prompt: bool) -> _Layout:
         """How blank rows are rendered; cached by shape."""
         blank = json.dumps(rows)
         key = template.key, blank, prompt
@@ -273,7 +302,7 @@ class ChatTemplate:
             layout = self._layouts[key] = _Layout(skeleton, sorted(absent), ignores_tools)
         return layout
 
-    def _attribution(self, template: _Template) -> Attribution:
+    def _attribution(self, template: Template) -> Attribution:
         attribution = self._attributions.get(template.key)
         if attribution is None:
             attribution = self._attributions[template.key] = Attribution(
@@ -282,59 +311,8 @@ class ChatTemplate:
         return attribution
 
 
-class _Template:
-    """A Jinja template with the tokenizer and the tool definitions that it renders.
-
-    Attributes:
-        key: what a rendering depends on besides the messages; some templates print the date.
-    """
-
-    def __init__(self, source: str, tokenizer: PreTrainedTokenizerFast, tools: Sequence[Mapping[str, Any]] | None):
-        self.source = source
-        self.tokenizer = tokenizer
-        self.tools = [dict(tool) for tool in tools] if tools else None
-        self.key = (source, str(tokenizer.special_tokens_map), len(tokenizer), repr(self.tools), date.today())
-
-    def without_tools(self, rows: Sequence[Row], prompt: bool) -> str | None:
-        """The rendering without the tool definitions; None where there is none."""
-        try:
-            return _Template(self.source, self.tokenizer, None).render(rows, prompt)
-        except DataError:
-            return None
-
-    def words(self) -> list[str]:
-        """The tokenizer's added tokens that are more than white space; the longest first."""
-        return sorted((word for word in self.tokenizer.get_added_vocab() if word.strip()), key=len, reverse=True)
-
-    def render(self, rows: Sequence[Row], prompt: bool) -> str:
-        """Render messages.
-
-        Raises:
-            DataError: the template fails on them. It is a program of its own, and may fail in any way.
-        """
-        try:
-            # As a batch of one: alone, an empty conversation is refused before the template sees it.
-            rendered: list[str] = self.tokenizer.apply_chat_template(
-                [list(rows)],
-                tools=self.tools,
-                chat_template=self.source,
-                add_generation_prompt=prompt,
-                tokenize=False,
-            )
-        except Exception as error:
-            message = str(error) or type(error).__name__
-            what = "the conversation" if rows else "a conversation that the assistant begins"
-            raise DataError(f"the chat template refuses {what}: {message}") from None
-        return rendered[0]
-
-
-def _shows_system(source: str, tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether a template has a place for a system message."""
-    rows: list[Row] = [{"role": "system", "content": "distillQ7x0x7Q"}, {"role": "user", "content": "distillQ7x1x7Q"}]
-    try:
-        return 0 in split_at_placeholders(_Template(source, tokenizer, None).render(rows, True)).leaves
-    except DataError:
-        return False
+def _has_calls(message: Message) -> bool:
+    return bool(message.tool_calls) or message.tool_call_id is not None
 
 
 def _shape(messages: Sequence[Message]) -> Hashable | None:

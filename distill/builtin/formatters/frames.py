@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from distill import Message, Segment, has_lone_surrogate
-from distill.builtin.formatters.sentinels import Leaf, Row
+from distill.builtin.formatters.rows import Row
+from distill.builtin.formatters.sentinels import Leaf
 
 _FIELDS = {"content": "content", "reasoning": "reasoning_content"}
 _LEFT, _RIGHT = "\u2005", "\u2006"  # white space that no template writes itself

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from distill import DataError, Message, Role, Segment, has_lone_surrogate, message_to_dict
+from distill import DataError, Message, Role, Segment, has_lone_surrogate
+from distill.builtin.formatters.rows import Row
 
 # Letters and digits only: survives trimming, escaping and JSON in any template.
 _PLACEHOLDER = re.compile(r"distillQ7x(\d+)x7Q")
@@ -27,9 +28,6 @@ _TRIMS: tuple[Callable[[str], str], ...] = (
     lambda text: text.rstrip("\n"),
     lambda text: text.lstrip("\n"),
 )
-
-Row = dict[str, Any]
-"""A message as templates get it."""
 
 Kind = Literal["content", "reasoning", "call", "name"]
 
@@ -61,34 +59,6 @@ class Skeleton(NamedTuple):
 
     texts: tuple[str, ...]
     leaves: tuple[int, ...]
-
-
-def as_row(message: Message, index: int) -> Row:
-    """A message as templates expect it: no content is an empty text, and the arguments of calls are objects."""
-    row: Row = message_to_dict(message)
-    row.pop("weight", None)
-    row["content"] = row["content"] or ""
-    if message.tool_calls:
-        row["tool_calls"] = [_with_object(call, index) for call in message.tool_calls]
-    return row
-
-
-def _with_object(call: Mapping[str, Any], index: int) -> Row:
-    """OpenAI's arguments are JSON text; templates want the object. Text that is no JSON object stays text."""
-    nested = isinstance(call.get("function"), Mapping)
-    function = dict(call["function"] if nested else call)
-    if not isinstance(function.get("name"), str) or not function["name"].strip():
-        raise DataError(f"message {index} has a tool call without a function name")
-    arguments = function.get("arguments")
-    if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
-        function["arguments"] = {}
-    elif isinstance(arguments, str):
-        try:
-            parsed = json.loads(arguments)
-        except (ValueError, RecursionError):
-            parsed = None
-        function["arguments"] = parsed if isinstance(parsed, dict) else arguments
-    return {**call, "function": function} if nested else function
 
 
 def without_reasoning(message: Message, index: int) -> Message:
