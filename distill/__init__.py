@@ -19,17 +19,17 @@ from distill.protocols import (
     Checkpoints,
     CollatingLabeler,
     Collator,
+    Evaluation,
     ExplainingLoss,
     Exporter,
-    ExportJob,
     Formatter,
     Labeler,
     Loss,
     PlanningTrainer,
+    ScoringTeacher,
     Teacher,
     Trainer,
     TrainJob,
-    TrainPlan,
 )
 from distill.specs import (
     DialectSpec,
@@ -49,6 +49,7 @@ from distill.types import (
     CollectRun,
     Encoded,
     Example,
+    ExportJob,
     Message,
     Params,
     Prompt,
@@ -58,6 +59,7 @@ from distill.types import (
     SoftBatch,
     SoftTargets,
     Source,
+    TrainPlan,
     TrainResult,
     Transcript,
 )
@@ -85,6 +87,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.chat.settings import ChatSettings
     from distill.collection import CollectSettings, make_teacher, read_batch, write_batch
     from distill.collection.estimate import estimate
+    from distill.collection.score import score
     from distill.comparison import CompareSettings
     from distill.dataset.collate import pad_batch
     from distill.dataset.settings import DataSettings
@@ -96,6 +99,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.models.generate import ChatModel
     from distill.models.load import convert_model, hushed, load_model, load_tokenizer
     from distill.models.references import cache_dir
+    from distill.models.scoring import score_answers
     from distill.runs import Run, open_run
     from distill.soft_labels.rows import AnswerLogprobs, LogprobsOrigin, pack_logprobs, read_logprobs
     from distill.soft_labels.vocabulary import Vocabulary, tokenizer_fingerprint
@@ -123,7 +127,9 @@ _LAZY = {
         "distill.dataset.settings": "DataSettings",
         "distill.encode.encoder": "Encoder",
         "distill.files.text": "clean_surrogates has_half_surrogate has_lone_surrogate",
+        "distill.collection.score": "score",
         "distill.models.capture": "TokenLogprobs",
+        "distill.models.scoring": "score_answers",
         "distill.models.generate": "ChatModel",
         "distill.exporters.gguf": "write_gguf",
         "distill.exporters.ollama": "write_modelfile",
@@ -179,6 +185,7 @@ __all__ = [
     "DistillError",
     "Encoded",
     "Encoder",
+    "Evaluation",
     "Example",
     "ExplainingLoss",
     "ExportJob",
@@ -205,6 +212,7 @@ __all__ = [
     "Request",
     "Role",
     "Run",
+    "ScoringTeacher",
     "Segment",
     "Session",
     "SoftBatch",
@@ -260,6 +268,8 @@ __all__ = [
     "read_logprobs",
     "read_transcripts",
     "run",
+    "score",
+    "score_answers",
     "show",
     "summed_cross_entropy",
     "summed_soft_cross_entropy",

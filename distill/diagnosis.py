@@ -31,6 +31,8 @@ _LOW_DISK = 5e9
 _TIMEOUT = 180
 """Seconds for a process of its own; importing torch from a slow disk takes a minute."""
 
+_CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
+
 _LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "trl")
 
 _IMPORTS = """
@@ -50,7 +52,8 @@ if torch.cuda.is_available():
         found.append({"name": torch.cuda.get_device_name(n), "free": free, "total": total})
 kind = best_device()
 bf16 = torch.cuda.is_bf16_supported() if kind == "cuda" else None
-print(json.dumps({"kind": kind, "gpus": found, "bf16": bf16, "threads": torch.get_num_threads()}))
+facts = {"kind": kind, "gpus": found, "bf16": bf16, "threads": torch.get_num_threads(), "cuda": torch.version.cuda}
+print(json.dumps(facts))
 """
 
 _SELF_TEST = """
@@ -78,14 +81,14 @@ class Probe:
     Attributes:
         area: python, packages, devices, disk, keys, hub, plugins, self-test.
         name: the thing.
-        state: broken: something will not work; warning: something may not.
+        state: broken: something will not work; warning: something may not; unset: an optional thing is not there.
         detail: what was found, on one line.
         hint: how to fix it.
     """
 
     area: str
     name: str
-    state: Literal["ok", "warning", "broken"]
+    state: Literal["ok", "unset", "warning", "broken"]
     detail: str
     hint: str | None = None
 
@@ -172,9 +175,22 @@ def _devices() -> Iterator[Probe]:
         detail = f"{gpu['name']}, {_size(gpu['free'])} of {_size(gpu['total'])} free, {bf16}"
         yield Probe("devices", f"cuda:{n}", "ok", detail)
     if found["kind"] == "cpu":
-        yield Probe("devices", "accelerator", "ok", f"none: training runs on the CPU, with {found['threads']} threads")
+        detail = f"none: training runs on the CPU, with {found['threads']} threads"
+        yield Probe("devices", "accelerator", "unset", detail)
+        if found.get("cuda"):
+            detail = (
+                f"built for CUDA {found['cuda']}, but there is no GPU: {_size(_cuda_size())} that are of no use here"
+            )
+            hint = "with a GPU, check its driver; without one: pip install torch --index-url " + _CPU_WHEELS
+            yield Probe("devices", "torch", "warning", detail, hint)
     elif not found["gpus"]:
         yield Probe("devices", "accelerator", "ok", found["kind"])
+
+
+def _cuda_size() -> int:
+    """Bytes on disk of torch and of the CUDA libraries that came with it."""
+    packages = [one for one in metadata.distributions() if (one.name or "").startswith(("torch", "nvidia-", "triton"))]
+    return sum(file.size or 0 for package in packages for file in package.files or ())
 
 
 def _disk() -> Iterator[Probe]:
@@ -205,8 +221,10 @@ def _keys(manager: PluginManager) -> Iterator[Probe]:
         value = os.environ.get(name)
         if value is not None and not value.strip():
             yield Probe("keys", name, "warning", f"set, but empty ({used_by})", f"unset it, or export {name}=…")
+        elif value:
+            yield Probe("keys", name, "ok", f"set ({used_by})")
         else:
-            yield Probe("keys", name, "ok", f"{'set' if value else 'not set'} ({used_by})")
+            yield Probe("keys", name, "unset", f"not set ({used_by})")
 
 
 def _hub() -> Iterator[Probe]:

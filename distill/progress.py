@@ -104,7 +104,8 @@ class StepProgress:
     """Progress of a training, told by its log rows."""
 
     def __init__(self, shown: bool = True) -> None:
-        self._shown, self._loss = shown, 0.0
+        self._shown = shown
+        self._losses: dict[str, float] = {}
         self._progress: Progress | None = None
 
     def __enter__(self) -> StepProgress:
@@ -114,17 +115,16 @@ class StepProgress:
         self.close()
 
     def __call__(self, row: Mapping[str, float]) -> None:
-        """Take a log row: `step`, `max_steps`, `loss`."""
+        """Take a log row: `step`, `max_steps`, `loss` or, of an evaluation, `eval_loss`."""
         if self._progress is None:
             total = int(row.get("max_steps", 0)) or None
-            self._progress = Progress(
-                "training", total, "step", text=lambda: f"loss {self._loss:.3f}", shown=self._shown
-            )
-        self._loss = row["loss"]
+            self._progress = Progress("training", total, "step", text=self._text, shown=self._shown)
+        names = {"loss": "loss", "eval_loss": "held-out loss"}
+        self._losses |= {name: row[key] for key, name in names.items() if key in row}
         self._progress.to(int(row["step"]))
 
     def _text(self) -> str:
-        return f"loss {self._loss:.3f}"
+        return ", ".join(f"{name} {loss:.3f}" for name, loss in self._losses.items())
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from distill.types import Answer, Encoded, Example, Message, Request, Segment, SoftBatch, TrainResult
+from distill.types import (
+    Answer,
+    Encoded,
+    Example,
+    ExportJob,
+    Message,
+    Request,
+    Segment,
+    SoftBatch,
+    TrainPlan,
+    TrainResult,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +84,29 @@ class BatchFileTeacher(Protocol):
 
         Raises:
             TeacherError: the line holds none.
+        """
+        ...
+
+
+@runtime_checkable
+class ScoringTeacher(Protocol):
+    """A teacher that can read answers which are there already, and tell how likely it finds them.
+
+    Attributes:
+        batch_size: the most requests per call.
+    """
+
+    batch_size: int
+
+    def score_batch(self, requests: Sequence[Request], logprobs: int) -> Sequence[Mapping[str, Any] | Exception]:
+        """Score answers.
+
+        Args:
+            requests: each ends with the answer to score.
+            logprobs: how many likeliest tokens per place.
+
+        Returns:
+            Per request, what `distill.pack_logprobs` makes, with `LogprobsOrigin(scored=True)`; or a DistillError.
         """
         ...
 
@@ -184,6 +218,34 @@ class NoCheckpoints:
         """Does nothing: no checkpoint is ever written."""
 
 
+class Evaluation(Protocol):
+    """Held-out rows to measure the student on while it is trained."""
+
+    @property
+    def stop(self) -> bool:
+        """Whether training is to end here: the held-out loss has not improved for `--patience` evaluations."""
+        ...
+
+    def due(self, step: int, *, epoch_end: bool) -> bool:
+        """Whether to evaluate after this optimizer step; the same in every process.
+
+        Args:
+            step: optimizer steps done since the training began, before it was ever stopped.
+            epoch_end: whether the step was an epoch's last, or the training's.
+        """
+        ...
+
+    def measure(self, step: int) -> Mapping[str, float]:
+        """Evaluate `TrainJob.model`; to be called in every process.
+
+        The model is left unchanged. Where `--keep best` is given, its weights are kept if they are the best so far.
+
+        Returns:
+            `eval_loss` and `eval_agreement`, to be passed to `on_log` together with `step`.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TrainJob:
     """All a trainer needs: the model is loaded, the examples are labelled and checked.
@@ -201,6 +263,10 @@ class TrainJob:
         seed: for shuffling and dropout.
         batch_tokens: instead of a number of sequences, the token budget per device and forward pass, padding included.
         checkpoints: when to write one, when to stop, and what to resume from.
+        evaluation: held-out rows to measure the student on; None: there are none.
+        lr_scheduler_type: the learning rate's schedule, by transformers' name (`linear`, `cosine`, `constant`, …).
+        warmup_steps: optimizer steps in which the learning rate rises from 0 to its peak.
+        weight_decay: of the optimizer, for weights that are no biases or norms.
         loss: what the student is pulled towards, for `distill.fast_training(model, loss)`; None: the cross-entropy.
     """
 
@@ -215,15 +281,18 @@ class TrainJob:
     learning_rate: float
     seed: int
     batch_tokens: int | None = None
+    checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
+    evaluation: Evaluation | None = None
+    lr_scheduler_type: str = "linear"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    loss: Loss | None = None
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of each example; where the examples are on disk, without reading them."""
         known = getattr(self.examples, "lengths", None)
         return [len(example.input_ids) for example in self.examples] if known is None else known.tolist()
-
-    checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
-    loss: Loss | None = None
 
 
 @runtime_checkable
@@ -270,40 +339,17 @@ class Trainer(Protocol):
     def train(self, job: TrainJob, on_log: Callable[[Mapping[str, float]], None]) -> TrainResult:
         """Train `job.model` on `job.examples`.
 
-        `distill.data_loader(job)` gives batches of similar length, and `with distill.fast_training(job.model):` around
-        the loop makes its steps take less time and memory; the built-in trainers use both.
+        `distill.data_loader(job)` gives batches of similar length. `with distill.fast_training(job.model, job.loss):`
+        around the loop brings in the job's loss, and makes its steps take less time and memory. The built-in trainers
+        use both.
 
         Args:
             job: the model, the data and the settings.
-            on_log: to be called after each optimizer step with at least `step`, `loss` and `learning_rate`. It raises
-                when a value is not finite; let it through.
+            on_log: to be called after each optimizer step with at least `step`, `loss` and `learning_rate`, and after
+                each evaluation with `step` and what `job.evaluation.measure` returned. It raises when a value is not
+                finite; let it through.
         """
         ...
-
-
-Precision = Literal["float32", "bfloat16", "float16"]
-"""What a forward pass computes in."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainPlan:
-    """What a trainer knows of a training before a weight is loaded: `--dry-run` estimates memory and disk by it.
-
-    The defaults describe a plain loop: float32 and AdamW.
-
-    Attributes:
-        steps: optimizer steps; 0 for a trainer that changes no weight. None: those of `--epochs`.
-        precision: of the forward pass; weights and gradients are float32 in any case.
-        checkpointing: whether activations are computed again for the backward pass instead of being kept.
-        optimizer_bytes: what the optimizer keeps per trained weight, in bytes; AdamW's two moments are 8.
-        memory_options: options of the trainer that reduce its memory, as the user writes them.
-    """
-
-    steps: int | None = None
-    precision: Precision = "float32"
-    checkpointing: bool = False
-    optimizer_bytes: float = 8
-    memory_options: Sequence[str] = ()
 
 
 @runtime_checkable
@@ -317,23 +363,6 @@ class PlanningTrainer(Trainer, Protocol):
             steps: optimizer steps of `--epochs`.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class ExportJob:
-    """A student to export.
-
-    Attributes:
-        model: the student's folder: safetensors, tokenizer, chat template, generation config. It is not to be changed.
-        out: an empty folder to write into; when the export succeeds, it appears as `--out`.
-        name: the run's name.
-        note: call it with a line about each step that takes time.
-    """
-
-    model: Path
-    out: Path
-    name: str
-    note: Callable[[str], None]
 
 
 @runtime_checkable

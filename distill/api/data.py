@@ -115,7 +115,7 @@ def check(
 
     settings = settings_of(DataSettings, locals())
     Findings.check_codes(settings.allow)
-    pipeline = make_pipeline(settings, plugins_of(manager))
+    pipeline = make_pipeline(settings, plugins_of(manager), soft_labels=True)
     return run(
         data,
         pipeline,

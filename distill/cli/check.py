@@ -40,8 +40,10 @@ def command(manager: PluginManager, /, data: tuple[Path, ...], as_json: bool, **
     """
     report = api.check(data, manager=manager, **given(words))
     if as_json:
-        hidden = ("findings", "allowed")
+        hidden = ("findings", "allowed", "shares")
         counts = {one.name: getattr(report, one.name) for one in fields(report) if one.name not in hidden}
+        if report.shares.rows:
+            counts["soft_labels"] = report.shares.as_dict()
         print_json({"ok": report.ok, **counts, "findings": [finding.as_dict() for finding in report.findings]})
     else:
         _show(report)
@@ -54,6 +56,8 @@ def _show(report: CheckReport) -> None:
         f"are not; {report.trained_tokens} of {report.tokens} tokens count in the loss; the longest has "
         f"{report.longest} tokens"
     )
+    if report.shares.rows:
+        click.echo(str(report.shares))
     for finding in report.findings:
         _show_finding(finding, finding.code in report.allowed)
     if report.ok:

@@ -1,4 +1,4 @@
-"""What `distill collect` says at its end, or before its start."""
+"""What `distill collect` prints at its end, or before its start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN_REASONS = 5
 
 
 def show_summary(summary: CollectSummary, part: bool) -> None:
-    """Say what a collection did; `part`: only a part of the prompts was taken."""
+    """Print what a collection did; `part`: only a part of the prompts was taken."""
     parts = [f"{summary.rows} written"]
     parts += [f"{summary.cached} already there"] if summary.cached else []
     parts += [f"{summary.duplicates} duplicates"] if summary.duplicates else []
@@ -41,11 +41,11 @@ def show_summary(summary: CollectSummary, part: bool) -> None:
             note(f"  {count} × {reason}")
         note(f"The failed rows are in {summary.out}.failed.jsonl; the same command tries them again.")
     if summary.stopped:
-        note(f"Stopped: {summary.stopped}. The same command goes on from there.")
+        note(f"Stopped: {summary.stopped}. The same command resumes.")
 
 
 def show_estimate(estimate: Estimate, as_json: bool) -> None:
-    """Say what a collection would cost."""
+    """Print what a collection would cost."""
     if as_json:
         print_json(asdict(estimate))
         return
@@ -62,7 +62,7 @@ def show_estimate(estimate: Estimate, as_json: bool) -> None:
 
 
 def show_batch(summary: BatchSummary, as_json: bool) -> None:
-    """Say what was written for a batch, and what to do with it."""
+    """Print what was written for a batch, and what to do with it."""
     if as_json:
         print_json(asdict(summary))
         return

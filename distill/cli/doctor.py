@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 
 import click
@@ -10,7 +11,7 @@ from distill.cli.options import json_option
 from distill.cli.terminal import print_json, printable
 from distill.plugins import PluginManager
 
-_SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "broken": ("✗", "red")}
+_SIGNS = {"ok": ("✓", "green"), "unset": ("–", None), "warning": ("!", "yellow"), "broken": ("✗", "red")}
 
 
 @click.command("doctor", short_help="Look at versions, devices, disk, keys, plugins.")
@@ -25,9 +26,10 @@ def command(manager: PluginManager, self_test: bool, as_json: bool) -> int:
     """
     from distill.diagnosis import examine
 
-    broken, area = 0, ""
+    count: Counter[str] = Counter()
+    area = ""
     for probe in examine(manager, self_test=self_test):
-        broken += probe.state == "broken"
+        count[probe.state] += 1
         if as_json:
             print_json(asdict(probe))
             continue
@@ -39,4 +41,16 @@ def command(manager: PluginManager, self_test: bool, as_json: bool) -> int:
         click.echo(printable(f"{probe.name}: {probe.detail}"))
         if probe.hint:
             click.echo(f"      → {printable(probe.hint)}")
-    return 1 if broken else 0
+    if not as_json:
+        click.echo(_summary(count["broken"], count["warning"]))
+    return 1 if count["broken"] else 0
+
+
+def _summary(broken: int, warnings: int) -> str:
+    """The last line: what there is to do."""
+    if not broken and not warnings:
+        return "All is well."
+    found = [f"{broken} broken"] if broken else []
+    if warnings:
+        found.append(f"{warnings} warning" + ("s" if warnings > 1 else ""))
+    return ", ".join(found) + ": see the lines with ✗ and !"

@@ -25,6 +25,7 @@ from distill.cli import (
     merge,
     plugins,
     quickstart,
+    score,
     show,
     train,
 )
@@ -38,6 +39,7 @@ from distill.progress import QUIET
 COMMANDS = (
     collect.command,
     merge.command,
+    score.command,
     convert.command,
     check.command,
     show.command,

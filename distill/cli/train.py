@@ -106,6 +106,8 @@ def _show(report: TrainReport, dry_run: bool) -> None:
     if report.held_out_rows:
         where = "" if dry_run else f", in {RunPaths(Path(report.out)).held_out}"
         note(f"held out {report.held_out_rows} rows{where}")
+        if report.held_out_loss is not None:
+            note(f"held-out loss {report.held_out_loss:.4f}")
     for reason, count in sorted(report.reasons.items(), key=lambda item: -item[1])[:5]:
         note(f"skipped {count}: {reason}")
     if report.split_rows:

@@ -45,7 +45,7 @@ def collect(
     """Ask a teacher all prompts, and write its answers to a file of transcripts.
 
     Each row is on disk as soon as it is finished. Rows that are in the file are not asked for again, so that calling
-    this again resumes where it was stopped.
+    this again resumes an interrupted collection.
 
     Args:
         prompts: a prompt file, or prompts (see `open_prompts`); every row is checked before the first request.
@@ -89,7 +89,7 @@ def collect(
 
 
 def _numbers(output: Output, meter: Meter, skipped: Counter[str], total: int) -> Callable[[], str]:
-    """What the live line says behind its bar."""
+    """The text behind the progress bar."""
     began = time.monotonic()
 
     def text() -> str:

@@ -32,9 +32,9 @@ class Estimate:
         cached: rows that are in the file.
         duplicates: rows that ask for what an earlier row of the prompt file asks for.
         requests: it would send, if none fails; a conversation needs one a turn.
-        tokens_in, tokens_out: about so many, from the length of the texts.
+        tokens_in, tokens_out: estimated from the length of the texts.
         basis: where the length of an answer comes from.
-        usd: about so many dollars; None where no price is known.
+        usd: estimated dollars; None where no price is known.
         usd_at_most: dollars with every answer at its token limit; None where there is no limit, or no price.
     """
 

@@ -48,7 +48,7 @@ class Evidence:
         self._alike.clear()
 
     def fatal(self, error: TeacherError) -> bool:
-        """Whether an error ends the run at once: it says that all rows would meet it, and nothing contradicts it."""
+        """Whether an error ends the run at once: all rows would meet it, and no answer contradicts that."""
         return error.fatal and not self.answered and not self._earlier and not about_the_prompt(error)
 
     def may_retry(self, error: TeacherError) -> bool:
@@ -88,7 +88,7 @@ class Evidence:
 
 
 def about_the_prompt(error: DistillError) -> bool:
-    """Whether the error itself says that it is about this one prompt: a moderated or an overlong one."""
+    """Whether the error names this one prompt as its reason: a moderated or an overlong one."""
     return _ABOUT_THE_PROMPT.search(error.message) is not None
 
 

@@ -73,7 +73,7 @@ class PromptReader:
             source: where it was read.
 
         Raises:
-            DataError: it is not a prompt; says where and what is wrong.
+            DataError: it is not a prompt; names file, line and what is wrong.
         """
         row = {key: value for key, value in row.items() if value is not None}
         messages, followups = _conversation(row, source)

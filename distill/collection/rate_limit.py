@@ -148,7 +148,7 @@ class Throttle:
         """Let fewer requests in flight after a 429, at most once per answer's time, and more after answers."""
         now = self._loop.time()
         if any(getattr(outcome, "throttled", False) for outcome in outcomes):
-            # A request that was sent before the last slowing says nothing new.
+            # A request that was sent before the last slowing brings no news.
             if ticket.at >= self._slowed and now >= self._slowed + self._seconds:
                 self._limit = max(1.0, min(self._limit, self._inside) * SLOWER)
                 self._slowed = now

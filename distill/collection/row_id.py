@@ -1,4 +1,4 @@
-"""A row's id: a hash of all that the answer depends on. Rows with equal ids are never asked for twice."""
+"""The id of a row: a hash of everything that its answer depends on. Rows with equal ids are asked once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distill.transcripts.rows import message_to_dict
 from distill.types import Params, Prompt
 
 PARAMS_MARK = "params"
-"""The key of a dataclass field's `metadata` by which a teacher's option says: I change the answers."""
+"""The key of a dataclass field's `metadata` that marks a teacher's option as one that changes the answers."""
 
 
 def all_params(params: Params, options: Any) -> dict[str, Any]:

@@ -55,12 +55,12 @@ class Pool:
     """The workers. Make one inside the event loop, and `run` it once.
 
     Args:
-        jobs: what to ask, read lazily; None stands for a row that needs no asking.
+        jobs: what to ask, read lazily; None for a row that needs no asking.
         askers: one per worker.
         size: how many conversations each worker holds at a time.
         retries: how often a failed request is retried.
         recorder: is told of each row's end.
-        throttle: says when a request may go.
+        throttle: the rate limiter and concurrency gate.
         patience: seconds to wait for a server that went away, or for a limit to end.
         evidence: weighs failures against answers.
 
@@ -125,7 +125,7 @@ class Pool:
                 self._recorder.fail(conversation, TeacherError("the run was stopped in the middle of the conversation"))
 
     async def _ask(self, asker: Asker, active: Sequence[Conversation]) -> list[Answer | DistillError] | None:
-        """Ask when there is room, time and money for it; None where nothing may be asked any more."""
+        """Ask when rate, concurrency and budget allow it; None where nothing may be sent any more."""
         requests = [conversation.request() for conversation in active]
         try:
             ticket = await self._throttle.enter(requests)
@@ -141,6 +141,8 @@ class Pool:
         self.requests += len(requests)
         self._in_flight += len(requests)
         try:
+            for conversation in active:
+                conversation.probing = probe
             answers = await asker.ask(requests)
         finally:
             self._in_flight -= len(requests)
@@ -181,12 +183,14 @@ class Pool:
         return self._give_up(conversation, outcome)
 
     def _take(self, conversation: Conversation, answer: Answer) -> float | None:
-        """Take an answer: the conversation has its end, or goes on."""
+        """Take an answer: the conversation is finished, or continues with its next turn."""
         self._refusals = 0
         self._outage.answered()
         try:
             conversation.take(answer)
         except TeacherError as error:
+            if error.retryable and self._may_retry(conversation, error):
+                return self._wait_before_retry(conversation, error)
             return self._give_up(conversation, error, paid=True)
         self._evidence.answer()
         if not conversation.done:
@@ -195,7 +199,7 @@ class Pool:
         return None
 
     def _give_up(self, conversation: Conversation, error: DistillError, *, paid: bool = False) -> float | None:
-        """Set a row apart, and stop the run where it is one too many; gives None: it is the row's end."""
+        """Set a row apart, and stop the run where it is one too many."""
         stops = self._evidence.against(conversation.id, error, paid=paid)
         if isinstance(error, TeacherError) and error.unreachable and not self._evidence.answered:
             stops = error  # there is no such server: this row was not refused by it
@@ -209,7 +213,8 @@ class Pool:
     def _is_away(self, conversation: Conversation, error: TeacherError) -> bool:
         """Whether the server is away: the row waits, and pays nothing."""
         try:
-            return self._outage.explains(error, conversation.id, proven=self._evidence.answered > 0)
+            proven = self._evidence.answered > 0
+            return self._outage.explains(error, conversation.id, proven=proven, probing=conversation.probing)
         except TeacherError as too_long:
             self._stop(too_long)
             return True
@@ -235,7 +240,7 @@ class Pool:
         return 0.0
 
     def _wait_of_all(self, error: TeacherError) -> float:
-        """Seconds that nobody asks, after the server said that it is asked too much."""
+        """Seconds without a request, after the server reported that it is overloaded or limits the rate."""
         first = not self._throttle.held  # the others were sent before the gate closed
         self._refusals += first
         wait = _backoff(min(self._refusals, 8)) if error.retry_after is None else error.retry_after
@@ -244,7 +249,7 @@ class Pool:
         return wait
 
     def _stop(self, error: Exception) -> None:
-        """Send nothing any more; what is in flight may come."""
+        """Send no more requests; answers in flight may still arrive."""
         self.error = self.error or error
         self._close()
 
@@ -285,7 +290,7 @@ def _backoff(attempts: int) -> float:
 
 
 def _too_early(error: TeacherError) -> TooEarly:
-    """The error for a limit that nobody wants to wait for: says when to run the command again."""
+    """The error for a limit that lasts too long to wait for; its hint gives the time to run the command again."""
     seconds = error.retry_after or 0.0
     at = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + seconds))
     hint = f"run the same command again at {at}, in {spoken(seconds)}"

@@ -33,6 +33,14 @@ METRICS = (
         "How surprising the teacher's answers are",
     ),
     Metric(
+        "kl_to_teacher",
+        "KL to the teacher",
+        "",
+        "lower",
+        "Nats per token by which the teacher finds its answers likelier than the model does, estimated from the tokens "
+        "it wrote. 0: the teacher's own distribution.",
+    ),
+    Metric(
         "agreement",
         "Next-token agreement",
         "%",
@@ -85,7 +93,7 @@ METRICS = (
 Columns = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """Metric → a numerator and a denominator per question. The metric is the quotient of their sums, transformed."""
 
-_PER_TOKEN = {"perplexity", "agreement"}  # comparable between models of the same tokens only
+_PER_TOKEN = {"perplexity", "agreement", "kl_to_teacher"}  # comparable between models of the same tokens only
 
 
 def chrf_of(pairs: Iterable[tuple[str, str]]) -> list[float]:

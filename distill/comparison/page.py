@@ -145,7 +145,7 @@ def _training(run: Path) -> dict[str, Any] | None:
     """What the run folder tells of the training; None where it tells nothing."""
     try:
         opened = open_run(run)
-        curve = curves({"training": [(row["step"], row["loss"]) for row in opened.metrics() if "loss" in row]})
+        curve = curves(opened.losses())
         return {
             "manifest": opened.manifest,
             "report": opened.report,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from distill.collection.costs import Cost
 from distill.pages import fragment
 from distill.types import Message
 
@@ -53,7 +54,8 @@ class Metric:
 
     Attributes:
         name: as JSON has it: `perplexity`, `agreement`, `exact_match`, `chrf`, `length_ratio`, `stop_rate`,
-            `tokens_per_second`; and `bits_per_byte`, where base and student have different tokenizers.
+            `tokens_per_second`; `bits_per_byte`, where base and student have different tokenizers; and both it and
+            `kl_to_teacher` where held-out rows carry the teacher's log probabilities.
         title: for people.
         unit: `%`, `tokens/s`, …; empty for a plain number. Figures are in it: 93.5 for 93.5 %.
         better: which way is better; None where neither is.
@@ -181,28 +183,6 @@ class Judgement:
     ties: int
     failed: int
     win_rate: Interval | None
-
-
-@dataclass(slots=True)
-class Cost:
-    """What one teacher's transcripts cost.
-
-    Attributes:
-        teacher: as transcripts name it.
-        rows: its transcripts.
-        counted: those of them that tell their number of tokens.
-        tokens_in, tokens_out: sent and answered.
-        usd: at the published prices of the teacher's own server; None where there are none.
-        server: whose prices they are.
-    """
-
-    teacher: str
-    rows: int = 0
-    counted: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    usd: float | None = None
-    server: str = ""
 
 
 @dataclass(frozen=True)

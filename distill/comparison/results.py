@@ -13,6 +13,7 @@ from distill.comparison.models import Model, Models, QuestionSet
 from distill.comparison.questions import Question, encode_answer
 from distill.comparison.result import ModelAnswer
 from distill.comparison.teacher_answers import ask_all
+from distill.comparison.teacher_divergence import KL, divergence_column
 from distill.comparison.verdict import faults_of
 from distill.encode.encoder import Encoder
 from distill.errors import DataError
@@ -74,7 +75,10 @@ def model_results(
         **answer_columns(answers, questions.references, fits),
         **reading_columns(measured.readings, tokens, counted),
     }
-    if models.same_tokens:
+    divergence = divergence_column(measured.readings, questions.questions, tokens, model.encoder)
+    if divergence is not None:
+        columns[KL] = divergence
+    elif models.same_tokens:
         del columns["bits_per_byte"]  # perplexity tells the same
     faults = faults_of(answers, questions.references, fits, finite)
     return Results(answers, columns, faults, measured.seconds, measured.parameters, finite, fits)

@@ -151,7 +151,7 @@ def _write(folder: Path, first: Sequence[Row], rest: Iterator[Row], pipeline: Pi
     from tqdm import tqdm
 
     whole = Chunk(0)
-    with whole_folder(folder) as made, tqdm(desc="preparing", unit="row", disable=None) as bar:
+    with whole_folder(folder, replaceable=True) as made, tqdm(desc="preparing", unit="row", disable=None) as bar:
         with (
             _stream(made / "examples.arrow", to_batch([])) as examples,
             _stream(made / "conversations.arrow", describe([], Findings())) as conversations,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from distill.dataset.cache import prepare_data
 from distill.dataset.conversations import compare, prompts_of
 from distill.dataset.findings import CODES, Finding, Findings
 from distill.dataset.pipeline import Pipeline
+from distill.dataset.soft_check import find_shares
 from distill.errors import DataError
 from distill.pages import fragment
+from distill.soft_labels.targets import SoftShares
 from distill.transcripts.reader import Reader, skip_refused
 from distill.transcripts.sources import Data, as_sources
 
@@ -32,6 +34,7 @@ class CheckReport:
         longest: tokens of the longest example.
         findings: by severity, worst first.
         allowed: codes of errors that are accepted: the user's, and those that are the labeler's purpose.
+        shares: what the trained tokens have of a teacher, where rows carry log probabilities.
     """
 
     rows: int
@@ -43,6 +46,7 @@ class CheckReport:
     longest: int
     findings: Findings
     allowed: frozenset[str] = frozenset()
+    shares: SoftShares = field(default_factory=SoftShares)
 
     @property
     def errors(self) -> list[Finding]:
@@ -99,6 +103,7 @@ def check(
             example = examples[int(number)]
             findings.add("overlong", example.source or example.id, f"{len(example.input_ids)} tokens, of {max_length}")
     findings.merge(prepared.data_findings)
+    find_shares(prepared.shares, "chunks", findings)
     compare(prepared.conversations, _held_out(against, pipeline.reader), findings)
     return CheckReport(
         rows=prepared.rows,
@@ -110,6 +115,7 @@ def check(
         longest=int(examples.lengths.max(initial=0)),
         findings=findings,
         allowed=frozenset((*allow, *pipeline.allows)),
+        shares=prepared.shares,
     )
 
 

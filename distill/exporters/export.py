@@ -10,9 +10,10 @@ from typing import Any
 
 from distill.errors import DistillError, PluginError, UsageError, one_line
 from distill.files.atomic import whole_folder
+from distill.files.lock import owned
 from distill.plugins import PluginManager
-from distill.protocols import ExportJob
 from distill.runs.run import open_run
+from distill.types import ExportJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def _student(run: str | Path, out: Path) -> Iterator[tuple[Path, Path]]:
     if out.exists():
         raise UsageError(f"{out} exists; it was left as it is", "choose another --out, or remove it")
     try:
-        with whole_folder(out) as made:
+        with owned(out), whole_folder(out) as made:
             yield model, made
     except OSError as error:  # transformers' and safetensors' own are DistillErrors by then
         raise DistillError(

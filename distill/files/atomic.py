@@ -12,6 +12,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO
 
+from distill.errors import DistillError
+
 
 def utc_now() -> str:
     """The time in UTC, to the second, as rows and manifests have it."""
@@ -42,8 +44,17 @@ def whole_file(target: Path) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `target` when the block ends without an error, and is removed otherwise."""
+def whole_folder(target: Path, *, replaceable: bool = False) -> Iterator[Path]:
+    """A folder to fill, which becomes `target` when the block ends without an error, and is removed otherwise.
+
+    Args:
+        target: the folder to make; it must not exist at the end.
+        replaceable: whether another process may have made the same folder meanwhile, as with a cache whose name is the
+            hash of its content: then that one stays.
+
+    Raises:
+        DistillError: another process has made `target` meanwhile.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -57,8 +68,10 @@ def whole_folder(target: Path) -> Iterator[Path]:
         try:
             made.rename(target)
         except OSError:
-            if not target.is_dir():  # another process has made the same folder
+            if not target.is_dir():
                 raise
+            if not replaceable:
+                raise DistillError(f"{target}: another process has made it meanwhile", "choose another one") from None
         fsync(target.parent)
     finally:
         shutil.rmtree(made, ignore_errors=True)

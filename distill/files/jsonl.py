@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import jsonlines
 
 from distill.errors import DataError, DistillError
+from distill.files.lock import take_lock
 from distill.files.nearby import did_you_mean
 from distill.types import Source
 
@@ -134,11 +134,10 @@ class Appender:
                 hint = f"there is no folder {str(self.path.parent)!r}: make it first, or choose another file"
             raise DistillError(f"{path}: {error.strerror}", hint) from None
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            take_lock(self._fd, path)
+        except DistillError:
             os.close(self._fd)
-            hint = "wait for it, or choose another file"
-            raise DistillError(f"{path}: another process is writing to it", hint) from None
+            raise
         self.quarantined = 0
         while moved := self._repair_tail():  # a power cut may leave several lines of garbage
             self.quarantined += moved

@@ -9,8 +9,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from distill.files.lock import owned
 from distill.plugins import PluginManager
-from distill.recipes.state import Record, State, alone_in
+from distill.recipes.state import Record, State
 from distill.recipes.steps import Step, Watch, check_step, collect_step, compare_step, train_step
 from distill.recipes.validate import ReadyRecipe, make_ready
 
@@ -97,7 +98,8 @@ def run_recipe(
     if dry_run:
         return _report(ready, _plan(ready, State(ready.out, ready.loaded.path), watch))
     State(ready.out, ready.loaded.path)  # refuses what is no recipe's folder, before anything is written there
-    with alone_in(ready.out):
+    with owned(ready.out):
+        ready.out.mkdir(exist_ok=True)
         return _report(ready, tuple(_do(ready, State(ready.out, ready.loaded.path), watch)))
 
 

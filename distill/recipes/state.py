@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -103,29 +101,6 @@ class State:
         with whole_file(self.folder / STATE) as file:
             rows = {"version": 1, "steps": [asdict(record) for record in self.records]}
             file.write(json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a recipe's folder while the block runs; makes the folder.
-
-    Raises:
-        DistillError: another one is there, or it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise DistillError(f"{folder}: {error.strerror}", "choose another `out`") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise DistillError(f"{folder}: another `distill run` is at work there", "wait for it") from None
-    try:
-        yield
-    finally:
-        os.close(handle)
 
 
 def _is_empty(folder: Path) -> bool:

@@ -139,6 +139,7 @@ class RunFolder:
 
     def finish(self, manifest: RunManifest, *, keep_checkpoints: bool) -> None:
         """Remove the checkpoints that nobody asked to keep, and write the final manifest."""
+        self.paths.best.unlink(missing_ok=True)
         if not keep_checkpoints:
             for checkpoint in checkpoints_in(self.checkpoints):
                 remove(checkpoint)

@@ -42,6 +42,11 @@ class RunPaths:
         return self.root / "checkpoints"
 
     @property
+    def best(self) -> Path:
+        """The best weights so far (`--keep best`), while the run is trained."""
+        return self.checkpoints / "best.safetensors"
+
+    @property
     def metrics(self) -> Path:
         """One row per logged step."""
         return self.root / "metrics.jsonl"
@@ -75,6 +80,11 @@ class RunPaths:
     def judgements(self) -> Path:
         """What judges answered for comparisons."""
         return self.root / "comparison" / "judge.jsonl"
+
+    @property
+    def comparison(self) -> Path:
+        """The last comparison of the student."""
+        return self.root / "comparison" / "comparison.json"
 
     @property
     def recipe(self) -> Path:

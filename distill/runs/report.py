@@ -52,6 +52,8 @@ class TrainReport:
         resumed_from: the checkpoint this training was resumed from, if it was.
         estimate: memory and disk, in a dry run; None where it cannot be told.
         held_out_rows: rows kept from training, in the run folder's hold-out file.
+        held_out_loss: mean loss of the saved student on their trained tokens; None where it was not evaluated.
+        best_step: the step of the saved weights, with `--keep best`.
     """
 
     out: str
@@ -71,3 +73,5 @@ class TrainReport:
     resumed_from: str | None = None
     estimate: MemoryEstimate | None = None
     held_out_rows: int = 0
+    held_out_loss: float | None = None
+    best_step: int | None = None

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from distill.errors import DataError, DistillError, UsageError
+from distill.files.atomic import whole_file
 from distill.files.jsonl import read_rows
 from distill.files.nearby import did_you_mean
+from distill.pages import fragment
+from distill.pages.charts import curves
 from distill.plugins import PluginManager
 from distill.runs.layout import RunPaths, is_run
 from distill.runs.manifest import DataFile, RunManifest, Setting
@@ -166,8 +169,21 @@ class Run:
                 raise DataError(f"{source}: not a skipped row", "restore the file from a backup") from None
 
     def metrics(self) -> list[dict[str, float]]:
-        """The logged steps: `step`, `loss`, `learning_rate`, …"""
+        """The logged steps: `step`, `loss`, `learning_rate`, …; evaluations: `step`, `eval_loss`, `eval_agreement`."""
         return read_metrics(self.paths.metrics)
+
+    def keep_comparison(self, text: str) -> None:
+        """Write the last comparison of the student, as JSON, into the run folder."""
+        self.paths.comparison.parent.mkdir(exist_ok=True)
+        with whole_file(self.paths.comparison) as file:
+            file.write(text + "\n")
+
+    def _repr_html_(self) -> str:
+        return fragment("run", run=self, curve=curves(self.losses()))
+
+    def losses(self) -> dict[str, list[tuple[float, float]]]:
+        """Training loss and held-out loss by step; see `loss_series`."""
+        return loss_series(self.metrics())
 
     def to_pandas(self) -> pandas.DataFrame:
         """The logged steps as a data frame."""
@@ -196,6 +212,12 @@ def open_run(path: str | Path) -> Run:
 def saved_format(model: str | Path) -> ChatFormat:
     """The format to ask a model in: a run's own, and the saved chat template for any other model."""
     return open_run(model).chat_format if is_run(model) else ChatFormat()
+
+
+def loss_series(rows: Sequence[Mapping[str, float]]) -> dict[str, list[tuple[float, float]]]:
+    """The training loss and, where it was evaluated, the held-out loss, by step."""
+    keys = {"training": "loss", "held out": "eval_loss"}
+    return {name: [(row["step"], row[key]) for row in rows if key in row] for name, key in keys.items()}
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -89,6 +89,17 @@ class SoftShares:
         mass = "" if self.mean_mass is None else f"; the likeliest tokens have {self.mean_mass:.1%} of the probability"
         return f"teacher's tokens: {shares} of {self.trained} trained tokens{mass}"
 
+    def as_dict(self) -> dict[str, float | None]:
+        """The shares as `check --json` prints them."""
+        return {
+            "rows": self.rows,
+            "plain_rows": self.plain_rows,
+            "exact": self.fraction(self.exact),
+            "chunk": self.fraction(self.chunk),
+            "none": self.fraction(self.none),
+            "mean_mass": self.mean_mass,
+        }
+
     def fraction(self, count: int) -> float:
         """A number of tokens as a fraction of the trained ones."""
         return count / self.trained if self.trained else 0.0
@@ -206,7 +217,8 @@ class SoftLabeler:
         if answer.ids is None:
             return False
         ours = self._vocabulary.bytes_of(answer.ids[:written].tolist())
-        return any(mine != theirs for mine, theirs in zip(ours, answer.tokens[:written], strict=True))
+        pairs = zip(ours, answer.tokens[:written], strict=True)
+        return any(mine != theirs for mine, theirs in pairs if theirs)  # a special token leaves no trace in a text
 
     def _assemble(
         self, parts: Sequence[tuple[int, Alignment, AnswerLogprobs]], ids: Sequence[int], labels: Sequence[int]

@@ -20,10 +20,10 @@ class Reply:
         status: the HTTP status.
         headers: further headers.
         delay: seconds before the answer.
-        cut: send only so many bytes of the body, then close.
+        cut: send only this many bytes of the body, then close.
         drip: seconds between the bytes of the body.
-        reset: close the connection without a word.
-        hang: say nothing at all, until the client gives up.
+        reset: close the connection without an answer.
+        hang: send nothing at all until the client gives up.
         raw: send just these bytes, and close.
     """
 
@@ -121,7 +121,7 @@ class FaultyServer:
         return [asked.text for asked in self.asked]
 
     def wait_for(self, requests: int, timeout: float = 20) -> None:
-        """Wait until so many requests have come."""
+        """Wait until this many requests have come."""
         end = time.monotonic() + timeout
         while len(self.asked) < requests:
             assert time.monotonic() < end, f"{len(self.asked)} requests came, not {requests}"

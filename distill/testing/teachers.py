@@ -1,4 +1,4 @@
-"""The conformance suite of teachers, a teacher that says what it is told to, and faults of servers to try one on."""
+"""The conformance suite of teachers, a scripted teacher, and server faults to try a teacher on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from distill.transcripts.rows import message_to_dict
 from distill.types import Answer, Message, Params, Request
 
 QUESTIONS = ("Say hello.", "Say it in Spanish.", "Say goodbye.")
-"""What a teacher is asked, as far as so many requests are allowed."""
+"""What a teacher is asked by default."""
 
 MAX_TOKENS = 16
 
@@ -78,7 +78,7 @@ def teacher_checks(teacher: Teacher | BatchTeacher, questions: Sequence[str] = Q
     return [
         *free,
         Check("it answers each request with an Answer by the assistant", suite.answered),
-        Check("an answer says something, or calls a tool", suite.something),
+        Check("an answer has text, or calls a tool", suite.something),
         Check("an answer can be written as a row of JSON", suite.writable),
         Check("it can be closed", suite.closed),
     ]

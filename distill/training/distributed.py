@@ -52,6 +52,16 @@ class World:
         torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
         return tuple(tensor.tolist())
 
+    def sums(self, *numbers: float) -> tuple[float, ...]:
+        """The sum of each number over all processes."""
+        if self.size == 1:
+            return numbers
+        import torch
+
+        tensor = torch.tensor(numbers, dtype=torch.float64, device=best_device())
+        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.SUM)
+        return tuple(tensor.tolist())
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Run a block in all processes; none continues unless all succeeded.

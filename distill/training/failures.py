@@ -29,7 +29,7 @@ def check_finite_row(row: Mapping[str, float], kept: str | None) -> None:
     Raises:
         DistillError: names the step and the value.
     """
-    for key, what in (("loss", "the loss"), ("grad_norm", "the gradient's norm")):
+    for key, what in (("loss", "the loss"), ("grad_norm", "the gradient's norm"), ("eval_loss", "the held-out loss")):
         value = row.get(key)
         if value is not None and not math.isfinite(value):
             raise DistillError(

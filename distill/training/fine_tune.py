@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,27 +16,28 @@ from distill.dataset.collate import collator_for
 from distill.dataset.soft_columns import SoftCollator
 from distill.errors import DistillError, PluginError
 from distill.files.atomic import utc_now
-from distill.models.load import load_model, quiet
+from distill.files.lock import owned
 from distill.models.references import resolve_model
-from distill.models.special_tokens import grow_embeddings, set_special_ids
 from distill.plugins import PluginManager
 from distill.protocols import Collator, Trainer, TrainJob
 from distill.runs.checkpoints import step_of
 from distill.runs.folder import RunFolder
 from distill.runs.manifest import RunManifest
 from distill.runs.report import TrainReport
-from distill.runs.run import SkippedRow, open_run
+from distill.runs.run import Run, SkippedRow, open_run
 from distill.training.checkpoints import RunCheckpoints, clean, find_newest, remove_unfinished
 from distill.training.distributed import World, join_world
 from distill.training.estimate import largest_batch
-from distill.training.failures import check_finite_row, check_finite_weights, clear_failures
+from distill.training.evaluation import HeldOutEvaluation
+from distill.training.failures import check_finite_row, clear_failures
 from distill.training.identity import check_same, describe
-from distill.training.lora import add_adapter, check_quantization, load_quantized, merge_adapter, merge_saved_adapter
+from distill.training.lora import add_adapter, check_quantization
 from distill.training.losses import CheckedLoss, explain
 from distill.training.packing import PackingCollator, verify_packing, without_cache
 from distill.training.prepare_job import JobPlan, estimate_of, memory_hint, plan_job
-from distill.training.report import model_card, report_page
+from distill.training.report import model_card, report_page, training_costs
 from distill.training.settings import TrainSettings
+from distill.training.student import load_student, save_student
 from distill.transcripts.hold_out import read_held_out
 from distill.types import TrainResult
 
@@ -89,11 +91,13 @@ def train(
     Raises:
         DistillError: anything that keeps it from training; nothing half-made is left as a model.
     """
-    with join_world() as world:
+    with ExitStack() as lock, join_world() as world:
         if not world.is_main:
             on_log, note = (lambda row: None), (lambda text: None)
         run = _Run(settings, manager, origins or {}, RunFolder(settings.out), world, on_log, note)
         with world.together():
+            if world.is_main and not dry_run:
+                lock.enter_context(owned(settings.out))
             if resume and not dry_run and run.folder.is_finished():
                 return _finished(run)
             if not resume and not dry_run:
@@ -126,7 +130,7 @@ def _finished(run: _Run) -> TrainReport:
     check_same(manifest, replace(now, examples=manifest.examples), run.folder.path)
     if manifest.state != "finished" and run.world.is_main:  # it was killed after the student was saved
         rows = run.folder.metric_rows()
-        report = replace(report, steps=int(rows[-1]["step"]), loss=_mean_loss(rows))
+        report = _with_losses(replace(report, steps=int(rows[-1]["step"])), rows, run.settings)
         _finish(run, report)
     run.note(f"{run.folder.path} is finished: nothing to do")
     return report
@@ -158,11 +162,26 @@ def _train(run: _Run, plan: JobPlan, resume: bool) -> TrainReport:
     if checkpoints.stopped_at is not None:
         raise _stopped(run, checkpoints)
     with world.together(), failures("saving the student"):
+        _check_evaluated(run, job)
         if world.is_main:
             report = replace(report, steps=result.steps, loss=result.loss, seconds=time.monotonic() - began)
             report = _save(run, plan, job.model, result, report)
             run.manager.notify("training_finished", run=run.settings.out, result=result)
     return report
+
+
+def _check_evaluated(run: _Run, job: TrainJob) -> None:
+    """Take the best weights, where they were asked for; warn where the trainer evaluates nothing."""
+    evaluation = job.evaluation
+    if not isinstance(evaluation, HeldOutEvaluation):
+        return
+    if evaluation.best_step is None:
+        if run.settings.keep == "best" or run.settings.eval_steps or run.settings.patience:
+            run.note(
+                f"warning: trainer {run.settings.trainer!r} does not evaluate held-out rows; the last student is saved"
+            )
+    elif (step := evaluation.restore_best()) is not None:
+        run.note(f"keeping the student of step {step}, with the lowest held-out loss: {evaluation.best_loss:.4f}")
 
 
 def _write_held_out(run: _Run, plan: JobPlan) -> None:
@@ -191,20 +210,9 @@ def _look(run: _Run, plan: JobPlan, resume: bool) -> tuple[RunManifest, Path | N
     return manifest, newest
 
 
-def _student(run: _Run, plan: JobPlan, quantize: bool) -> PreTrainedModel:
-    """Load the student and make it ready for its format."""
-    from transformers import set_seed
-
-    set_seed(run.settings.seed)  # new embedding rows are random
-    model = load_quantized(plan.ref) if quantize else load_model(plan.ref)
-    grow_embeddings(model, plan.encoder.tokenizer)
-    set_special_ids(model, plan.encoder.tokenizer, plan.encoder.stops)
-    return model
-
-
 def _job(run: _Run, plan: JobPlan, newest: Path | None) -> tuple[RunCheckpoints, TrainJob]:
     settings, tokenizer, lora = run.settings, plan.encoder.tokenizer, run.settings.lora
-    model = _student(run, plan, quantize=lora is not None and lora.quantize)
+    model = load_student(settings, plan, quantize=lora is not None and lora.quantize)
     if lora is not None:
         model = add_adapter(model, lora, plan.new_tokens)
     checkpoints = RunCheckpoints(
@@ -229,8 +237,36 @@ def _job(run: _Run, plan: JobPlan, newest: Path | None) -> tuple[RunCheckpoints,
         learning_rate=settings.learning_rate,
         seed=settings.seed,
         batch_tokens=settings.batch_tokens,
+        evaluation=_evaluation(run, plan, model, newest),
+        lr_scheduler_type=settings.lr_scheduler_type,
+        warmup_steps=settings.warmup_steps or math.ceil((settings.warmup_ratio or 0) * plan.report.steps),
+        weight_decay=settings.weight_decay,
         loss=None if plan.loss is None else CheckedLoss(plan.loss),
     )
+
+
+def _evaluation(run: _Run, plan: JobPlan, model: PreTrainedModel, newest: Path | None) -> HeldOutEvaluation | None:
+    """The held-out rows to evaluate on, with what was evaluated before training was stopped."""
+    settings, held_out = run.settings, plan.held_out
+    if held_out is None or not len(held_out.examples):
+        return None
+    longest = int(held_out.examples.lengths.max())
+    rows = settings.per_device_train_batch_size
+    if settings.batch_tokens is not None:
+        rows = max(1, settings.batch_tokens // longest)
+    evaluation = HeldOutEvaluation(
+        held_out.examples,
+        collator_for(plan.labeler, plan.encoder.tokenizer.pad_token_id),
+        model,
+        run.world,
+        batch_rows=rows,
+        every=settings.eval_steps,
+        patience=settings.patience,
+        best=run.folder.paths.best if settings.keep == "best" else None,
+    )
+    if newest is not None:
+        evaluation.resume(row for row in run.folder.metric_rows() if row["step"] <= step_of(newest))
+    return evaluation
 
 
 def _collator(run: _Run, plan: JobPlan, model: PreTrainedModel) -> Collator:
@@ -288,36 +324,41 @@ def _stopped(run: _Run, checkpoints: RunCheckpoints) -> DistillError:
 def _save(run: _Run, plan: JobPlan, model: PreTrainedModel, result: TrainResult, report: TrainReport) -> TrainReport:
     run.note("saving the student")
     if rows := run.folder.metric_rows():
-        report = replace(report, loss=_mean_loss(rows))  # of the whole training, however often it was stopped
-    check_finite_weights(result.state_dict or dict(model.named_parameters()))
-    tokenizer, lora = plan.encoder.tokenizer, run.settings.lora
-    if lora is not None:
-        with quiet(), run.folder.saving_adapter() as adapter:
-            model.save_pretrained(adapter)
-        if lora.quantize:
-            model = merge_saved_adapter(_student(run, plan, quantize=False), run.folder.paths.adapter)
-        else:
-            model = merge_adapter(model)
-    set_special_ids(model, tokenizer, plan.encoder.stops)
-    with quiet(), run.folder.saving_student() as made:
-        model.save_pretrained(made, state_dict=result.state_dict)
-        tokenizer.save_pretrained(made)
-        (made / "README.md").write_text(model_card(run.settings, report), encoding="utf-8")
+        report = _with_losses(report, rows, run.settings)
+    save_student(run.folder, run.settings, plan, model, result.state_dict, model_card(run.settings, report))
     _finish(run, report)
     return report
+
+
+def _report(run: _Run, manifest: RunManifest) -> str:
+    finished = Run(run.folder.path, manifest)
+    return report_page(finished, training_costs(finished, run.manager))
 
 
 def _finish(run: _Run, report: TrainReport) -> None:
     """Write what follows the student: the pages, and the final manifest."""
     manifest = replace(open_run(run.folder.path).manifest, state="finished", finished=utc_now(), report=report)
-    run.folder.write_pages(model_card(run.settings, report), report_page(manifest, run.folder.metric_rows()))
+    run.folder.write_pages(model_card(run.settings, report), _report(run, manifest))
     run.folder.finish(manifest, keep_checkpoints=run.settings.save_total_limit is not None)
+
+
+def _with_losses(report: TrainReport, rows: Sequence[Mapping[str, float]], settings: TrainSettings) -> TrainReport:
+    """The report with the losses of the whole training, however often it was stopped."""
+    report = replace(report, loss=_mean_loss(rows))
+    evaluated = [row for row in rows if "eval_loss" in row]
+    if not evaluated:
+        return report
+    if settings.keep == "best":
+        best = min(evaluated, key=lambda row: row["eval_loss"])
+        return replace(report, held_out_loss=best["eval_loss"], best_step=int(best["step"]))
+    return replace(report, held_out_loss=evaluated[-1]["eval_loss"])
 
 
 def _mean_loss(rows: Sequence[Mapping[str, float]]) -> float:
     """The mean over all steps; a row counts for the steps since the row before."""
     total, before = 0.0, 0.0
     for row in rows:
-        total += row["loss"] * (row["step"] - before)
-        before = row["step"]
+        if "loss" in row:
+            total += row["loss"] * (row["step"] - before)
+            before = row["step"]
     return total / before

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from distill.dataset.findings import Findings
+from distill.dataset.soft_check import find_shares
 from distill.errors import DataError
 from distill.plugins import PluginManager
 from distill.protocols import ExplainingLoss, Loss
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from distill.types import SoftBatch
 
 DEFAULT_LOSS = "cross-entropy"
-
-FLOOR = 0.5
-"""The least fraction of the trained tokens that must have a teacher."""
 
 
 def make_loss(name: str, options: Mapping[str, Any], manager: PluginManager) -> tuple[Loss | None, SoftNeeds | None]:
@@ -59,20 +57,6 @@ def check_shares(shares: SoftShares, needs: SoftNeeds, loss: str, findings: Find
             "collect with --logprobs 20; or add them to the rows with `distill score`",
         )
     find_shares(shares, needs, findings)
-
-
-def find_shares(shares: SoftShares, needs: SoftNeeds, findings: Findings) -> None:
-    """Add a finding where too few tokens have a teacher, or some rows have none."""
-    if not shares.rows:
-        return
-    if shares.missing:
-        findings.add("logprobs-missing", "data", f"{shares.missing} of {shares.missing + shares.rows} examples")
-    covered = shares.fraction(shares.exact + shares.chunk)
-    exact = shares.fraction(shares.exact)
-    if covered < FLOOR:
-        findings.add("few-tokens-aligned", "data", f"{covered:.1%} of {shares.trained}")
-    elif needs == "tokens" and exact < FLOOR:
-        findings.add("few-tokens-exact", "data", f"{exact:.1%} of {shares.trained}")
 
 
 def explain(loss: Loss | None, shares: SoftShares) -> str:

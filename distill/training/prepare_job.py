@@ -9,20 +9,22 @@ from dataclasses import dataclass, replace
 
 from distill.dataset.cache import prepare_data
 from distill.dataset.findings import Findings
-from distill.dataset.pipeline import make_pipeline
-from distill.dataset.prepare import Prepared
+from distill.dataset.pipeline import Pipeline, make_pipeline
+from distill.dataset.prepare import Prepared, prepare
 from distill.encode.encoder import Encoder
 from distill.errors import DataError, DistillError, PluginError
 from distill.models.load import max_positions
 from distill.plugins import PluginManager
-from distill.protocols import Labeler, Loss, PlanningTrainer, Trainer, TrainPlan
+from distill.protocols import Labeler, Loss, PlanningTrainer, Trainer
 from distill.runs.report import MemoryEstimate, TrainReport
 from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
 from distill.training.losses import check_shares, make_loss
 from distill.training.settings import TrainSettings
-from distill.transcripts.hold_out import HoldOut, make_hold_out
+from distill.transcripts.hold_out import HoldOut, make_hold_out, read_held_out
 from distill.transcripts.reader import Reader
+from distill.transcripts.turns import choose_turns
+from distill.types import TrainPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class JobPlan:
         report: counts, and the steps to do.
         reader: reads the rows of the data.
         hold_out: which conversations are held out; None: none.
+        held_out: their examples, to evaluate on; None: none.
     """
 
     trainer: Trainer
@@ -54,6 +57,7 @@ class JobPlan:
     report: TrainReport
     reader: Reader
     hold_out: HoldOut | None = None
+    held_out: Prepared | None = None
 
 
 def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) -> JobPlan:
@@ -75,14 +79,10 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
     if settings.hold_out is not None:
         hold_out = make_hold_out(settings.hold_out, settings.data, pipeline.reader, settings.seed)
         pipeline = replace(pipeline, hold_out=hold_out)
-    prepared = prepare_data(
-        settings.data,
-        pipeline,
-        max_length=settings.max_length or max_positions(pipeline.ref),
-        overlong=settings.overlong,
-    )
+    max_length = settings.max_length or max_positions(pipeline.ref)
+    prepared = prepare_data(settings.data, pipeline, max_length=max_length, overlong=settings.overlong)
     if pipeline.hold_out is not None:
-        pipeline.hold_out.check(prepared.rows, prepared.held_out)
+        pipeline.hold_out.check(len(prepared.conversations), prepared.held_out)
     if not len(prepared.examples):
         raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill check`")
     if needs is not None:
@@ -103,6 +103,22 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
         report=_report(settings, prepared, steps if plan.steps is None else plan.steps),
         reader=pipeline.reader,
         hold_out=pipeline.hold_out,
+        held_out=_held_out(settings, pipeline, max_length),
+    )
+
+
+def _held_out(settings: TrainSettings, pipeline: Pipeline, max_length: int | None) -> Prepared | None:
+    """The held-out rows as examples; those that could not be trained either are left out."""
+    if pipeline.hold_out is None:
+        return None
+    rows = read_held_out(settings.data, pipeline.reader, pipeline.hold_out)
+    return prepare(
+        choose_turns(rows, settings.turns),
+        pipeline.encoder,
+        pipeline.labeler,
+        labeler_name=pipeline.labeler_name,
+        max_length=max_length,
+        overlong="drop",
     )
 
 

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from distill.dataset.prepare import Overlong
 from distill.dataset.settings import DataSettings
+from distill.errors import UsageError
 from distill.settings import check_settings, setting
 from distill.transcripts.sources import Data, DataSource, as_sources
 
+Schedule = Literal[
+    "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
+]
+"""Learning rate schedules, by transformers' names."""
+
 _BATCHES = "Batches and steps"
+_SCHEDULE = "Optimizer and schedule"
+_EVALUATION = "Evaluation"
 _CHECKPOINTS = "Checkpoints"
 _LORA = "LoRA"
 
@@ -68,7 +76,7 @@ class TrainSettings(DataSettings):
         key="trainer-options",
         metavar="KEY=VALUE",
         help="An option of the trainer: any field of TrainingArguments (hf) or SFTConfig (trl), e.g. "
-        "-T warmup_steps=10; may be repeated.",
+        "-T max_grad_norm=0.5; may be repeated.",
     )
     loss: str = setting(
         "cross-entropy",
@@ -90,7 +98,6 @@ class TrainSettings(DataSettings):
         help="What to do with longer rows: refuse to start, drop the row, or truncate it at its end.",
     )
     epochs: float = setting(3.0, above=0, metavar="X", group=_BATCHES, help="Passes over the data.")
-    learning_rate: float = setting(5e-5, min=0, metavar="X", group=_BATCHES, help="Peak learning rate.")
     per_device_train_batch_size: int = setting(
         8, "--batch-size", min=1, metavar="N", group=_BATCHES, help="Sequences per device and forward pass."
     )
@@ -111,6 +118,48 @@ class TrainSettings(DataSettings):
         help="Pack the rows of a forward pass instead of padding them, if the model is verified not to attend across "
         "their boundaries; otherwise they are padded, with a note why. Losses are the same. On a CPU it does not pay "
         "together with --batch-tokens.",
+    )
+    learning_rate: float = setting(5e-5, min=0, metavar="X", group=_SCHEDULE, help="Peak learning rate.")
+    lr_scheduler_type: Schedule = setting(
+        "linear",
+        "--lr-scheduler-type",
+        metavar="NAME",
+        group=_SCHEDULE,
+        help="Learning rate schedule: " + ", ".join(get_args(Schedule)) + ".",
+    )
+    warmup_steps: int | None = setting(
+        None,
+        min=0,
+        metavar="N",
+        group=_SCHEDULE,
+        excludes="warmup_ratio",
+        unset="none",
+        help="Steps in which the learning rate rises from 0 to its peak.",
+    )
+    warmup_ratio: float | None = setting(
+        None, min=0, below=1, metavar="X", group=_SCHEDULE, unset="none", help="The same as a fraction of all steps."
+    )
+    weight_decay: float = setting(0.0, min=0, metavar="X", group=_SCHEDULE, help="Weight decay of the optimizer.")
+    eval_steps: int | None = setting(
+        None,
+        min=1,
+        metavar="N",
+        group=_EVALUATION,
+        unset="at the end of each epoch",
+        help="Evaluate on the held-out rows (--hold-out) every N steps, and at the end of each epoch.",
+    )
+    keep: Literal["last", "best"] = setting(
+        "last",
+        group=_EVALUATION,
+        help="Which student to save: the last one, or the one with the lowest held-out loss.",
+    )
+    patience: int | None = setting(
+        None,
+        min=1,
+        metavar="N",
+        group=_EVALUATION,
+        unset="never",
+        help="Stop after N evaluations in a row without a lower held-out loss.",
     )
     save_steps: int | None = setting(
         None,
@@ -133,6 +182,17 @@ class TrainSettings(DataSettings):
         group=_LORA,
         help="Train LoRA adapters only (try --learning-rate 2e-4); RUN/model is the student with them merged in.",
     )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.hold_out is None:
+            for flag, given in (
+                ("--eval-steps", self.eval_steps is not None),
+                ("--keep best", self.keep == "best"),
+                ("--patience", self.patience is not None),
+            ):
+                if given:
+                    raise UsageError(f"{flag} needs held-out rows", "add --hold-out 10%")
 
     @property
     def sources(self) -> tuple[DataSource, ...]:

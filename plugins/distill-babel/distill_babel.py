@@ -130,7 +130,7 @@ def prompts(language: str, limit: int | None = None, seed: int | None = None) ->
 
 @click.command("babel-prompts", short_help="Write prompts for the names of countries.")
 @click.option("--language", required=True, help="A CLDR code (es, pt_BR) or an English name.")
-@click.option("--limit", type=click.IntRange(min=1), help="Make at most so many prompts.")
+@click.option("--limit", type=click.IntRange(min=1), help="Make at most N prompts.")
 @click.option("--seed", type=int, help="Shuffle the prompts with this seed.")
 @click.option(
     "--out",

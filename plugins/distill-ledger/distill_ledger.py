@@ -47,7 +47,7 @@ def opened(file: Path) -> sqlite3.Connection:
 
 @distill.hookimpl
 def transcript_collected(transcript: distill.Transcript, run: distill.CollectRun) -> None:
-    """Enter an answer: who gave it and how many tokens it took, not what it says."""
+    """Enter an answer: its teacher and token counts, not its text."""
     if (file := ledger_file()) is None:
         return
     usage = transcript.metadata.get("usage") or {}

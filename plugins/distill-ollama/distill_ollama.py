@@ -24,9 +24,9 @@ class OllamaOptions:
 
     Attributes:
         base_url: the server; default: `OLLAMA_HOST`, else this machine's port 11434.
-        timeout: seconds for a whole request; a model that is loaded first takes its time.
+        timeout: seconds for a whole request; loading a model can take minutes.
         num_ctx: tokens of context; default: the server's, which is small.
-        think: whether a reasoning model shall reason; default: as the model does.
+        think: whether a reasoning model should reason; default: the model decides.
         keep_alive: how long the model stays in memory, such as `30m`.
     """
 
@@ -54,7 +54,7 @@ class Ollama:
         """Ask once; see `distill.Teacher`.
 
         Raises:
-            TeacherError: no answer; says whether asking again may help.
+            TeacherError: no answer; its flags tell whether asking again may help.
         """
         import aiohttp
 

@@ -69,3 +69,37 @@ def test_collect_with_a_local_model(bloom, tmp_path, capsys):
         row = json.loads(line)
         assert row["metadata"]["params"]["formatter"] == "chat-template"
         assert row["metadata"]["usage"]["completion_tokens"] <= 10
+
+
+def test_its_log_probabilities_are_the_models_own(bloom):
+    """Raw, at temperature 1, whatever the answer was sampled with; the written token is always among those told."""
+    import numpy as np
+    import torch
+
+    from distill.soft_labels.rows import parse_logprobs
+
+    teacher = build(TransformersOptions(batch_size=4, logprobs=3), str(bloom))
+    plain = build(TransformersOptions(batch_size=4), str(bloom))
+    asked = [request(text, temperature=2.0, seed=3) for text in ("a", "bb", "c d e")] + [request("greedy")]
+    answers = teacher.ask_batch(asked)
+    assert [one.message for one in answers] == [one.message for one in plain.ask_batch(asked)]
+    chat = teacher._loaded()
+    for one, answer in zip(asked, answers, strict=True):
+        told = parse_logprobs(answer.logprobs)
+        prompt = chat.encoder.prompt(one.messages)
+        ids = torch.tensor([prompt + told.ids.tolist()])
+        with torch.inference_mode():
+            logits = chat.model(ids).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
+        wanted = logits.gather(1, torch.tensor(told.ids.tolist())[:, None])[:, 0]
+        np.testing.assert_allclose(told.logprobs, wanted, atol=1e-3)
+        np.testing.assert_allclose(told.top_logprobs, logits.topk(3).values, atol=5e-3)
+        assert told.origin.raw and told.origin.temperature == (one.params.temperature or 0.0)
+        assert told.origin.top_p == 1 and told.end == int(told.ids[-1] == chat.stop)
+
+
+def test_the_models_own_sampling_settings_do_not_shape_a_plain_sample(bloom):
+    teacher = build(TransformersOptions(logprobs=2), str(bloom))
+    own = teacher._loaded().model.generation_config
+    own.top_p, own.repetition_penalty = 0.01, 5.0
+    answers = {teacher.ask_batch([request("b", temperature=5.0, seed=seed)])[0].message.content for seed in range(4)}
+    assert len(answers) > 1  # with top-p 0.01 they would all be alike

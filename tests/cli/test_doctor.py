@@ -60,6 +60,39 @@ def test_no_secret_is_shown(quick, monkeypatch, capsys):
         assert SECRET[:4] not in said and "hunter2" not in said and "proxy.example" not in said
 
 
+def test_a_cuda_build_on_a_machine_without_a_gpu_is_a_warning(quick, monkeypatch, capsys):
+    device = {"kind": "cpu", "gpus": [], "bf16": None, "threads": 2, "cuda": "12.8"}
+    monkeypatch.setattr(doctor, "_in_a_process", lambda code, *words: (json.dumps(device), None))
+    (warning,) = [
+        probe for probe in examine(make_plugin_manager(environ={})) if (probe.area, probe.name) == ("devices", "torch")
+    ]
+    assert warning.state == "warning" and "built for CUDA 12.8, but there is no GPU: " in warning.detail
+    assert "GB" in warning.detail and "whl/cpu" in warning.hint
+    device["cuda"] = None
+    assert "torch" not in {probe.name for probe in examine(make_plugin_manager(environ={})) if probe.area == "devices"}
+
+
+@pytest.mark.parametrize(
+    ("states", "last"),
+    [
+        (["ok", "unset"], "All is well."),
+        (["ok", "warning"], "1 warning: see the lines with ✗ and !"),
+        (["broken", "warning", "warning"], "1 broken, 2 warnings: see the lines with ✗ and !"),
+    ],
+)
+def test_it_ends_in_a_summary(monkeypatch, capsys, states, last):
+    found = [doctor.Probe("keys", f"KEY_{n}", state, "…") for n, state in enumerate(states)]
+    monkeypatch.setattr(doctor, "examine", lambda manager, self_test: found)
+    assert main(["doctor"]) == ("broken" in states)
+    assert capsys.readouterr().out.splitlines()[-1] == last
+
+
+def test_a_key_that_is_not_set_is_not_ticked(quick, monkeypatch, capsys):
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    main(["doctor"])
+    assert "  – ANTHROPIC_API_KEY: not set (teacher anthropic)" in capsys.readouterr().out.splitlines()
+
+
 def test_keys_are_those_that_teachers_read(quick, monkeypatch, tmp_path):
     plugin = tmp_path / "keyed.py"
     plugin.write_text(

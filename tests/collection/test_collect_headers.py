@@ -6,7 +6,13 @@ import gzip
 import json
 import socket
 
+import brotli
 import pytest
+
+try:
+    from compression import zstd
+except ImportError:  # before Python 3.14
+    from backports import zstd
 
 from distill.builtin.teachers.headers import make_headers
 from distill.builtin.teachers.proxies import proxy_for
@@ -101,6 +107,8 @@ def test_the_scheme_decides_which_proxy(monkeypatch):
 ODD = {
     "a header of 20 KB": Reply(completion("fine"), headers={"X-Limits": "x" * 20_000}),
     "gzip": Reply(gzip.compress(json.dumps(completion("fine")).encode()), headers={"Content-Encoding": "gzip"}),
+    "brotli": Reply(brotli.compress(json.dumps(completion("fine")).encode()), headers={"Content-Encoding": "br"}),
+    "zstd": Reply(zstd.compress(json.dumps(completion("fine")).encode()), headers={"Content-Encoding": "zstd"}),
     "a byte order mark": Reply(b"\xef\xbb\xbf" + json.dumps(completion("fine")).encode()),
     "nulls in the usage": Reply(
         completion("fine") | {"usage": {"prompt_tokens": 9, "completion_tokens": None, "prompt_tokens_details": None}}

@@ -247,6 +247,16 @@ def test_several_students_side_by_side(copycat, idle, chats, tmp_path, capsys, m
     assert found["settings"]["learning_rate"] == [0.0, 1e-2] and "out" not in found["settings"]
 
 
+def test_the_run_s_report_shows_its_last_comparison(copycat, chats, tmp_path, manager):
+    run = tmp_path / "run"
+    shutil.copytree(copycat, run)
+    found = compare(run, [chats], manager, CompareSettings(**QUICK))
+    text = Page((run / "report.html").read_text()).text
+    assert found.headline in text and found.summary in text
+    assert sum(sample.reference in text for sample in found.samples) == 5, "the telling answers"
+    assert json.loads((run / "comparison" / "comparison.json").read_text())["verdict"] == found.verdict
+
+
 def test_several_students_show_themselves(copycat, idle, chats, manager):
     found = compare_runs([copycat, idle], [chats], manager, CompareSettings(limit=2, **QUICK))
     assert list(found.to_pandas()["verdict"]) == [one.verdict for one in found.comparisons]
@@ -254,3 +264,13 @@ def test_several_students_show_themselves(copycat, idle, chats, manager):
     assert str(idle) in shown and "chrF" in shown and "learning_rate" in shown
     with pytest.raises(UsageError, match="is named twice"):
         compare_runs([idle, idle.parent / ".." / idle.parent.name / idle.name], [chats], manager)
+
+
+def test_rows_with_logprobs_tell_the_divergence_from_the_teacher(manager, idle, chats, tmp_path):
+    """A student that is its teacher has none, whoever wrote the answers; bits per byte are told beside it."""
+    from distill.collection.score import score
+
+    scored = tmp_path / "scored.jsonl"
+    score(chats, f"transformers:{idle / 'model'}", scored, logprobs=3, manager=manager)
+    found = figures(compare(idle, scored, manager, CompareSettings(max_tokens=4)), "student")
+    assert abs(found["kl_to_teacher"]) < 1e-3 and found["bits_per_byte"] > 0

@@ -235,7 +235,7 @@ def test_a_local_teacher_asks_in_the_format_of_a_plugin(cli, tmp_path, whole_stu
         "import distill, distill_alpaca\n"
         "@distill.hookimpl\n"
         "def register_formatters():\n"
-        "    build = lambda options: distill_alpaca.Alpaca(distill_alpaca.AlpacaOptions('SHOUT'))\n"
+        "    build = lambda options: distill_alpaca.alpaca(distill_alpaca.AlpacaOptions('SHOUT'))\n"
         "    return [distill.FormatterSpec('shout', '', build=build)]\n"
     )
     _, told, err = cli("--plugin", file, *words, "-T", "formatter=shout", "--out", out)

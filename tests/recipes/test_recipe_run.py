@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 
 import pytest
 from recipe_rows import write_rows
+
+from distill.files.lock import owned
 
 DONE = {"collect": "done", "check": "done", "train": "done"}
 UNCHANGED = dict.fromkeys(DONE, "unchanged")
@@ -154,12 +155,10 @@ def test_a_folder_of_something_else_is_left_alone(folder, recipe, run, asked):
 
 
 def test_two_at_a_time_are_refused(folder, recipe, run):
-    (folder / "out").mkdir()
-    with open(folder / "out" / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with owned(folder / "out"):
         code, _, err = run(recipe())
     assert code == 1
-    assert "another `distill run` is at work there" in err
+    assert "out: another process is writing to it" in err
 
 
 def test_a_dry_run_says_what_would_run_and_writes_nothing(folder, recipe, run, asked):

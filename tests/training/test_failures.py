@@ -119,7 +119,7 @@ def test_out_of_memory_says_what_to_lower(with_trainer, bloom, article, tmp_path
 
 
 def test_out_of_memory_while_loading(manager, bloom, article, tmp_path, monkeypatch):
-    monkeypatch.setattr("distill.training.fine_tune.load_model", lambda ref: _no_cpu_memory())
+    monkeypatch.setattr("distill.training.student.load_model", lambda ref: _no_cpu_memory())
     with pytest.raises(DistillError, match="out of memory while loading the student"):
         run(manager, bloom, article, tmp_path / "run")
 
@@ -183,9 +183,9 @@ def test_a_full_disk_while_a_checkpoint_is_saved(manager, bloom, article, tmp_pa
         ("save_strategy=epoch", "save_strategy is set by --save-steps"),
         ("label_names=[]", "label_names cannot be set: the examples are labelled already"),
         ("logging_nan_inf_filter=true", "logging_nan_inf_filter cannot be set"),
-        ("save_only_model=true", "save_only_model cannot be set: a stopped training must go on exactly"),
+        ("save_only_model=true", "save_only_model cannot be set: a stopped training must resume exactly"),
         ("auto_find_batch_size=true", "auto_find_batch_size cannot be set"),
-        ("eval_strategy=epoch", "eval_strategy cannot be set: there is no evaluation data"),
+        ("eval_strategy=epoch", "eval_strategy cannot be set: held-out rows are evaluated by --hold-out"),
         ("logging_step=2", "unknown option of trainer 'hf': 'logging_step'"),
         ("report_to=nobody", "trainer 'hf': report_to: "),
     ],
@@ -208,6 +208,7 @@ def test_a_tracker_gets_the_metrics_and_so_does_the_run(manager, bloom, article,
             told.append(logs)
 
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "trackio", Tracker)
+    monkeypatch.setattr(integration_utils, "is_trackio_available", lambda: True)
     run(manager, bloom, article, tmp_path / "run", trainer_options={"report_to": "trackio"})
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["loss"] for row in rows] == [row["loss"] for row in told if "loss" in row] and len(rows) == 9
@@ -215,11 +216,11 @@ def test_a_tracker_gets_the_metrics_and_so_does_the_run(manager, bloom, article,
 
 def test_lora_options_need_lora(bloom, article, tmp_path, capfd):
     words = ["train", str(article), "--student", str(bloom), "--out", str(tmp_path / "run"), "--lora-rank", "4"]
-    assert main(words) == 2 and "not --lora" in capfd.readouterr().err
+    assert main(words) == 2 and "--lora-rank goes with --lora" in capfd.readouterr().err
 
 
 def test_usage_errors_come_before_the_model_loads(manager, bloom, article, tmp_path, monkeypatch):
-    monkeypatch.setattr("distill.training.fine_tune.load_model", lambda ref: pytest.fail("weights loaded"))
+    monkeypatch.setattr("distill.training.student.load_model", lambda ref: pytest.fail("weights loaded"))
     with pytest.raises(UsageError, match="the trainer refuses its settings"):
         run(manager, bloom, article, tmp_path / "run", trainer_options={"optim": "nonsense"})
     assert not (tmp_path / "run").exists()

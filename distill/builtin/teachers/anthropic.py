@@ -16,7 +16,7 @@ from distill.builtin.teachers.streaming import joined_message
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 VERSION = "2023-06-01"
-"""Of the API, which wants it named in each request."""
+"""The API version, a required header."""
 _HOST = "api.anthropic.com"
 
 _FINISH = {
@@ -97,7 +97,7 @@ class AnthropicTeacher:
         """Ask once.
 
         Raises:
-            TeacherError: no answer; says whether asking again may help.
+            TeacherError: no answer; its flags tell whether asking again may help.
         """
         self._check(request)
         return self._answer(await self._http.post(self._body(request, stream=self._options.stream)))

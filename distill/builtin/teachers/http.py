@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LONGEST_CONNECT = 20.0
 """Seconds in which a connection must come about."""
 LARGEST_BODY = 64 << 20
-"""Bytes of one response; a server that sends more has lost its way."""
+"""Bytes of one response; a longer one is an error of the server."""
 LARGEST_HEADER = 64 << 10
 """Bytes of one header line: some gateways send more than the client's usual 8 KiB."""
 _SENT: ContextVar[SimpleNamespace] = ContextVar("sent")
@@ -67,7 +67,7 @@ class HttpClient:
             without our secrets.
 
         Raises:
-            TeacherError: there was none; says whether asking again may help.
+            TeacherError: there was none; its flags tell whether asking again may help.
         """
         import aiohttp
 
@@ -160,7 +160,8 @@ class HttpClient:
         what = f"the connection to {where} broke: {type(error).__name__}"
         if isinstance(error, aiohttp.ClientPayloadError) and "encod" in str(error):
             what = f"the answer of {where} cannot be decoded: {self._clean(str(error))[:100]}"
-        return TeacherError(what, retryable=True, maybe_paid=True)
+        no_response = isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
+        return TeacherError(what, retryable=True, maybe_paid=True, down=no_response)
 
     def _refused(self, response: aiohttp.ClientResponse, body: bytes) -> TeacherError:
         """The error for a status that is no success."""
@@ -187,7 +188,7 @@ class HttpClient:
         if flags.get("retryable") and not flags.get("fatal"):
             flags["retry_after"] = wait_of(headers or {}, payload, what, limited=bool(flags.get("throttled")))
             if flags["retry_after"] is not None:
-                flags.pop("down", None)  # it says itself when it is back
+                flags.pop("down", None)  # the server itself tells when it is back
         if hint is not None:
             hint = hint.format(key=self._key_env, model=self._model)
         return TeacherError(what, hint, **flags)

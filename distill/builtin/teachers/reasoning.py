@@ -13,7 +13,7 @@ _TEXTS = ("text", "thinking", "reasoning", "summary", "content")
 
 
 class Spoken(NamedTuple):
-    """What a message says, and what was thought before it.
+    """A message taken apart: its text and the thinking before it.
 
     Attributes:
         content: the answer's text.

@@ -10,7 +10,7 @@ _REFUSED_ROW = "set apart in `FILE.failed.jsonl`"
 _REFUSED_RUN = "stops when 20 rows in a row are refused alike, 50 once there were answers"
 _RETRIED = "retried, `--retries` times, with growing pauses"
 _EVIDENCE = "stops at once before the first answer; after one, when 10 rows in a row meet the same"
-_PACE = "retried when the server says, or after a growing pause; costs no try while others get answers"
+_PACE = "retried after `Retry-After` or a growing pause; costs no retry while other rows get answers"
 _SLOWER = "all wait, then fewer requests are in flight; a wait longer than `--patience` ends it (exit code 75)"
 
 
@@ -46,7 +46,7 @@ _SLOW = {"retryable": True, "throttled": True}
 _FATAL = {"fatal": True}
 
 RULES = (
-    Rule("200–299", _of(range(200, 300)), "an answer: its body decides", "see below", "goes on"),
+    Rule("200–299", _of(range(200, 300)), "an answer: its body decides", "see below", "continues"),
     Rule(
         "300–399",
         _of(range(300, 400)),
@@ -93,14 +93,16 @@ RULES = (
         _FATAL,
         "check the proxy's user and password",
     ),
-    Rule("408, 409, 423–425, 499", _of(408, 409, 423, 424, 425, 499), "a passing failure", _RETRIED, "goes on", _RETRY),
-    Rule("429, 498, 529", _of(429, 498, 529), "asked too much", _PACE, _SLOWER, _SLOW, "lower --concurrency"),
+    Rule(
+        "408, 409, 423–425, 499", _of(408, 409, 423, 424, 425, 499), "a passing failure", _RETRIED, "continues", _RETRY
+    ),
+    Rule("429, 498, 529", _of(429, 498, 529), "too many requests", _PACE, _SLOWER, _SLOW, "lower --concurrency"),
     Rule(
         "502, 503, 520–527, 530",
         _of(502, 503, range(520, 528), 530),
         "a gateway: the server behind it is away",
         _RETRIED,
-        "three rows in a row: all wait for the server, up to `--patience`, and no row pays with tries",
+        "three rows in a row: all wait for the server, up to `--patience`, and no row pays with retries",
         _RETRY | {"down": True},
     ),
     Rule(
@@ -164,7 +166,7 @@ CODES = {
     "DEADLINE_EXCEEDED": 504,
     "INTERNAL": 500,
 }
-"""Words in an error object → the status they stand for, where the response itself says 200."""
+"""Words in an error object → the status they stand for, where the response itself has the status 200."""
 
 BASE_RESP = {1002: 429, 1039: 429, 1004: 401, 2049: 401, 1008: 402, 1026: 451, 1027: 451, 2013: 400, 1001: 504}
 """MiniMax's `base_resp.status_code` → status; others but 0 are failures of the server."""

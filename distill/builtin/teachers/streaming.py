@@ -99,7 +99,7 @@ def _append(message: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _add_call(calls: dict[int, dict[str, Any]], delta: Any) -> None:
-    """Add a piece of a tool call: its index says which one, its arguments come in pieces."""
+    """Add a piece of a tool call; its index tells which one it belongs to."""
     if not isinstance(delta, dict):
         return
     index = delta.get("index")

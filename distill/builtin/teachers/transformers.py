@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from distill import (
     Vocabulary,
     make_formatter,
     pack_logprobs,
+    score_answers,
 )
 
 
@@ -68,6 +69,20 @@ class TransformersTeacher:
 
     def ask_batch(self, requests: Sequence[Request]) -> list[Answer | Exception]:
         """Answer the requests; those with the same parameters go into one batch."""
+        model = self._loaded()
+        groups: dict[object, list[int]] = {}
+        for n, request in enumerate(requests):
+            # Sampled answers depend on the seed, so each seed is its own batch; greedy ones ignore it. A batch draws
+            # its rows from one generator: the same batch gives the same answers, another one may not.
+            seed = request.params.seed if request.params.temperature else None
+            groups.setdefault((request.params.max_tokens, request.params.temperature, seed), []).append(n)
+        answers: list[Answer | Exception] = [TeacherError("not answered")] * len(requests)
+        for group in groups.values():
+            for n, answer in zip(group, self._ask(model, [requests[n] for n in group]), strict=True):
+                answers[n] = answer
+        return answers
+
+    def _loaded(self) -> ChatModel:
         if self._model is None:
             options = self._options
             self._model = ChatModel.load(
@@ -77,17 +92,7 @@ class TransformersTeacher:
                 options.device,
                 trust_remote_code=options.trust_remote_code,
             )
-        groups: dict[object, list[int]] = {}
-        for n, request in enumerate(requests):
-            # Sampled answers depend on the seed, so each seed is its own batch; greedy ones ignore it. A batch draws
-            # its rows from one generator: the same batch gives the same answers, another one may not.
-            seed = request.params.seed if request.params.temperature else None
-            groups.setdefault((request.params.max_tokens, request.params.temperature, seed), []).append(n)
-        answers: list[Answer | Exception] = [TeacherError("not answered")] * len(requests)
-        for group in groups.values():
-            for n, answer in zip(group, self._ask(self._model, [requests[n] for n in group]), strict=True):
-                answers[n] = answer
-        return answers
+        return self._model
 
     def _ask(self, model: ChatModel, requests: Sequence[Request]) -> list[Answer | Exception]:
         params = requests[0].params
@@ -109,33 +114,48 @@ class TransformersTeacher:
                 Message("assistant", made.text),
                 made.finish_reason,
                 {"prompt_tokens": made.prompt_tokens, "completion_tokens": made.completion_tokens},
-                logprobs=None if made.logprobs is None else self._packed(made.logprobs, params.temperature or 0.0),
+                logprobs=None
+                if made.logprobs is None
+                else self._packed(made.logprobs, LogprobsOrigin(temperature=params.temperature or 0.0, top_p=1.0)),
             )
             for made in generations
         ]
 
-    def _packed(self, kept: TokenLogprobs, temperature: float) -> dict[str, Any]:
+    def score_batch(self, requests: Sequence[Request], logprobs: int) -> list[Mapping[str, Any] | Exception]:
+        """Read answers that are there already; see `distill.ScoringTeacher`."""
+        chat = self._loaded()
+        try:
+            scored = score_answers(
+                chat, [request.messages for request in requests], logprobs, [request.tools for request in requests]
+            )
+        except DataError as error:
+            if len(requests) == 1:
+                return [error]
+            return [answer for request in requests for answer in self.score_batch([request], logprobs)]
+        return [self._packed(one, LogprobsOrigin(scored=True)) for one in scored]
+
+    def _packed(self, kept: TokenLogprobs, origin: LogprobsOrigin) -> dict[str, Any]:
         """An answer's log probabilities as rows keep them."""
         assert self._model is not None
         if self._vocabulary is None:
             self._vocabulary = Vocabulary(self._model.encoder.tokenizer, self._model.encoder.control_ids)
         stop = self._model.stop
-        origin = LogprobsOrigin(
-            raw=True,
-            temperature=temperature,
-            top_p=1.0,
-            tokenizer=self._vocabulary.fingerprint,
-            end_ids=(stop,),
-        )
+        origin = replace(origin, raw=True, tokenizer=self._vocabulary.fingerprint, end_ids=(stop,))
         ended = bool(kept.ids) and kept.ids[-1] == stop
-        # A control token within an answer leaves no trace in its text.
-        tokens = [
-            b"" if id in self._vocabulary.controls and not (ended and n == len(kept.ids) - 1) else octets
-            for n, (id, octets) in enumerate(zip(kept.ids, self._vocabulary.bytes_of(kept.ids), strict=True))
-        ]
+        special = {id for id, token in self._model.encoder.tokenizer.added_tokens_decoder.items() if token.special}
+        octets = self._vocabulary.bytes_of(kept.ids)
+        for n, id in enumerate(kept.ids[: len(kept.ids) - ended]):
+            if id in special:
+                octets[n] = b""  # it leaves no trace in the answer's text
         top = [list(zip(*pair, strict=True)) for pair in zip(kept.top_ids, kept.top_logprobs, strict=True)]
         return pack_logprobs(
-            tokens, kept.logprobs, ids=kept.ids, top=top, k=self._options.logprobs or 0, end=int(ended), origin=origin
+            octets,
+            kept.logprobs,
+            ids=kept.ids,
+            top=top,
+            k=max(map(len, kept.top_ids), default=0),
+            end=int(ended),
+            origin=origin,
         )
 
 

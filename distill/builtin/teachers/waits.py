@@ -22,7 +22,7 @@ _DAILY = re.compile(r"per[ _-]?day|daily|\b[RT]PD\b", re.IGNORECASE)
 
 
 def wait_of(headers: Mapping[str, str], payload: Any, message: str, *, limited: bool) -> float | None:
-    """Seconds to wait before asking again; None where nothing says so.
+    """Seconds to wait before asking again; None where the server does not tell.
 
     Args:
         headers: of the response.

@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from distill import (
     Checkpoints,
+    Evaluation,
     TrainJob,
     TrainPlan,
     TrainResult,
@@ -42,6 +43,8 @@ _OWNED = {
     "save_strategy": "--save-steps",
     "save_steps": "--save-steps",
     "save_total_limit": "--save-total-limit",
+    "eval_steps": "--eval-steps",
+    "load_best_model_at_end": "--keep best",
     **dict.fromkeys(("assistant_only_loss", "completion_only_loss"), "--labeler"),
     **dict.fromkeys(("chat_template_path", "eos_token", "pad_token"), "--formatter"),
 }
@@ -56,8 +59,8 @@ _FIXED = {
         "a stopped training must resume exactly",
     ),
     **dict.fromkeys(
-        ("eval_strategy", "eval_on_start", "do_eval", "do_predict", "load_best_model_at_end", "metric_for_best_model"),
-        "there is no evaluation data in training",
+        ("eval_strategy", "eval_on_start", "do_eval", "do_predict", "metric_for_best_model", "greater_is_better"),
+        "held-out rows are evaluated by --hold-out, --eval-steps, --keep and --patience",
     ),
 }
 
@@ -92,6 +95,18 @@ class _Trainer(Trainer):  # type: ignore[misc]  # transformers has no types
     def get_train_dataloader(self) -> Any:
         """Called by the Trainer before the first step; it moves the batches to the device."""
         return own_batches(self) or super().get_train_dataloader()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Called by the Trainer after a step whose training loss is logged, before a checkpoint is saved."""
+        return evaluate(self)
+
+
+def evaluate(trainer: Any) -> dict[str, float]:
+    """Measure the student on the held-out rows, and log it; callbacks and trackers see it as an evaluation."""
+    metrics = dict(trainer.job.evaluation.measure(trainer.state.global_step))
+    trainer.log(dict(metrics))
+    trainer.control = trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, metrics)
+    return metrics
 
 
 def own_batches(trainer: Any) -> Any:
@@ -195,6 +210,9 @@ def make_arguments(arguments: Any, job: TrainJob, options: Mapping[str, Any], **
         "per_device_train_batch_size": job.per_device_train_batch_size,
         "gradient_accumulation_steps": job.gradient_accumulation_steps,
         "learning_rate": job.learning_rate,
+        "lr_scheduler_type": job.lr_scheduler_type,
+        "warmup_steps": job.warmup_steps,
+        "weight_decay": job.weight_decay,
         "seed": job.seed,
     }
     return _construct(arguments, {**settings, **_defaults(arguments), **fixed, **options})
@@ -244,6 +262,10 @@ def fit(trainer_class: Any, arguments: Any, job: TrainJob, on_log: OnLog) -> Tra
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Log(on_log))
     trainer.add_callback(_Save(job.checkpoints))
+    if job.evaluation is not None:
+        if trainer.is_fsdp_enabled:
+            raise UsageError("held-out rows cannot be evaluated with FSDP yet", "leave --hold-out or FSDP out")
+        trainer.add_callback(_Evaluate(job.evaluation))
     resume_from = job.checkpoints.resume_from
     with _quiet(), fast_training(trainer.model, job.loss):
         output = trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
@@ -282,7 +304,7 @@ class _Log(TrainerCallback):  # type: ignore[misc]  # transformers has no types
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         """Called by the Trainer after each logging step, and once at its end with the totals."""
-        if not logs or "loss" not in logs:
+        if not logs or not ("loss" in logs or "eval_loss" in logs):
             return
         row = {key: float(value) for key, value in logs.items() if isinstance(value, (int, float, str))}
         if args.fp16 and not math.isfinite(row.get("grad_norm", 0)):
@@ -309,3 +331,22 @@ class _Save(TrainerCallback):  # type: ignore[misc]  # transformers has no types
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by the Trainer when a checkpoint's files are written."""
         self._checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+class _Evaluate(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+    """Evaluates, and ends the training, when `Evaluation` asks for it."""
+
+    def __init__(self, evaluation: Evaluation):
+        self._evaluation = evaluation
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer after each optimizer step."""
+        ends = float(state.epoch).is_integer() or state.global_step >= state.max_steps
+        if self._evaluation.due(state.global_step, epoch_end=ends):
+            control.should_log = control.should_evaluate = True
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called when an evaluation is logged."""
+        if self._evaluation.stop:
+            control.should_training_stop = True
+            control.should_save = False  # a checkpoint of the end would be resumed beyond it

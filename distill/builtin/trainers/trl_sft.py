@@ -10,7 +10,15 @@ from transformers import Trainer, TrainerState
 from trl import SFTConfig, SFTTrainer
 
 from distill import TrainJob, TrainPlan, TrainResult
-from distill.builtin.trainers.hugging_face import OnLog, check_options, fit, make_arguments, own_batches, plan_of
+from distill.builtin.trainers.hugging_face import (
+    OnLog,
+    check_options,
+    evaluate,
+    fit,
+    make_arguments,
+    own_batches,
+    plan_of,
+)
 
 
 class TRLTrainer:
@@ -54,6 +62,10 @@ class _SFTTrainer(SFTTrainer):  # type: ignore[misc]  # TRL has no types
     def get_train_dataloader(self) -> Any:
         """See transformers' Trainer."""
         return own_batches(self) or super().get_train_dataloader()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """See transformers' Trainer."""
+        return evaluate(self)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
