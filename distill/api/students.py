@@ -95,15 +95,21 @@ def train(
         The finished run: `run.report` counts rows and tokens, `run.model_dir` is the student.
     """
     from distill.runs import open_run
-    from distill.training import TrainSettings
     from distill.training import train as run
 
-    words = given(TrainSettings, locals())
-    settings = settings_from(TrainSettings, words, data=data)
-    origins = origins_of(TrainSettings, words, "argument")
+    settings, origins = _train_settings(locals())
     with StepProgress(progress) as on_log:
         run(settings, plugins_of(manager), resume=resume, on_log=on_log, note=noter(progress), origins=origins)
     return open_run(settings.out)
+
+
+def _train_settings(arguments: Mapping[str, Any]) -> tuple[TrainSettings, Mapping[str, str]]:
+    """The settings in `train`'s arguments, and where each came from."""
+    from distill.training import TrainSettings
+
+    words = given(TrainSettings, arguments)
+    settings = settings_from(TrainSettings, words, data=arguments["data"])
+    return settings, origins_of(TrainSettings, words, "argument")
 
 
 def plan_training(settings: TrainSettings, manager: PluginManager | None = None) -> TrainReport:
