@@ -305,7 +305,8 @@ def _fit(run: _Run, trainer: Trainer, job: TrainJob, checkpoints: RunCheckpoints
             raise
     if not isinstance(result, TrainResult):
         raise PluginError(f"trainer {run.settings.trainer!r} returned {type(result).__name__}, not a TrainResult")
-    if isinstance(job.loss, CheckedLoss) and result.steps and not job.loss.called:
+    resumed = checkpoints.resume_from is not None  # perhaps after its last step
+    if isinstance(job.loss, CheckedLoss) and result.steps and not resumed and not job.loss.called:
         raise PluginError(
             f"trainer {run.settings.trainer!r} did not use the loss {run.settings.loss!r}",
             "it must train within distill.fast_training(job.model, job.loss)",
