@@ -350,7 +350,8 @@ def _save(run: _Run, plan: JobPlan, model: PreTrainedModel, result: TrainResult,
     with quiet(), run.folder.saving_student() as made:
         model.save_pretrained(made, state_dict=result.state_dict)
         tokenizer.save_pretrained(made)
-        (made / "README.md").write_text(model_card(run.settings, report), encoding="utf-8")
+        base = open_run(run.folder.path).manifest.student
+        (made / "README.md").write_text(model_card(run.settings, report, base), encoding="utf-8")
     _finish(run, report)
     return report
 
@@ -358,7 +359,8 @@ def _save(run: _Run, plan: JobPlan, model: PreTrainedModel, result: TrainResult,
 def _finish(run: _Run, report: TrainReport) -> None:
     """Write what follows the student: the pages, and the final manifest."""
     manifest = replace(open_run(run.folder.path).manifest, state="finished", finished=utc_now(), report=report)
-    run.folder.write_pages(model_card(run.settings, report), report_page(manifest, run.folder.metric_rows()))
+    card = model_card(run.settings, report, manifest.student)
+    run.folder.write_pages(card, report_page(manifest, run.folder.metric_rows()))
     run.folder.finish(manifest, keep_checkpoints=run.settings.save_total_limit is not None)
 
 
