@@ -22,7 +22,6 @@ from distill.protocols import (
     Evaluation,
     ExplainingLoss,
     Exporter,
-    ExportJob,
     Formatter,
     Labeler,
     Loss,
@@ -31,7 +30,6 @@ from distill.protocols import (
     Teacher,
     Trainer,
     TrainJob,
-    TrainPlan,
 )
 from distill.specs import (
     DialectSpec,
@@ -51,6 +49,7 @@ from distill.types import (
     CollectRun,
     Encoded,
     Example,
+    ExportJob,
     Message,
     Params,
     Prompt,
@@ -60,6 +59,7 @@ from distill.types import (
     SoftBatch,
     SoftTargets,
     Source,
+    TrainPlan,
     TrainResult,
     Transcript,
 )

@@ -66,8 +66,8 @@ class TeacherError(DistillError):
         unreachable: whether no connection could be made at all (a server that is not running).
         throttled: whether the server is overloaded (429): the collector sends fewer requests at a time.
         maybe_paid: whether the request may have been billed although it failed (a timeout, a broken answer).
-        down: whether a gateway says that the server behind it is away (502, 503). If it says so of several rows, the
-            collector waits for the server instead of counting retries.
+        down: whether the server seems to be away: a gateway reports it (502, 503), or the connection broke before the
+            response. If several rows meet that, the collector waits for the server instead of counting retries.
         elsewhere: whether the teacher has another server for the request: it is asked again at once, and the failure
             does not count as a try.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -291,3 +291,45 @@ class TrainResult:
     loss: float | None
     metrics: Mapping[str, float] = field(default_factory=dict)
     state_dict: Mapping[str, Any] | None = None
+
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""What a forward pass computes in."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPlan:
+    """What a trainer knows of a training before a weight is loaded: `--dry-run` estimates memory and disk by it.
+
+    The defaults describe a plain loop: float32 and AdamW.
+
+    Attributes:
+        steps: optimizer steps; 0 for a trainer that changes no weight. None: those of `--epochs`.
+        precision: of the forward pass; weights and gradients are float32 in any case.
+        checkpointing: whether activations are computed again for the backward pass instead of being kept.
+        optimizer_bytes: what the optimizer keeps per trained weight, in bytes; AdamW's two moments are 8.
+        memory_options: options of the trainer that reduce its memory, as the user writes them.
+    """
+
+    steps: int | None = None
+    precision: Precision = "float32"
+    checkpointing: bool = False
+    optimizer_bytes: float = 8
+    memory_options: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExportJob:
+    """A student to export.
+
+    Attributes:
+        model: the student's folder: safetensors, tokenizer, chat template, generation config. It is not to be changed.
+        out: an empty folder to write into; when the export succeeds, it appears as `--out`.
+        name: the run's name.
+        note: call it with a line about each step that takes time.
+    """
+
+    model: Path
+    out: Path
+    name: str
+    note: Callable[[str], None]

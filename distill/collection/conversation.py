@@ -28,6 +28,7 @@ class Conversation:
         logprobs: of each answer, as `Answer.logprobs` holds them.
         attempts: how many tries the next request has used up.
         progress: how many answers the whole run had when it last failed.
+        probing: whether its request is a probe of a server that went away.
         done: whether nothing is left to ask.
     """
 
@@ -44,6 +45,7 @@ class Conversation:
         self.logprobs: list[Mapping[str, Any] | Sequence[Any] | None] = []
         self.attempts = 0
         self.progress = 0
+        self.probing = False
         self.done = False
 
     @property
@@ -69,15 +71,17 @@ class Conversation:
             TeacherError: it is no answer to learn from: empty, a refusal, or filtered.
         """
         message = answer.message
-        self.attempts = 0
         self.usage = add_usage(self.usage, answer.usage)
+        problem = _problem(answer)
+        if problem and problem.retryable:
+            raise problem
+        self.attempts = 0
         self.finish_reason, self.model = answer.finish_reason, answer.model
         self.answers.append(message)
         self.logprobs.append(answer.logprobs)
         self.messages.append(message)
-        problem = _problem(answer)
         if problem:
-            raise TeacherError(problem)
+            raise problem
         asked = len(self.answers) - 1
         self.done = self.cut or bool(message.tool_calls) or asked == len(self.prompt.followups)
         if not self.done:
@@ -98,20 +102,24 @@ def _system_first(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tup
     return tuple(messages[:count]), tuple(messages[count:])
 
 
-def _problem(answer: Answer) -> str | None:
+def _problem(answer: Answer) -> TeacherError | None:
     """Why an answer cannot be learnt from; None where it can."""
-    message, finish = answer.message, finish_of(answer.finish_reason)
+    message, finish, reason = answer.message, finish_of(answer.finish_reason), answer.finish_reason
+    empty = not (message.tool_calls or (message.content or "").strip())
     if message.refusal:
-        return f"the teacher refused: {message.refusal[:200]}"
+        return TeacherError(f"the teacher refused: {message.refusal[:200]}")
     if finish is Finish.REFUSED:
-        return f"the answer was stopped by a content filter (finish reason {answer.finish_reason!r})"
+        return TeacherError(f"the answer was stopped by a content filter (finish reason {reason!r})")
+    if finish is Finish.UNKNOWN and empty:  # nothing that could be set apart: the generation failed
+        return TeacherError(f"the answer is empty: its finish reason is {reason!r}", retryable=True, maybe_paid=True)
     if finish is Finish.UNKNOWN:
-        return f"the answer may not be whole: its finish reason is {answer.finish_reason!r}"
-    if message.tool_calls or (message.content or "").strip():
+        return TeacherError(f"the answer may not be whole: its finish reason is {reason!r}")
+    if not empty:
         return None
     if finish is Finish.CUT:
-        return "the answer is empty: the token limit cut it before it began (raise --max-tokens)"
-    return "the answer is empty"
+        hint = "raise --max-tokens"
+        return TeacherError(f"the answer is empty: the token limit cut it before it began ({hint})", hint)
+    return TeacherError("the answer is empty")
 
 
 def add_usage(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,13 +42,14 @@ class Outage:
         """Whether the server is away."""
         return self._since is not None
 
-    def explains(self, error: TeacherError, row: str, *, proven: bool) -> bool:
+    def explains(self, error: TeacherError, row: str, *, proven: bool, probing: bool = False) -> bool:
         """Whether a failure comes from the server's absence, and not from the row: then it costs no try.
 
         Args:
             error: the failure.
             row: the row's id.
             proven: whether the server has answered before, in this run.
+            probing: whether the request was a probe.
 
         Raises:
             TeacherError: the server has been away for longer than the user's patience.
@@ -64,7 +65,8 @@ class Outage:
         if self._loop.time() >= self._until:
             what = f"{error.message}; the server was away for {spoken(self._patience)}"
             raise TeacherError(what, error.hint, fatal=True)
-        return True
+        # A request that broke on its way was perhaps what the server died of: it costs a try.
+        return probing or not error.maybe_paid
 
     def answered(self) -> None:
         """The server answered, be it with an error: it is there."""

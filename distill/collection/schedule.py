@@ -141,6 +141,8 @@ class Pool:
         self.requests += len(requests)
         self._in_flight += len(requests)
         try:
+            for conversation in active:
+                conversation.probing = probe
             answers = await asker.ask(requests)
         finally:
             self._in_flight -= len(requests)
@@ -187,6 +189,8 @@ class Pool:
         try:
             conversation.take(answer)
         except TeacherError as error:
+            if error.retryable and self._may_retry(conversation, error):
+                return self._wait_before_retry(conversation, error)
             return self._give_up(conversation, error, paid=True)
         self._evidence.answer()
         if not conversation.done:
@@ -209,7 +213,8 @@ class Pool:
     def _is_away(self, conversation: Conversation, error: TeacherError) -> bool:
         """Whether the server is away: the row waits, and pays nothing."""
         try:
-            return self._outage.explains(error, conversation.id, proven=self._evidence.answered > 0)
+            proven = self._evidence.answered > 0
+            return self._outage.explains(error, conversation.id, proven=proven, probing=conversation.probing)
         except TeacherError as too_long:
             self._stop(too_long)
             return True

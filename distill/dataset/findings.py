@@ -57,9 +57,6 @@ CODES: dict[str, Code] = {
     "control-from-content": Code(
         "error", "a control token came from a message's text", "report it: the engine should make this impossible"
     ),
-    "unsteady-format": Code(
-        "error", "the format refuses the simplest conversation: a question and an answer", "choose another --formatter"
-    ),
     "all-trained": Code(
         "note", "every token is trained, including the prompts", "use --labeler masked to train answers only"
     ),
@@ -83,7 +80,7 @@ CODES: dict[str, Code] = {
     "date-in-prompt": Code(
         "warning",
         "the chat template writes today's date into every prompt: the student is trained on a date that will pass",
-        "use a template without it, with -F template=FILE",
+        "give the template's date variable a value, e.g. -F date_string='26 Jul 2024', or use -F template=FILE",
     ),
     "text-changed": Code(
         "warning",

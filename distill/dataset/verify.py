@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from distill.dataset.findings import Findings
 from distill.encode.encoder import Encoder, text_of
+from distill.encode.tokenizer import default_template
 from distill.errors import DistillError
 from distill.types import IGNORE_INDEX, Encoded, Message, Segment, Transcript
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 class _Answer(NamedTuple):
@@ -40,10 +44,12 @@ class LabelCheck:
     _answers: list[_Answer] = field(default_factory=list)
     _added_prompt: str = ""
     _unknown: int | None = None
+    _writes_date: bool = False
 
     def __post_init__(self) -> None:
         self._added_prompt = added_system_prompt(self.encoder)
         self._unknown = self.encoder.tokenizer.unk_token_id
+        self._writes_date = writes_date(self.encoder.tokenizer)
 
     def examine(
         self,
@@ -67,6 +73,10 @@ class LabelCheck:
         self._controls(transcript, segments, ids, where)
         if self._added_prompt and transcript.messages[0].role != "system":
             add("system-prompt-added", where, self._added_prompt)
+        if self._writes_date:
+            add("date-in-prompt", where)
+        if self.encoder.tokenizer.pad_token_id in self.encoder.stops:
+            add("pad-is-eos", where)
         written: dict[int, list[Segment]] = {turn: [] for turn in turns}
         for part in segments:
             if part.turn in written and not part.end_of_turn:
@@ -186,6 +196,28 @@ def _stretch_of(turns: Sequence[int], turn: int) -> tuple[int, int]:
     size = turns.count(turn)
     start = turns.index(turn) if size else 0
     return start, start + size
+
+
+def writes_date(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the tokenizer's chat template writes today's date into a prompt."""
+    template = default_template(tokenizer)
+    if template is None or "strftime_now" not in template:
+        return False
+    prompts = []
+    for today in ("1", "2"):
+        clock = f"{{% macro strftime_now(format) %}}{today}{{% endmacro %}}"
+        try:
+            prompts.append(
+                tokenizer.apply_chat_template(
+                    [{"role": "user", "content": "a"}],
+                    chat_template=clock + template,
+                    add_generation_prompt=True,
+                    tokenize=False,
+                )
+            )
+        except Exception:  # a template is a program, and may fail in any way
+            return False
+    return bool(prompts[0] != prompts[1])
 
 
 def added_system_prompt(encoder: Encoder) -> str:

@@ -12,8 +12,8 @@ from distill.errors import DistillError, PluginError, UsageError, one_line
 from distill.files.atomic import whole_folder
 from distill.files.lock import owned
 from distill.plugins import PluginManager
-from distill.protocols import ExportJob
 from distill.runs.run import open_run
+from distill.types import ExportJob
 
 
 @dataclass(frozen=True, slots=True)

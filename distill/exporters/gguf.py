@@ -11,7 +11,7 @@ from distill.exporters.gguf_file import OUTTYPES, write_gguf_file
 from distill.exporters.llama_cpp import convert_with_llama_cpp
 from distill.exporters.verify import compare_with_student, read_back
 from distill.models.load import load_tokenizer
-from distill.protocols import ExportJob
+from distill.types import ExportJob
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from distill.exporters import go_template
 from distill.exporters.gguf import GGUF
 from distill.exporters.verify import Chat, prompts
 from distill.models.load import load_tokenizer, max_positions, model_config
-from distill.protocols import ExportJob
+from distill.types import ExportJob
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from distill.errors import DistillError
 from distill.files.atomic import whole_folder
+from distill.models.causality import check_causal, check_kind
 from distill.models.gguf_tokenizer import cut_as_the_file_says
 from distill.models.references import trusts_remote_code
 
@@ -73,6 +74,8 @@ def _not_loaded(ref: str, error: Exception) -> DistillError:
             f"{what} comes with Python code of its own, which distill does not run unasked",
             "read that code; if you trust it, add --trust-remote-code",
         )
+    if "Unrecognized configuration class" in text:
+        return DistillError(f"{what} is not a causal language model", "choose a decoder-only language model")
     if "safetensors" in text:
         return DistillError(
             f"{what} has no weights in safetensors format; pickled weights (.bin, .pt) can run code and are not read",
@@ -125,20 +128,22 @@ def load_model(ref: str, dtype: torch.dtype | str | None = None, *, quantization
         quantization_config: of transformers, to quantize the weights while they are loaded.
 
     Raises:
-        DistillError: there is none, or it cannot be read.
+        DistillError: there is none, it cannot be read, or it is not a causal language model.
     """
+    location, extra = _arguments(ref)
+    if "gguf_file" not in extra:  # no GGUF architecture that transformers reads has an encoder
+        check_kind(model_config(ref), ref)
+        extra["use_safetensors"] = True
     with quiet(), _loading(ref):
         import torch
         from transformers import AutoModelForCausalLM
 
-        location, extra = _arguments(ref)
-        if "gguf_file" not in extra:
-            extra["use_safetensors"] = True
         if quantization_config is not None:
             extra["quantization_config"] = quantization_config
         model, info = AutoModelForCausalLM.from_pretrained(
             location, dtype=dtype or torch.float32, output_loading_info=True, **extra
         )
+    check_causal(model, ref)
     if random := sorted(info["missing_keys"]):
         log.warning("model %r lacks %d weights, which start at random: %s, …", ref, len(random), random[0])
     if getattr(model.config, "quantization_config", None) is not None and "gguf_file" in extra:
@@ -222,7 +227,9 @@ def empty_model(ref: str) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     config = model_config(ref)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trusts_remote_code(ref))
+    check_kind(config, ref)
+    with _loading(ref):
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trusts_remote_code(ref))
 
 
 def max_positions(ref: str) -> int | None:

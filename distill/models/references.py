@@ -72,6 +72,10 @@ def _location(name: str, manager: PluginManager) -> str:
     if is_run(path):
         return str(open_run(path).model_dir)
     if path.is_dir():
+        if (path / "model_index.json").is_file():
+            raise UsageError(
+                f"{name!r} is a diffusers pipeline, not a language model", "give a language model's folder"
+            )
         if not (path / "config.json").is_file():
             raise UsageError(f"{name!r} holds no model (no config.json)", "give a folder that `save_pretrained` wrote")
         return str(path)

@@ -14,10 +14,11 @@ from typing import Any
 from distill.errors import DistillError, UsageError
 from distill.files.atomic import sha256_of
 from distill.models.special_tokens import set_special_ids
-from distill.protocols import Exporter, ExportJob
+from distill.protocols import Exporter
 from distill.testing.checks import Check, Remark, assert_all
 from distill.testing.students import save_student, tiny_llama
 from distill.testing.tokenizers import TOKENIZERS
+from distill.types import ExportJob
 
 
 def tiny_student(folder: Path) -> Path:

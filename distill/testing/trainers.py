@@ -16,12 +16,12 @@ from distill.dataset.prepare import prepare
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.special_tokens import set_special_ids
 from distill.plugins import make_formatter, make_plugin_manager
-from distill.protocols import PlanningTrainer, Trainer, TrainJob, TrainPlan
+from distill.protocols import PlanningTrainer, Trainer, TrainJob
 from distill.testing.checks import Check, assert_all, broken
 from distill.testing.conversations import CONVERSATIONS
 from distill.testing.students import tiny_llama
 from distill.testing.tokenizers import TOKENIZERS
-from distill.types import IGNORE_INDEX, Encoded, TrainResult, Transcript
+from distill.types import IGNORE_INDEX, Encoded, TrainPlan, TrainResult, Transcript
 
 _CHATS = ("one turn", "two turns", "system", "other scripts")
 EPOCHS = 3

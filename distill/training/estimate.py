@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from distill.dataset.table import Examples
 from distill.models.device import best_device
 from distill.models.load import empty_model, quiet
-from distill.protocols import TrainPlan
 from distill.runs.report import MemoryEstimate
 from distill.training.batching import batch_sampler
 from distill.training.kernels.gelu import fused_gelu
 from distill.training.kernels.supervised_head import CHUNK_LOGITS
-from distill.training.lora import add_adapter
+from distill.training.lora import add_adapter, untie_for_adapters
 from distill.training.settings import TrainSettings
+from distill.types import TrainPlan
 
 if TYPE_CHECKING:
     import torch
@@ -104,6 +104,7 @@ def estimate(
             model = _empty_student(ref, vocabulary)
             rows = model.get_output_embeddings().weight.shape[0]
             if settings.lora is not None:
+                untie_for_adapters(model, settings.lora)
                 model = add_adapter(model, settings.lora, new_tokens, prepare=False)
         counts = [(weight.numel(), weight.nbytes, weight.requires_grad) for weight in model.parameters()]
         activations = _activations(ref, vocabulary, batch, plan, device)

@@ -17,9 +17,7 @@ from distill.dataset.soft_columns import SoftCollator
 from distill.errors import DistillError, PluginError
 from distill.files.atomic import utc_now
 from distill.files.lock import owned
-from distill.models.load import load_model, quiet
 from distill.models.references import resolve_model
-from distill.models.special_tokens import grow_embeddings, set_special_ids
 from distill.plugins import PluginManager
 from distill.protocols import Collator, Trainer, TrainJob
 from distill.runs.checkpoints import step_of
@@ -31,14 +29,15 @@ from distill.training.checkpoints import RunCheckpoints, clean, find_newest, rem
 from distill.training.distributed import World, join_world
 from distill.training.estimate import largest_batch
 from distill.training.evaluation import HeldOutEvaluation
-from distill.training.failures import check_finite_row, check_finite_weights, clear_failures
+from distill.training.failures import check_finite_row, clear_failures
 from distill.training.identity import check_same, describe
-from distill.training.lora import add_adapter, check_quantization, load_quantized, merge_adapter, merge_saved_adapter
+from distill.training.lora import add_adapter, check_quantization
 from distill.training.losses import CheckedLoss, explain
 from distill.training.packing import PackingCollator, verify_packing, without_cache
 from distill.training.prepare_job import JobPlan, estimate_of, memory_hint, plan_job
 from distill.training.report import model_card, report_page
 from distill.training.settings import TrainSettings
+from distill.training.student import load_student, save_student
 from distill.transcripts.hold_out import read_held_out
 from distill.types import TrainResult
 
@@ -211,20 +210,9 @@ def _look(run: _Run, plan: JobPlan, resume: bool) -> tuple[RunManifest, Path | N
     return manifest, newest
 
 
-def _student(run: _Run, plan: JobPlan, quantize: bool) -> PreTrainedModel:
-    """Load the student and make it ready for its format."""
-    from transformers import set_seed
-
-    set_seed(run.settings.seed)  # new embedding rows are random
-    model = load_quantized(plan.ref) if quantize else load_model(plan.ref)
-    grow_embeddings(model, plan.encoder.tokenizer)
-    set_special_ids(model, plan.encoder.tokenizer, plan.encoder.stops)
-    return model
-
-
 def _job(run: _Run, plan: JobPlan, newest: Path | None) -> tuple[RunCheckpoints, TrainJob]:
     settings, tokenizer, lora = run.settings, plan.encoder.tokenizer, run.settings.lora
-    model = _student(run, plan, quantize=lora is not None and lora.quantize)
+    model = load_student(settings, plan, quantize=lora is not None and lora.quantize)
     if lora is not None:
         model = add_adapter(model, lora, plan.new_tokens)
     checkpoints = RunCheckpoints(
@@ -337,21 +325,8 @@ def _save(run: _Run, plan: JobPlan, model: PreTrainedModel, result: TrainResult,
     run.note("saving the student")
     if rows := run.folder.metric_rows():
         report = _with_losses(report, rows, run.settings)
-    check_finite_weights(result.state_dict or dict(model.named_parameters()))
-    tokenizer, lora = plan.encoder.tokenizer, run.settings.lora
-    if lora is not None:
-        with quiet(), run.folder.saving_adapter() as adapter:
-            model.save_pretrained(adapter)
-        if lora.quantize:
-            model = merge_saved_adapter(_student(run, plan, quantize=False), run.folder.paths.adapter)
-        else:
-            model = merge_adapter(model)
-    set_special_ids(model, tokenizer, plan.encoder.stops)
-    with quiet(), run.folder.saving_student() as made:
-        model.save_pretrained(made, state_dict=result.state_dict)
-        tokenizer.save_pretrained(made)
-        base = open_run(run.folder.path).manifest.student
-        (made / "README.md").write_text(model_card(run.settings, report, base), encoding="utf-8")
+    card = model_card(run.settings, report, open_run(run.folder.path).manifest.student)
+    save_student(run.folder, run.settings, plan, model, result.state_dict, card)
     _finish(run, report)
     return report
 

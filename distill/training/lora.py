@@ -64,6 +64,32 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, new_tokens: Sequence
         ) from error
 
 
+def untie_for_adapters(model: PreTrainedModel, lora: LoraSettings) -> bool:
+    """Give the LM head a table of its own, where adapters are to be on it or on the embedding, and both are one table.
+
+    Merged into one table, an adapter of either would change the other too.
+
+    Args:
+        model: the student, before it gets adapters; it is saved untied.
+        lora: the adapters.
+
+    Returns:
+        Whether the table was copied.
+    """
+    from torch import nn
+
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or head.weight is not embedding.weight:
+        return False
+    names = [_name_of(embedding, model), _name_of(head, model)]
+    if not any(name == target or name.endswith(f".{target}") for name in names for target in lora.target_modules):
+        return False
+    head.weight = nn.Parameter(head.weight.detach().clone())
+    for config in {id(one): one for one in (model.config, model.config.get_text_config())}.values():
+        config.tie_word_embeddings = False
+    return True
+
+
 def merge_adapter(model: Any) -> PreTrainedModel:
     """Merge trained adapters into the weights of the student they are on; the `PeftModel` is used up."""
     return model.merge_and_unload()

@@ -15,7 +15,7 @@ from distill.encode.encoder import Encoder
 from distill.errors import DataError, DistillError, PluginError
 from distill.models.load import max_positions
 from distill.plugins import PluginManager
-from distill.protocols import Labeler, Loss, PlanningTrainer, Trainer, TrainPlan
+from distill.protocols import Labeler, Loss, PlanningTrainer, Trainer
 from distill.runs.report import MemoryEstimate, TrainReport
 from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
@@ -24,6 +24,7 @@ from distill.training.settings import TrainSettings
 from distill.transcripts.hold_out import HoldOut, make_hold_out, read_held_out
 from distill.transcripts.reader import Reader
 from distill.transcripts.turns import choose_turns
+from distill.types import TrainPlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,14 @@ def test_no_answer_to_learn_from_is_a_failed_row(ask, failures, out, name):
     assert out.read_bytes() == b""
 
 
+def test_an_empty_answer_whose_generation_failed_is_asked_again(ask, out, read):
+    ran, _ = ask([Reply(completion("", "network_error")), Reply(GOOD)])
+    assert (ran.code, ran.summary["requests"]) == (0, 2), ran.err
+    ran, server = ask(lambda asked: Reply(completion(None, "error")), "--retries", 2, "--append", "--seed", 1)
+    assert (ran.code, len(server.asked)) == (1, 3)
+    assert "the answer is empty: its finish reason is 'error'" in str(ran.summary["reasons"])
+
+
 def test_full_fidelity(ask, out, read):
     calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     bodies = {

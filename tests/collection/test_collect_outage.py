@@ -111,6 +111,31 @@ def test_a_gateway_without_its_server_is_waited_for(ask, quick):
     assert "waiting for the server since" in ran.err and "the server is back" in ran.err
 
 
+def test_connections_that_are_reset_are_an_outage_too(ask, quick):
+    """As a container's proxy does it while the container is restarted: every connection is accepted, and reset."""
+    began, asked_at = time.monotonic(), []
+
+    def script(asked):
+        away = len(asked_at) >= 20 and time.monotonic() < began + 3
+        asked_at.append(asked.at)
+        return Reply(reset=True) if away else Reply(completion("fine"), delay=0.02)
+
+    ran, _ = ask(script, "--retries", 3, "--concurrency", 8, count=60)
+    assert ran.code == 0, ran.err
+    assert ran.summary["rows"] == 60 and "waiting for the server since" in ran.err
+
+
+def test_a_prompt_that_kills_the_server_is_set_apart(ask, quick, failures):
+    """Everybody in flight meets the reset; the one that causes it pays a try each time."""
+
+    def script(asked):
+        return Reply(reset=True, delay=0.02) if asked.text == "prompt 30" else Reply(completion("fine"), delay=0.02)
+
+    ran, _ = ask(script, "--retries", 2, "--concurrency", 8, count=60)
+    assert (ran.code, ran.summary["rows"]) == (1, 59)
+    assert "broke" in failures()[0]["error"]
+
+
 def test_one_row_that_meets_502_is_no_outage(ask, failures):
     def script(asked):
         return Reply("", 502) if asked.text == "prompt 5" else None

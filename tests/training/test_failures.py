@@ -119,7 +119,7 @@ def test_out_of_memory_says_what_to_lower(with_trainer, bloom, article, tmp_path
 
 
 def test_out_of_memory_while_loading(manager, bloom, article, tmp_path, monkeypatch):
-    monkeypatch.setattr("distill.training.fine_tune.load_model", lambda ref: _no_cpu_memory())
+    monkeypatch.setattr("distill.training.student.load_model", lambda ref: _no_cpu_memory())
     with pytest.raises(DistillError, match="out of memory while loading the student"):
         run(manager, bloom, article, tmp_path / "run")
 
@@ -220,7 +220,7 @@ def test_lora_options_need_lora(bloom, article, tmp_path, capfd):
 
 
 def test_usage_errors_come_before_the_model_loads(manager, bloom, article, tmp_path, monkeypatch):
-    monkeypatch.setattr("distill.training.fine_tune.load_model", lambda ref: pytest.fail("weights loaded"))
+    monkeypatch.setattr("distill.training.student.load_model", lambda ref: pytest.fail("weights loaded"))
     with pytest.raises(UsageError, match="the trainer refuses its settings"):
         run(manager, bloom, article, tmp_path / "run", trainer_options={"optim": "nonsense"})
     assert not (tmp_path / "run").exists()

@@ -142,3 +142,48 @@ def test_a_student_that_speaks_the_format_already(manager, article, tmp_path):
     run(manager, student, article, tmp_path / "run")
     weights = load_file(tmp_path / "run/adapter/adapter_model.safetensors")
     assert all("lora_" in name for name in weights)
+
+
+def tied_llama(tokenizer):
+    """A random Llama whose LM head is its embedding table."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, **sizes))
+
+
+@pytest.mark.parametrize(
+    "targets", [("lm_head",), ("embed_tokens",), ("embed_tokens", "lm_head", "q_proj")], ids=" ".join
+)
+def test_adapters_on_a_tied_table_are_saved_untied(manager, article, tmp_path, targets):
+    """Merged into the one table, they would change the other end too."""
+    tokenizer = bloom_tokenizer()
+    student = save_student(tied_llama(tokenizer), tokenizer, tmp_path / "student")
+    out = tmp_path / "run"
+    run(
+        manager, student, article, out, lora=LoraSettings(r=4, target_modules=targets), formatter="special-tokens",
+        learning_rate=5e-2,
+    )  # fmt: skip
+    saved = load_file(out / "model/model.safetensors")
+    assert not torch.equal(saved["lm_head.weight"], saved["model.embed_tokens.weight"])
+    assert json.loads((out / "model/config.json").read_text())["tie_word_embeddings"] is False
+
+
+def test_a_merged_student_that_is_another_is_not_saved(manager, article, tmp_path, monkeypatch):
+    from distill.training import student as module
+
+    merge = module.merge_adapter
+
+    def wrongly(model):
+        merged = merge(model)
+        with torch.no_grad():
+            merged.model.layers[0].mlp.up_proj.weight.mul_(1.5)
+        return merged
+
+    monkeypatch.setattr(module, "merge_adapter", wrongly)
+    student = save_student(tiny_llama(bloom_tokenizer()), bloom_tokenizer(), tmp_path / "student")
+    with pytest.raises(DistillError, match="is not the one that was trained: its logits differ by") as error:
+        run(manager, student, article, tmp_path / "run", formatter="special-tokens")
+    assert "run/adapter" in error.value.hint and (tmp_path / "run/adapter").is_dir()
+    assert not (tmp_path / "run/model").exists()

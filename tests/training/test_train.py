@@ -115,7 +115,7 @@ def test_a_student_with_one_special_token_for_everything(manager, article, tmp_p
 
 
 def test_a_dry_run_loads_no_weights_and_writes_nothing(manager, bloom, article, tmp_path, monkeypatch):
-    monkeypatch.setattr("distill.training.fine_tune.load_model", lambda ref: pytest.fail("weights loaded"))
+    monkeypatch.setattr("distill.training.student.load_model", lambda ref: pytest.fail("weights loaded"))
     settings = TrainSettings(str(bloom), (article,), tmp_path / "run", per_device_train_batch_size=2, epochs=2)
     report = train(settings, manager, dry_run=True)
     assert report.steps == 6 and report.loss is None and report.trained_tokens > 0
@@ -123,7 +123,7 @@ def test_a_dry_run_loads_no_weights_and_writes_nothing(manager, bloom, article, 
 
 
 def test_nothing_to_train_is_an_error_before_the_model_loads(manager, bloom, tmp_path, monkeypatch):
-    monkeypatch.setattr("distill.training.fine_tune.load_model", lambda ref: pytest.fail("weights loaded"))
+    monkeypatch.setattr("distill.training.student.load_model", lambda ref: pytest.fail("weights loaded"))
     data = tmp_path / "data.jsonl"
     data.write_text('{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": ""}]}\n')
     with pytest.raises(DataError, match=r"no row can be trained: .*data.jsonl:1: message 1: the answer is empty"):

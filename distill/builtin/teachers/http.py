@@ -160,7 +160,8 @@ class HttpClient:
         what = f"the connection to {where} broke: {type(error).__name__}"
         if isinstance(error, aiohttp.ClientPayloadError) and "encod" in str(error):
             what = f"the answer of {where} cannot be decoded: {self._clean(str(error))[:100]}"
-        return TeacherError(what, retryable=True, maybe_paid=True)
+        no_response = isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
+        return TeacherError(what, retryable=True, maybe_paid=True, down=no_response)
 
     def _refused(self, response: aiohttp.ClientResponse, body: bytes) -> TeacherError:
         """The error for a status that is no success."""
