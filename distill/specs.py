@@ -173,7 +173,8 @@ class DialectSpec:
         parts: the transcripts that a transcript is written as, one row each; None: itself.
         is_part: whether a row is not a conversation but a part of one, such as an event of a session file. It is asked
             for the first row of a file; None: rows never are.
-        join: the rows of such a file → canonical rows, one per conversation, each with its source.
+        join: the rows of such a file → canonical rows, one per conversation, each with its source. A row with
+            `__refused__`, a reason, is refused.
     """
 
     name: str

@@ -17,6 +17,7 @@ from distill.cli import (
     check,
     collect,
     compare,
+    completion,
     convert,
     doctor,
     export,
@@ -51,6 +52,7 @@ COMMANDS = (
     run_command.command,
     quickstart.command,
     doctor.command,
+    completion.command,
 )
 
 

@@ -19,6 +19,12 @@ from distill.types import Source, Transcript
 Row = Mapping[str, Any]
 Rows = Iterator[tuple[Source, dict[str, Any]]]
 
+_REFUSED = "__refused__"
+"""What a format's `join` says of a conversation that is not to be learnt from; see `DialectSpec`."""
+
+_JOINED = "__joined__"
+"""Marks rows that a format has joined: they are canonical."""
+
 _OTHER_SHAPES = {
     ("chosen", "rejected"): "preferences: keep the good answer only",
     ("preferred_output", "non_preferred_output"): "preferences: keep the good answer only",
@@ -83,7 +89,7 @@ class Reader:
         if dialect is None or dialect.join is None:
             yield from everything
         else:
-            yield from dialect.join(everything)
+            yield from ((source, {**row, _JOINED: True}) for source, row in dialect.join(everything))
 
     def _joining(self, first: Row) -> DialectSpec | None:
         """The format whose rows are parts of conversations, by the first row; None for other formats."""
@@ -104,7 +110,10 @@ class Reader:
             raise
 
     def _read(self, row: Row, source: Source) -> ReadRow:
-        whole, row, where = row, without_nulls(row), str(source)
+        whole, where = row, str(source)
+        row = without_nulls({key: value for key, value in row.items() if key != _JOINED})
+        if isinstance(row.get(_REFUSED), str):
+            raise RefusedRow(f"{where}: {row[_REFUSED]}", "leave such conversations out")
         dialect = self._dialect(row, whole, source)
         others = other_columns(row, dialect.columns, where, self.ignored)
         canonical = dialect.read(row, where)
@@ -117,9 +126,9 @@ class Reader:
         return ReadRow(transcript, dialect, tuple(others), frozenset(lost))
 
     def _dialect(self, row: Row, whole: Row, source: Source) -> DialectSpec:
-        # Joined rows are canonical, whatever the format of their parts.
-        joined = self.named is not None and self.named.join is not None and not self.named.matches(row)
-        if self.named is not None and not joined:
+        if _JOINED in whole:
+            return next(dialect for dialect in self.dialects if dialect.name == "canonical")
+        if self.named is not None:
             return self.named
         known = any(dialect.matches(row) for dialect in self.dialects)
         if not known and any(dialect.matches(whole) for dialect in self.dialects):
@@ -226,9 +235,10 @@ def detect(row: Row, source: Source, dialects: tuple[DialectSpec, ...]) -> Diale
     keys = ", ".join(list(row)[:10]) + (", …" if len(row) > 10 else "") or "none"
     shape = next((text for keys, text in _OTHER_SHAPES.items() if set(keys) <= set(row)), None)
     looks = f"; it looks like {shape}" if shape else ""
-    known = "; ".join(f"{dialect.name} ({dialect.summary})" for dialect in dialects)
+    known = "; ".join(f"{dialect.name} ({dialect.summary})" for dialect in dialects if dialect.write is not None)
     raise DataError(
-        f"{source}: a row of no known data format: its keys are {keys}{looks}", f"known are {known}; rename its keys"
+        f"{source}: a row of no known data format: its keys are {keys}{looks}",
+        f"rename its keys; formats are {known}; exports of other programs are in `distill plugins`",
     )
 
 

@@ -19,6 +19,7 @@ SPEAKERS = {
 }
 """ShareGPT's speakers: the role of each, or `call` for an assistant's message of tool calls."""
 
+REFUSED = "__refused__"  # see `distill.DialectSpec.join`
 _NICKNAMES = {"human", "gpt"}  # speakers of no other format
 LANGCHAIN_TYPES = ("human", "ai", "system", "tool", "function", "chat", "AIMessageChunk", "HumanMessageChunk")
 
