@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -130,11 +130,13 @@ class Reader:
             return next(dialect for dialect in self.dialects if dialect.name == "canonical")
         if self.named is not None:
             return self.named
-        known = any(dialect.matches(row) for dialect in self.dialects)
-        if not known and any(dialect.matches(whole) for dialect in self.dialects):
+        found = [dialect for dialect in self.dialects if dialect.matches(row)]
+        if len(found) == 1:
+            return found[0]
+        if not found and len(row) < len(whole) and any(dialect.matches(whole) for dialect in self.dialects):
             nulls = ", ".join(f"`{key}`" for key, value in whole.items() if value is None)
             raise RefusedRow(f"{source}: the row is incomplete: null in {nulls}", "leave such rows out")
-        return detect(row, source, self.dialects)
+        raise _unknown_format(row, source, found, self.dialects)
 
     def outcomes(self, data: Data) -> Iterator[Transcript | RefusedRow]:
         """Read conversations, and the errors of the rows that are refused, in the order of the data.
@@ -220,23 +222,18 @@ def without_nulls(row: Row) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value is not None}
 
 
-def detect(row: Row, source: Source, dialects: tuple[DialectSpec, ...]) -> DialectSpec:
-    """The data format of a row, by its keys.
-
-    Raises:
-        DataError: it has the keys of none, or of several; the hint lists the formats.
-    """
-    found = [dialect for dialect in dialects if dialect.matches(row)]
-    if len(found) == 1:
-        return found[0]
+def _unknown_format(
+    row: Row, source: Source, found: Sequence[DialectSpec], dialects: Sequence[DialectSpec]
+) -> DataError:
+    """The error for a row with the keys of no format, or of several; the hint lists the formats."""
     names = " and ".join(dialect.name for dialect in found)
     if found:
-        raise DataError(f"{source}: the row has the keys of {names}", "name its format with --from")
+        return DataError(f"{source}: the row has the keys of {names}", "name its format with --from")
     keys = ", ".join(list(row)[:10]) + (", …" if len(row) > 10 else "") or "none"
     shape = next((text for keys, text in _OTHER_SHAPES.items() if set(keys) <= set(row)), None)
     looks = f"; it looks like {shape}" if shape else ""
     known = "; ".join(f"{dialect.name} ({dialect.summary})" for dialect in dialects if dialect.write is not None)
-    raise DataError(
+    return DataError(
         f"{source}: a row of no known data format: its keys are {keys}{looks}",
         f"rename its keys; formats are {known}; exports of other programs are in `distill plugins`",
     )
