@@ -47,7 +47,7 @@ def complete(manager, tmp_path, monkeypatch):
         ("train a.jsonl -L rea", ["reasoning="]),
         ("train a.jsonl -T warm", ["warmup_steps="]),
         ("collect p.txt --teacher re", ["replay"]),
-        ("collect p.txt --teacher openai:m -T api", ["api_key_env="]),
+        ("collect p.txt --teacher openai:m -T api_key", ["api_key_env="]),
         ("convert a b --to share", ["sharegpt"]),
         ("export spanish --to gg", ["gguf"]),
         ("export sp", ["spanish"]),
