@@ -94,7 +94,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.encode.encoder import Encoder
     from distill.exporters.gguf import write_gguf
     from distill.exporters.ollama import write_modelfile
-    from distill.files.text import clean_surrogates, has_half_surrogate, has_lone_surrogate
+    from distill.files.text import clean_surrogates, has_lone_surrogate
     from distill.models.capture import TokenLogprobs
     from distill.models.generate import ChatModel
     from distill.models.load import convert_model, hushed, load_model, load_tokenizer
@@ -126,7 +126,7 @@ _LAZY = {
         "distill.dataset.collate": "pad_batch",
         "distill.dataset.settings": "DataSettings",
         "distill.encode.encoder": "Encoder",
-        "distill.files.text": "clean_surrogates has_half_surrogate has_lone_surrogate",
+        "distill.files.text": "clean_surrogates has_lone_surrogate",
         "distill.collection.score": "score",
         "distill.models.capture": "TokenLogprobs",
         "distill.models.scoring": "score_answers",
@@ -151,6 +151,7 @@ _LAZY = {
 """Names that are imported when they are first used: name → module."""
 
 _DEPRECATED_LAZY = {
+    "has_half_surrogate": "distill.files.text",
     "fused_gelu": "distill.training.kernels.gelu",
     "supervised_only": "distill.training.kernels.supervised_head",
 }
@@ -158,6 +159,7 @@ _DEPRECATED_LAZY = {
 _DEPRECATED = {
     "ShapedFormatter": "use distill.Formatter",
     "fused_gelu": "use distill.fast_training(model)",
+    "has_half_surrogate": "use distill.has_lone_surrogate",
     "supervised_only": "use distill.fast_training(model)",
 }
 """Names that work for one more release, with a DeprecationWarning: name → what to do instead."""
@@ -246,7 +248,6 @@ __all__ = [
     "export",
     "fast_training",
     "generate",
-    "has_half_surrogate",
     "has_lone_surrogate",
     "hookimpl",
     "hushed",

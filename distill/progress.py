@@ -39,6 +39,7 @@ class Progress:
         self._what, self._total, self._unit, self._shown = what, total, unit, shown
         self._began = self._told_at = time.monotonic()
         self._refreshed_at = 0.0
+        self._first: int | None = None  # units at the first news: they warmed up, or were done before a resumption
         self._told = 0
         self._bar: Any = _bar(what, total, unit) if shown and _is_live() else None
 
@@ -48,16 +49,22 @@ class Progress:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def advance(self, *, skipped: bool = False) -> None:
-        """One more is done; what was skipped counts neither in the rate nor in the time left."""
-        self.skipped += skipped
+    def advance(self) -> None:
+        """One more is done."""
+        self.to(self.done + 1)
+
+    def skip(self) -> None:
+        """One more needed no work: it counts neither in the rate nor in the time left."""
+        self.skipped += 1
         self.to(self.done + 1)
 
     def to(self, done: int) -> None:
         """So many are done, the skipped ones included."""
         before, self.done = self.done, done
+        if self._first is None and done > self.skipped:
+            self._first, self._began = done - self.skipped, time.monotonic()
         if self._bar is not None:
-            self._bar.initial = self.skipped
+            self._bar.initial = self.skipped + (self._first or 0)
             now = time.monotonic()
             if now - self._refreshed_at >= REFRESH:
                 self._refreshed_at = now
@@ -83,8 +90,8 @@ class Progress:
         parts = [f"{self._what}: {count}"]
         if text := self.text():
             parts.append(text)
-        worked, seconds = self.done - self.skipped, time.monotonic() - self._began
-        if worked > 1 and seconds > 0:  # the first one has warmed up
+        worked, seconds = self.done - self.skipped - (self._first or 0), time.monotonic() - self._began
+        if worked > 0 and seconds > 0:
             rate = worked / seconds
             parts.append(f"{rate:.2g} {self._unit}s/s" if rate < 10 else f"{rate:,.0f} {self._unit}s/s")
             if self._total:

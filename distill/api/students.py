@@ -54,11 +54,20 @@ def train(
     loss_options: Mapping[str, Any] | None = None,
     overlong: Literal["error", "drop", "truncate"] = "error",
     epochs: float = 3.0,
-    learning_rate: float = 5e-05,
     batch_size: int = 8,
     batch_tokens: int | None = None,
     accumulation: int = 1,
     packing: bool = False,
+    learning_rate: float = 5e-05,
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
+    ] = "linear",
+    warmup_steps: int | None = None,
+    warmup_ratio: float | None = None,
+    weight_decay: float = 0.0,
+    eval_steps: int | None = None,
+    keep: Literal["last", "best"] = "last",
+    patience: int | None = None,
     save_steps: int | None = None,
     save_total_limit: int | None = None,
     lora: bool = False,
@@ -86,15 +95,21 @@ def train(
         The finished run: `run.report` counts rows and tokens, `run.model_dir` is the student.
     """
     from distill.runs import open_run
-    from distill.training import TrainSettings
     from distill.training import train as run
 
-    words = given(TrainSettings, locals())
-    settings = settings_from(TrainSettings, words, data=data)
-    origins = origins_of(TrainSettings, words, "argument")
+    settings, origins = _train_settings(locals())
     with StepProgress(progress) as on_log:
         run(settings, plugins_of(manager), resume=resume, on_log=on_log, note=noter(progress), origins=origins)
     return open_run(settings.out)
+
+
+def _train_settings(arguments: Mapping[str, Any]) -> tuple[TrainSettings, Mapping[str, str]]:
+    """The settings in `train`'s arguments, and where each came from."""
+    from distill.training import TrainSettings
+
+    words = given(TrainSettings, arguments)
+    settings = settings_from(TrainSettings, words, data=arguments["data"])
+    return settings, origins_of(TrainSettings, words, "argument")
 
 
 def plan_training(settings: TrainSettings, manager: PluginManager | None = None) -> TrainReport:

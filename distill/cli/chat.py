@@ -11,6 +11,7 @@ import click
 
 from distill import api
 from distill.chat.settings import ChatSettings
+from distill.cli.completion import runs_and_models
 from distill.cli.options import given, settings_options
 from distill.cli.terminal import printable
 from distill.errors import DistillError
@@ -23,7 +24,7 @@ _QUOTES = '"""'
 
 
 @click.command("chat", short_help="Talk to a student.")
-@click.argument("model", metavar="RUN|MODEL")
+@click.argument("model", metavar="RUN|MODEL", shell_complete=runs_and_models)
 @settings_options(ChatSettings)
 @click.pass_obj
 def command(manager: PluginManager, /, model: str, **words: Any) -> int:

@@ -16,7 +16,7 @@ from distill.settings import settings_from
 
 
 @click.command("collect", cls=GroupedCommand, short_help="Ask a teacher prompts; write transcripts.")
-@click.argument("prompts")
+@click.argument("prompts", type=click.Path())
 @click.option("--out", required=True, metavar="FILE", help="The JSONL file of transcripts; rows are added to it.")
 @settings_options(CollectSettings)
 @click.option(

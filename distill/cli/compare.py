@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from distill.cli.completion import runs as complete_runs
 from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, printable
 from distill.comparison.settings import NOT_BETTER, CompareSettings
@@ -26,7 +27,9 @@ _COLOURS = {"better": "green", "worse": "red", "broken": "red", "mixed": "yellow
 
 
 @click.command("compare", short_help="Is the student better than its base?")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN…", type=click.Path(path_type=Path))
+@click.argument(
+    "runs", nargs=-1, required=True, metavar="RUN…", type=click.Path(path_type=Path), shell_complete=complete_runs
+)
 @click.option(
     "--data",
     multiple=True,

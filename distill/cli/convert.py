@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from distill.cli.completion import names_of
 from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, print_json
 from distill.errors import UsageError
@@ -36,11 +37,12 @@ _LOST = {
 
 
 @click.command("convert", short_help="Convert conversations to another format.")
-@click.argument("source", metavar="IN")
-@click.argument("target", metavar="OUT")
+@click.argument("source", metavar="IN", type=click.Path())
+@click.argument("target", metavar="OUT", type=click.Path())
 @click.option(
     "--to",
     required=True,
+    shell_complete=names_of("dialect"),
     metavar="NAME",
     help="The data format to write: canonical, openai, sharegpt, alpaca, prompt-completion, or a plugin's.",
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from distill.cli.completion import names_of, runs
 from distill.cli.options import json_option
 from distill.cli.terminal import note, print_json
 from distill.errors import UsageError
@@ -14,14 +15,15 @@ from distill.plugins import PluginManager
 
 
 @click.command("export", short_help="Write a student for vLLM, llama.cpp or Ollama.")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=runs)
 @click.option(
     "--to",
     required=True,
+    shell_complete=names_of("exporter"),
     metavar="NAME",
     help="The exporter. merged: a folder of safetensors, LoRA adapters merged in, for transformers, vLLM and "
-    "llama.cpp. gguf: one file for llama.cpp and programs built on it. ollama: the same, and a Modelfile. Or a "
-    "plugin's.",
+    "llama.cpp. gguf: one file for llama.cpp and programs built on it. ollama: the same, and a Modelfile. "
+    "hub: a repository on the Hugging Face Hub. Or a plugin's.",
 )
 @click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The folder to create.")
 @click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distill import api
+from distill.cli.completion import runs_and_models
 from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import print_json, printable
 from distill.errors import UsageError
@@ -24,7 +25,7 @@ _LOADING = ("formatter", "formatter_options", "trust_remote_code")
 
 
 @click.command("generate", short_help="Let a student answer prompts.")
-@click.argument("model", metavar="RUN|MODEL")
+@click.argument("model", metavar="RUN|MODEL", shell_complete=runs_and_models)
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPT…")
 @settings_options(GenerateSettings)
 @click.option(

@@ -17,6 +17,7 @@ from distill.cli import (
     check,
     collect,
     compare,
+    completion,
     convert,
     doctor,
     export,
@@ -27,6 +28,7 @@ from distill.cli import (
     score,
     show,
     train,
+    view,
 )
 from distill.cli import run as run_command
 from distill.cli.mistakes import explain
@@ -45,12 +47,14 @@ COMMANDS = (
     train.command,
     generate.command,
     compare.command,
+    view.command,
     chat.command,
     export.command,
     plugins.command,
     run_command.command,
     quickstart.command,
     doctor.command,
+    completion.command,
 )
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from distill.cli.completion import completer
 from distill.options import parse_pairs
 from distill.settings import Option, options_of
 
@@ -35,6 +36,7 @@ class SettingOption(click.Option):
 
     Attributes:
         group: its heading in `--help`.
+        default_text: what happens where it is not given; None: nothing.
     """
 
     def __init__(self, option: Option):
@@ -48,14 +50,15 @@ class SettingOption(click.Option):
             metavar=option.about.metavar,
             callback=_parse_pairs if option.pairs else None,
             help=option.about.help,
+            shell_complete=completer(option.field),
         )
-        self._default_text = _default_text(option)
+        self.default_text = _default_text(option)
 
     def get_help_extra(self, context: click.Context) -> Any:
         """The default, also where it is not a value but a rule."""
         extra = super().get_help_extra(context)
-        if self._default_text is not None:
-            extra["default"] = self._default_text
+        if self.default_text is not None:
+            extra["default"] = self.default_text
         return extra
 
 

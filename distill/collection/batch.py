@@ -18,7 +18,6 @@ from distill.collection.budget import Meter, Price
 from distill.collection.conversation import Conversation
 from distill.collection.output import Output, check_output, read_done, whole_rows
 from distill.collection.plan import Plan, counter_of, make_plan
-from distill.collection.progress import Live
 from distill.collection.prompts import PromptInput
 from distill.collection.row_id import IdSet
 from distill.collection.settings import CollectSettings
@@ -28,6 +27,7 @@ from distill.errors import DataError, DistillError, UsageError
 from distill.files.atomic import whole_file
 from distill.files.jsonl import Appender, dumps, rows_with_offsets
 from distill.plugins import PluginManager, make_plugin_manager
+from distill.progress import Progress
 from distill.protocols import BatchFileTeacher
 from distill.types import Request
 
@@ -148,10 +148,11 @@ def read_batch(
     with plan.open(prompts) as opened:
         total = plan.total(opened)
         check_output(files.target, opened.path)
-        with claimed(settings.part, Path(out)), Appender(files.target) as appender, Live(total, progress) as live:
-            output = Output(appender, plan, manager, live.row, files.earlier)
+        watch = Progress("reading answers", total, "row", shown=progress)
+        with claimed(settings.part, Path(out)), Appender(files.target) as appender, watch:
+            output = Output(appender, plan, manager, watch.advance, files.earlier)
             try:
-                for job in plan.jobs(opened, output.done, counter_of(skipped, live.skip)):
+                for job in plan.jobs(opened, output.done, counter_of(skipped, watch.skip)):
                     row = lines.take(job.id) if job else None
                     if job is not None and row is not None:
                         _settle(job, row, built, output, meter)

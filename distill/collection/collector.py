@@ -19,7 +19,7 @@ from distill.collection.conversation import Conversation
 from distill.collection.evidence import Evidence
 from distill.collection.output import Output, check_output
 from distill.collection.plan import Plan, by_length, counter_of, make_plan
-from distill.collection.progress import Live, dollars, short
+from distill.collection.progress import dollars, short
 from distill.collection.prompts import PromptInput
 from distill.collection.rate_limit import Throttle
 from distill.collection.schedule import Pool
@@ -29,6 +29,7 @@ from distill.collection.summary import CollectSummary, summary_of
 from distill.errors import TeacherError, one_line
 from distill.files.jsonl import Appender
 from distill.plugins import PluginManager, make_plugin_manager
+from distill.progress import Progress
 from distill.protocols import BatchTeacher, Teacher
 
 log = logging.getLogger("distill")
@@ -52,7 +53,7 @@ def collect(
         out: the file of transcripts, made or added to.
         settings: the teacher, how it answers, and limits of rate and money.
         manager: the plugins; default: those that are installed.
-        progress: whether to show a live line on standard error, where that is a terminal.
+        progress: whether to show how far it is: a bar on a terminal or in a notebook, a line now and then in a log.
 
     Raises:
         UsageError: a setting does not fit, or the file has rows by another teacher or with other parameters.
@@ -68,12 +69,13 @@ def collect(
     with plan.open(prompts) as opened:
         total = plan.total(opened)
         check_output(files.target, opened.path)
-        with claimed(settings.part, Path(out)), Appender(files.target) as appender, Live(total, progress) as live:
-            output = Output(appender, plan, manager, live.row, files.earlier, meter.price)
+        watch = Progress("collecting", total, "row", shown=progress)
+        with claimed(settings.part, Path(out)), Appender(files.target) as appender, watch:
+            output = Output(appender, plan, manager, watch.advance, files.earlier, meter.price)
             if settings.max_usd_total is not None:
                 meter.keep_total(settings.max_usd_total, output.spent_earlier)
-            jobs = plan.jobs(opened, output.done, counter_of(skipped, live.skip))
-            live.numbers = _numbers(output, meter, skipped, total)
+            jobs = plan.jobs(opened, output.done, counter_of(skipped, watch.skip))
+            watch.text = _numbers(output, meter, skipped, total)
             try:
                 pool = _ask(plan, jobs, output, meter)
             finally:

@@ -67,8 +67,11 @@ class Evidence:
             The error that ends the run, where enough different rows in a row failed alike.
         """
         proven = self.answered > 0 or self._earlier
-        if not isinstance(error, TeacherError) or (proven and (paid or about_the_prompt(error))):
+        teachers_own = isinstance(error, TeacherError) and not paid and not about_the_prompt(error)
+        if proven and not teachers_own:
             return None
+        if not isinstance(error, TeacherError):  # a plugin that fails for one row may do so for all
+            error = TeacherError(error.message, error.hint)
         alike = self._alike.setdefault("gave up" if error.retryable else signature(error), set())
         alike.add(row)
         if len(alike) < self._limit(error):

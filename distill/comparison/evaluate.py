@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from distill.collection.costs import CostTable
 from distill.comparison.bootstrap import CONFIDENCE, RESAMPLES
 from distill.comparison.judge import judge
 from distill.comparison.measure import Measurement, Progress, measure
@@ -15,8 +16,9 @@ from distill.comparison.models import Models, QuestionSet, encode_questions, fin
 from distill.comparison.questions import read_questions
 from distill.comparison.result import Comparison, Interval, Judgement, ModelMetrics, Sample, Who
 from distill.comparison.results import Note, Results, model_results, teacher_results
+from distill.comparison.run_report import refresh_report
 from distill.comparison.settings import CompareSettings
-from distill.comparison.training_data import CostTable, read_training_data
+from distill.comparison.training_data import read_training_data
 from distill.comparison.verdict import decide
 from distill.errors import DataError, DistillError, UsageError
 from distill.plugins import PluginManager, make_plugin_manager
@@ -66,7 +68,7 @@ def compare(
     """Measure a student and its base on held-out conversations, and decide which is better.
 
     Each answer of the teacher is a question, after all that was said before it. The models are loaded one after the
-    other. Nothing is written but new answers of a teacher or a judge, into the run folder.
+    other. The comparison, and new answers of a teacher or a judge, are kept in the run folder, and its report shows it.
 
     Args:
         run: a run folder whose training is finished.
@@ -158,6 +160,7 @@ def compare_run(
         question_costs=recorded.found(),
         cost_unknown=trained.unknown,
     )
+    refresh_report(opened, found)
     return Compared(found, questions, results)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from distill.collection.costs import Cost
 from distill.pages import fragment
 from distill.types import Message
 
@@ -182,28 +183,6 @@ class Judgement:
     ties: int
     failed: int
     win_rate: Interval | None
-
-
-@dataclass(slots=True)
-class Cost:
-    """What one teacher's transcripts cost.
-
-    Attributes:
-        teacher: as transcripts name it.
-        rows: its transcripts.
-        counted: those of them that tell their number of tokens.
-        tokens_in, tokens_out: sent and answered.
-        usd: at the published prices of the teacher's own server; None where there are none.
-        server: whose prices they are.
-    """
-
-    teacher: str
-    rows: int = 0
-    counted: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    usd: float | None = None
-    server: str = ""
 
 
 @dataclass(frozen=True)

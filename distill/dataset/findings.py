@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,11 +21,13 @@ class Code:
         severity: an error keeps `train` from starting; a warning is worth a look; a note states a choice.
         meaning: what is wrong, in one sentence.
         hint: how to fix it.
+        by_detail: rows are named once per detail, such as the name of a column.
     """
 
     severity: Severity
     meaning: str
     hint: str
+    by_detail: bool = False
 
 
 CODES: dict[str, Code] = {
@@ -182,6 +184,7 @@ CODES: dict[str, Code] = {
         "note",
         "a column that distill does not know is kept in the row's metadata",
         "nothing to do, if it does not change what the row means",
+        by_detail=True,
     ),
     "thinking-in-answer": Code(
         "warning",
@@ -253,16 +256,21 @@ class Findings:
     def add(self, code: str, where: object, detail: str = "") -> None:
         """Count one finding; `where` is the row's source."""
         self.counts[code] = self.counts.get(code, 0) + 1
+        self._name(code, [(str(where), detail)])
+
+    def _name(self, code: str, rows: Iterable[tuple[str, str]]) -> None:
+        """Name rows, as long as there are few."""
         named = self.rows.setdefault(code, [])
-        if len(named) < _NAMED:
-            named.append((str(where), detail))
+        for where, detail in rows:
+            known = CODES[code].by_detail and any(detail == other for _, other in named)
+            if len(named) < _NAMED and not known:
+                named.append((where, detail))
 
     def merge(self, other: Findings) -> None:
         """Add the findings of another part of the data."""
         for code, count in other.counts.items():
             self.counts[code] = self.counts.get(code, 0) + count
-            named = self.rows.setdefault(code, [])
-            named += other.rows[code][: _NAMED - len(named)]
+            self._name(code, other.rows[code])
 
     def __iter__(self) -> Iterator[Finding]:
         order = list(CODES)

@@ -90,6 +90,10 @@ class PluginRecord:
         return f"plugin {self.name!r}{package}"
 
 
+_KIND_NAMES = {"dialect": "data format"}
+"""What users call a kind, where it is not its name."""
+
+
 class Registry(Generic[S, B]):
     """The specs of one kind, by name, and what is built from them."""
 
@@ -115,7 +119,7 @@ class Registry(Generic[S, B]):
             UsageError: nobody registered the name; says the nearest one, all known ones, and which plugins failed.
         """
         if name not in self._entries:
-            raise unknown_name(self.kind, name, self._entries, self._failures())
+            raise unknown_name(_KIND_NAMES.get(self.kind, self.kind), name, self._entries, self._failures())
         return self._entries[name][0]
 
     def owner(self, name: str) -> PluginRecord:

@@ -82,6 +82,11 @@ class RunPaths:
         return self.root / "comparison" / "judge.jsonl"
 
     @property
+    def comparison(self) -> Path:
+        """The last comparison of the student."""
+        return self.root / "comparison" / "comparison.json"
+
+    @property
     def recipe(self) -> Path:
         """The recipe the run was made by, where there was one."""
         return self.root / "recipe.yaml"

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from distill.errors import DataError, DistillError, UsageError
+from distill.files.atomic import whole_file
 from distill.files.jsonl import read_rows
 from distill.files.nearby import did_you_mean
+from distill.pages import fragment
+from distill.pages.charts import curves
 from distill.plugins import PluginManager
 from distill.runs.layout import RunPaths, is_run
 from distill.runs.manifest import DataFile, RunManifest, Setting
@@ -168,6 +171,15 @@ class Run:
     def metrics(self) -> list[dict[str, float]]:
         """The logged steps: `step`, `loss`, `learning_rate`, …; evaluations: `step`, `eval_loss`, `eval_agreement`."""
         return read_metrics(self.paths.metrics)
+
+    def keep_comparison(self, text: str) -> None:
+        """Write the last comparison of the student, as JSON, into the run folder."""
+        self.paths.comparison.parent.mkdir(exist_ok=True)
+        with whole_file(self.paths.comparison) as file:
+            file.write(text + "\n")
+
+    def _repr_html_(self) -> str:
+        return fragment("run", run=self, curve=curves(self.losses()))
 
     def losses(self) -> dict[str, list[tuple[float, float]]]:
         """Training loss and held-out loss by step; see `loss_series`."""

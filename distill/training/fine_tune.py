@@ -24,7 +24,7 @@ from distill.runs.checkpoints import step_of
 from distill.runs.folder import RunFolder
 from distill.runs.manifest import RunManifest
 from distill.runs.report import TrainReport
-from distill.runs.run import SkippedRow, open_run
+from distill.runs.run import Run, SkippedRow, open_run
 from distill.training.checkpoints import RunCheckpoints, clean, find_newest, remove_unfinished
 from distill.training.distributed import World, join_world
 from distill.training.estimate import largest_batch
@@ -36,7 +36,7 @@ from distill.training.lora import add_adapter, check_quantization
 from distill.training.losses import CheckedLoss, explain
 from distill.training.packing import PackingCollator, verify_packing, without_cache
 from distill.training.prepare_job import JobPlan, estimate_of, memory_hint, plan_job
-from distill.training.report import model_card, report_page
+from distill.training.report import model_card, report_page, training_costs
 from distill.training.settings import TrainSettings
 from distill.training.shared_prefix import SharedPrefixCollator, verify_shared_prefix
 from distill.training.student import load_student, save_student
@@ -332,7 +332,8 @@ def _fit(run: _Run, trainer: Trainer, job: TrainJob, checkpoints: RunCheckpoints
             raise
     if not isinstance(result, TrainResult):
         raise PluginError(f"trainer {run.settings.trainer!r} returned {type(result).__name__}, not a TrainResult")
-    if isinstance(job.loss, CheckedLoss) and result.steps and not job.loss.called:
+    resumed = checkpoints.resume_from is not None  # perhaps after its last step
+    if isinstance(job.loss, CheckedLoss) and result.steps and not resumed and not job.loss.called:
         raise PluginError(
             f"trainer {run.settings.trainer!r} did not use the loss {run.settings.loss!r}",
             "it must train within distill.fast_training(job.model, job.loss)",
@@ -352,15 +353,22 @@ def _save(run: _Run, plan: JobPlan, model: PreTrainedModel, result: TrainResult,
     run.note("saving the student")
     if rows := run.folder.metric_rows():
         report = _with_losses(report, rows, run.settings)
-    save_student(run.folder, run.settings, plan, model, result.state_dict, model_card(run.settings, report))
+    card = model_card(run.settings, report, open_run(run.folder.path).manifest.student)
+    save_student(run.folder, run.settings, plan, model, result.state_dict, card)
     _finish(run, report)
     return report
+
+
+def _report(run: _Run, manifest: RunManifest) -> str:
+    finished = Run(run.folder.path, manifest)
+    return report_page(finished, training_costs(finished, run.manager))
 
 
 def _finish(run: _Run, report: TrainReport) -> None:
     """Write what follows the student: the pages, and the final manifest."""
     manifest = replace(open_run(run.folder.path).manifest, state="finished", finished=utc_now(), report=report)
-    run.folder.write_pages(model_card(run.settings, report), report_page(manifest, run.folder.metric_rows()))
+    card = model_card(run.settings, report, manifest.student)
+    run.folder.write_pages(card, _report(run, manifest))
     run.folder.finish(manifest, keep_checkpoints=run.settings.save_total_limit is not None)
 
 

@@ -25,11 +25,12 @@ from distill.runs.manifest import (
     resolved_settings,
 )
 from distill.runs.report import TrainReport
+from distill.training.provenance import base_model, git_state, requirements
 from distill.training.settings import TrainSettings
 
 _VERSIONS = ("distill-chat", "torch", "transformers", "trl", "datasets", "accelerate", "peft", "tokenizers")
 
-_KINDS = ("formatter", "labeler", "trainer")
+_KINDS = ("formatter", "labeler", "trainer", "loss")
 
 _FREE = {"out", "data", "student", "save_steps", "save_total_limit", "allow", "trust_remote_code"}
 """Settings that a resumed training may change; `data` and `student` are compared by their content."""
@@ -61,8 +62,10 @@ def describe(
         settings=resolved_settings(settings, origins),
         plugins={kind: _owner(manager, kind, getattr(settings, kind)) for kind in _KINDS},
         versions=versions(),
+        requirements=requirements(),
+        git=git_state(),
         device=Device(best_device(), processes),
-        student=BaseModel(settings.student, digest_of_model(ref)),
+        student=base_model(settings.student, digest_of_model(ref), manager),
         data=tuple(DataFile(str(source), source.digest()) for source in settings.sources),
         examples=ExampleSet(report.examples, examples.digest() if examples is not None else None),
         report=report,

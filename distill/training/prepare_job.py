@@ -85,7 +85,7 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
     max_length = settings.max_length or max_positions(pipeline.ref)
     prepared = prepare_data(settings.data, pipeline, max_length=max_length, overlong=settings.overlong)
     if pipeline.hold_out is not None:
-        pipeline.hold_out.check(prepared.rows, prepared.held_out)
+        pipeline.hold_out.check(len(prepared.conversations), prepared.held_out)
     if not len(prepared.examples):
         raise DataError(f"no row can be trained: {_reasons(prepared)}", "look at them with `distill check`")
     if needs is not None:

@@ -1,26 +1,44 @@
-"""Pages about a run, for people: the student's model card, and a report with the loss curve."""
+"""Pages about a run: the student's model card, and a report for people."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
+from distill.collection.costs import Cost, CostTable
+from distill.errors import DistillError
 from distill.pages import render_page
 from distill.pages.charts import curves
-from distill.runs.manifest import RunManifest
+from distill.plugins import PluginManager
+from distill.runs.manifest import BaseModel
 from distill.runs.report import TrainReport
-from distill.runs.run import loss_series
+from distill.runs.run import Run
+from distill.settings import options_of
 from distill.training.settings import TrainSettings
+from distill.transcripts.reader import skip_refused
+
+_LONGEST = 600  # characters of an answer
 
 
-def model_card(settings: TrainSettings, report: TrainReport) -> str:
-    """The student's model card, in Markdown."""
+def model_card(settings: TrainSettings, report: TrainReport, base: BaseModel) -> str:
+    """The student's model card, in Markdown, with the metadata that the Hugging Face Hub reads.
+
+    Args:
+        settings: of the training.
+        report: its counts.
+        base: the model that was trained; its Hub id and licence are left out where they are not known.
+    """
     lora = settings.lora
     how = f"`{settings.formatter}`, `{settings.labeler}`, `{settings.trainer}`"
     how += f", LoRA of rank {lora.r}, merged" if lora else ""
+    known = {"base_model": base.hub_id, "license": base.license}
+    front_matter = "".join(f"{key}: {json.dumps(value)}\n" for key, value in known.items() if value)
+    origin = f", {base.hub_id}" if base.hub_id and base.hub_id != base.name else ""
     return f"""---
-base_model: {json.dumps(settings.student)}
-library_name: transformers
+{front_matter}library_name: transformers
 pipeline_tag: text-generation
 tags: [knowledge-distillation]
 ---
@@ -31,7 +49,7 @@ A student distilled from a teacher's chat transcripts with [distill](https://pyp
 
 | | |
 |---|---|
-| base | `{settings.student}` |
+| base | `{base.name}`{origin} ({base.license or "licence not known to distill"}) |
 | transcripts | {report.trained_rows} trained, {report.skipped_rows} skipped, {report.held_out_rows} held out |
 | tokens | {report.tokens}, of which {report.trained_tokens} trained |
 | format, labels, trainer | {how} |
@@ -48,12 +66,80 @@ print(chat([{{"role": "user", "content": "…"}}])[0]["generated_text"][-1]["con
 """
 
 
-def report_page(manifest: RunManifest, rows: Sequence[Mapping[str, float]]) -> str:
-    """One self-contained HTML page: the loss curve, what was trained, and with which settings.
+@dataclass(frozen=True, slots=True)
+class TellingAnswer:
+    """An answer of the student beside the teacher's and the base's; `exact`: it is the teacher's."""
+
+    question: str
+    teacher: str
+    student: str
+    base: str
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a comparison came to: its verdict, in one word and in sentences, and answers that tell most."""
+
+    verdict: str
+    headline: str
+    summary: str
+    reasons: Sequence[str]
+    telling: Sequence[TellingAnswer]
+
+
+@dataclass(frozen=True, slots=True)
+class _ShownSetting:
+    """A setting under its option's name."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+def training_costs(run: Run, manager: PluginManager) -> list[Cost]:
+    """What the answers cost that a run was trained on; of files that can still be read."""
+    costs = CostTable(manager)
+    for one in run.data:
+        with suppress(DistillError):
+            for transcript in run.reader(manager).transcripts(one.file, skip_refused):
+                costs.add(transcript.metadata)
+    return costs.found()
+
+
+def report_page(run: Run, costs: Sequence[Cost], outcome: Outcome | None = None) -> str:
+    """Draw the report of a run.
 
     Args:
-        manifest: the finished run's.
-        rows: its logged steps.
+        run: a run whose training is finished.
+        costs: what the answers cost that it was trained on.
+        outcome: of the comparison of its student; None: it was not compared yet.
+
+    Returns:
+        The page's HTML.
     """
-    curve = curves(loss_series(rows))
-    return render_page("report", manifest=manifest, report=manifest.report, curve=curve)
+    changed, default = _settings(run)
+    return render_page(
+        "report",
+        run=run,
+        manifest=run.manifest,
+        report=run.report,
+        teachers=run.teachers,
+        costs=costs,
+        curve=curves(run.losses()),
+        outcome=outcome,
+        longest=_LONGEST,
+        changed=changed,
+        default=default,
+    )
+
+
+def _settings(run: Run) -> tuple[list[_ShownSetting], list[_ShownSetting]]:
+    """The settings that somebody chose, and the others, under the names of their options."""
+    names = {option.field: option.flags[0] for option in options_of(TrainSettings)}
+    changed: list[_ShownSetting] = []
+    default: list[_ShownSetting] = []
+    for field, setting in run.settings.items():
+        shown = _ShownSetting(names.get(field, field.replace("_", "-")), setting.value, setting.origin)
+        (default if setting.origin == "default" else changed).append(shown)
+    return changed, default

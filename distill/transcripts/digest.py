@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from distill.transcripts.rows import message_to_dict
 from distill.types import Message, Transcript
 
+_encode = json.JSONEncoder(sort_keys=True).encode
+
 
 def prompt_digest(transcript: Transcript) -> bytes:
     """A digest of the user's messages before the first answer; case and spacing make no difference."""
@@ -24,4 +26,4 @@ def prompt_digest(transcript: Transcript) -> bytes:
 def messages_digest(messages: Sequence[Message]) -> bytes:
     """A digest of a whole conversation: every field of every message counts."""
     rows = [message_to_dict(message) for message in messages]
-    return hashlib.blake2b(json.dumps(rows, sort_keys=True).encode(), digest_size=16).digest()
+    return hashlib.blake2b(_encode(rows).encode(), digest_size=16).digest()

@@ -74,7 +74,7 @@ def split_calls(message: Any) -> Iterator[Any]:
     Anthropic's messages hold `tool_use` and `tool_result` parts. The calls become `tool_calls` of the assistant's
     message, each result a message of the tool, in the order of the parts. Any other message stays as it is.
     """
-    content = message.get("content") if isinstance(message, Mapping) else None
+    content = message.get("content") if isinstance(message, dict) else None
     if not isinstance(content, list) or not any(_is_call(part) or _is_result(part) for part in content):
         yield message
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -18,6 +18,12 @@ from distill.types import Source, Transcript
 
 Row = Mapping[str, Any]
 Rows = Iterator[tuple[Source, dict[str, Any]]]
+
+_REFUSED = "__refused__"
+"""What a format's `join` says of a conversation that is not to be learnt from; see `DialectSpec`."""
+
+_JOINED = "__joined__"
+"""Marks rows that a format has joined: they are canonical."""
 
 _OTHER_SHAPES = {
     ("chosen", "rejected"): "preferences: keep the good answer only",
@@ -83,7 +89,7 @@ class Reader:
         if dialect is None or dialect.join is None:
             yield from everything
         else:
-            yield from dialect.join(everything)
+            yield from ((source, {**row, _JOINED: True}) for source, row in dialect.join(everything))
 
     def _joining(self, first: Row) -> DialectSpec | None:
         """The format whose rows are parts of conversations, by the first row; None for other formats."""
@@ -104,7 +110,10 @@ class Reader:
             raise
 
     def _read(self, row: Row, source: Source) -> ReadRow:
-        whole, row, where = row, without_nulls(row), str(source)
+        whole, where = row, str(source)
+        row = without_nulls({key: value for key, value in row.items() if key != _JOINED})
+        if isinstance(row.get(_REFUSED), str):
+            raise RefusedRow(f"{where}: {row[_REFUSED]}", "leave such conversations out")
         dialect = self._dialect(row, whole, source)
         others = other_columns(row, dialect.columns, where, self.ignored)
         canonical = dialect.read(row, where)
@@ -117,15 +126,17 @@ class Reader:
         return ReadRow(transcript, dialect, tuple(others), frozenset(lost))
 
     def _dialect(self, row: Row, whole: Row, source: Source) -> DialectSpec:
-        # Joined rows are canonical, whatever the format of their parts.
-        joined = self.named is not None and self.named.join is not None and not self.named.matches(row)
-        if self.named is not None and not joined:
+        if _JOINED in whole:
+            return next(dialect for dialect in self.dialects if dialect.name == "canonical")
+        if self.named is not None:
             return self.named
-        known = any(dialect.matches(row) for dialect in self.dialects)
-        if not known and any(dialect.matches(whole) for dialect in self.dialects):
+        found = [dialect for dialect in self.dialects if dialect.matches(row)]
+        if len(found) == 1:
+            return found[0]
+        if not found and len(row) < len(whole) and any(dialect.matches(whole) for dialect in self.dialects):
             nulls = ", ".join(f"`{key}`" for key, value in whole.items() if value is None)
             raise RefusedRow(f"{source}: the row is incomplete: null in {nulls}", "leave such rows out")
-        return detect(row, source, self.dialects)
+        raise _unknown_format(row, source, found, self.dialects)
 
     def outcomes(self, data: Data) -> Iterator[Transcript | RefusedRow]:
         """Read conversations, and the errors of the rows that are refused, in the order of the data.
@@ -211,24 +222,20 @@ def without_nulls(row: Row) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value is not None}
 
 
-def detect(row: Row, source: Source, dialects: tuple[DialectSpec, ...]) -> DialectSpec:
-    """The data format of a row, by its keys.
-
-    Raises:
-        DataError: it has the keys of none, or of several; the hint lists the formats.
-    """
-    found = [dialect for dialect in dialects if dialect.matches(row)]
-    if len(found) == 1:
-        return found[0]
+def _unknown_format(
+    row: Row, source: Source, found: Sequence[DialectSpec], dialects: Sequence[DialectSpec]
+) -> DataError:
+    """The error for a row with the keys of no format, or of several; the hint lists the formats."""
     names = " and ".join(dialect.name for dialect in found)
     if found:
-        raise DataError(f"{source}: the row has the keys of {names}", "name its format with --from")
+        return DataError(f"{source}: the row has the keys of {names}", "name its format with --from")
     keys = ", ".join(list(row)[:10]) + (", …" if len(row) > 10 else "") or "none"
     shape = next((text for keys, text in _OTHER_SHAPES.items() if set(keys) <= set(row)), None)
     looks = f"; it looks like {shape}" if shape else ""
-    known = "; ".join(f"{dialect.name} ({dialect.summary})" for dialect in dialects)
-    raise DataError(
-        f"{source}: a row of no known data format: its keys are {keys}{looks}", f"known are {known}; rename its keys"
+    known = "; ".join(f"{dialect.name} ({dialect.summary})" for dialect in dialects if dialect.write is not None)
+    return DataError(
+        f"{source}: a row of no known data format: its keys are {keys}{looks}",
+        f"rename its keys; formats are {known}; exports of other programs are in `distill plugins`",
     )
 
 

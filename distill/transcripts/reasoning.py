@@ -13,6 +13,7 @@ from distill.types import Message
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "reasoning_details")
 """Fields of a message that hold its reasoning; the first one that is set counts."""
 
+_FIELDS = frozenset(REASONING_FIELDS)
 _TAGS = "think|thinking|thought|reasoning"
 _OPENING = re.compile(rf"\s*(?:<({_TAGS})>|\[THINK\])", re.IGNORECASE)
 _CLOSING = re.compile(rf"</({_TAGS})>|\[/THINK\]", re.IGNORECASE)
@@ -20,6 +21,8 @@ _CLOSING = re.compile(rf"</({_TAGS})>|\[/THINK\]", re.IGNORECASE)
 
 def reasoning_in(message: Mapping[str, Any]) -> str | None:
     """The reasoning in a message's fields, as text; None where there is none."""
+    if _FIELDS.isdisjoint(message):
+        return None
     return next((text for name in REASONING_FIELDS if (text := text_in(message.get(name)))), None)
 
 

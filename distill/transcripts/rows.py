@@ -16,7 +16,7 @@ from distill.transcripts.reasoning import REASONING_FIELDS, reasoning_in
 from distill.types import ROLES, Message, Role, Source, Transcript
 
 _ROLES = {"developer": "system", "function": "tool"}  # OpenAI's new name, and its old one
-_MEDIA = ("image", "images", "image_url", "audio", "audios", "video", "videos")
+_MEDIA = frozenset(("image", "images", "image_url", "audio", "audios", "video", "videos"))
 
 MESSAGE_FIELDS = (
     *("role", "content", "tool_calls", "tool_call_id", "name", "refusal", "weight", "train", "function_call"),
@@ -138,8 +138,8 @@ def _refuse_marks(row: Mapping[str, Any], where: str) -> None:
         raise DataError(
             f"{where} marks single characters to train", "a message can only be trained as a whole, or not (`train`)"
         )
-    for key in _MEDIA:
-        if row.get(key):
+    for key in _MEDIA.intersection(row):
+        if row[key]:
             raise RefusedRow(f"{where} has `{key}`", "distill trains on text only: leave such rows out")
 
 

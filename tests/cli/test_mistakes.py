@@ -89,7 +89,7 @@ MISTAKES = [
     (
         "train answers.jsonl --out x --student student --from sharegtp",
         2,
-        "--from cannot be 'sharegtp'",
+        "unknown data format 'sharegtp'",
         "did you mean 'sharegpt'?",
     ),
     (
@@ -316,7 +316,7 @@ MISTAKES = [
     ),
     ("export spansh --to gguf --out y", 2, "'spansh' is not a run folder", "did you mean 'spanish'?"),
     ("export spanish --to gguff --out y", 2, "unknown exporter 'gguff'", "did you mean 'gguf'?"),
-    ("convert answers.jsonl y.jsonl --to shargpt", 2, "--to cannot be 'shargpt'", "did you mean 'sharegpt'?"),
+    ("convert answers.jsonl y.jsonl --to shargpt", 2, "unknown data format 'shargpt'", "did you mean 'sharegpt'?"),
     (
         "convert answers.jsonl answers.jsonl --to openai",
         2,

@@ -241,6 +241,15 @@ def test_sync_teachers_are_asked_at_the_same_time(run):
     assert run(Meeting(), 10, concurrency=5).rows == 10
 
 
+def test_a_plugin_that_fails_for_every_row_stops_the_run(run):
+    class Broken:
+        async def ask(self, request):
+            raise KeyError("model")
+
+    with pytest.raises(TeacherError, match=r"20 rows in a row met the same refusal: .*KeyError"):
+        run(Broken(), 300, concurrency=1)
+
+
 def test_memory_holds_no_more_prompts_than_are_asked(run):
     """The reader is lazy: it is never far ahead of the answers."""
     alive, most = [0], [0]

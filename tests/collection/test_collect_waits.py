@@ -14,26 +14,28 @@ def limited(message, status=429, headers=None, **more):
     return Reply({"error": {"message": message, **more}}, status, headers or {})
 
 
+HOURS = 39600
+
 LONG = {
-    "Retry-After": limited("quota", headers={"Retry-After": "39600"}),
-    "in words": limited("Rate limit reached on requests per day (RPD): Limit 200. Please try again in 11h0m0s."),
-    "a time since 1970": limited("quota", headers={"Retry-After": str(int(time.time()) + 39600)}),
-    "Google's detail": limited("quota", details=[{"@type": "type/RetryInfo", "retryDelay": "39600s"}]),
-    "OpenRouter's header": limited(
+    "Retry-After": lambda: limited("quota", headers={"Retry-After": str(HOURS)}),
+    "in words": lambda: limited("Rate limit reached on requests per day (RPD). Please try again in 11h0m0s."),
+    "a time since 1970": lambda: limited("quota", headers={"Retry-After": str(int(time.time()) + HOURS)}),
+    "Google's detail": lambda: limited("quota", details=[{"@type": "type/RetryInfo", "retryDelay": f"{HOURS}s"}]),
+    "OpenRouter's header": lambda: limited(
         "Rate limit exceeded: free-models-per-day",
-        headers={"X-RateLimit-Reset": str((int(time.time()) + 39600) * 1000)},
+        headers={"X-RateLimit-Reset": str((int(time.time()) + HOURS) * 1000)},
     ),
 }
 
 
 @pytest.mark.parametrize("kind", LONG)
 def test_a_limit_of_hours_stops_at_once_with_the_hour(ask, out, read, failures, kind):
-    script = lambda asked: LONG[kind] if int(asked.text.split()[1]) >= 10 else None  # noqa: E731
+    script = lambda asked: LONG[kind]() if int(asked.text.split()[1]) >= 10 else None  # noqa: E731
     began = time.monotonic()
     ran, server = ask(script, "--concurrency", 1, count=100)
     assert ran.code == 75 and time.monotonic() - began < 5
     assert len(server.asked) == 11 and len(read(out)) == 10 and failures() == []
-    hour = time.strftime("%Y-%m-%d %H:", time.localtime(time.time() + 39600))
+    hour = time.strftime("%Y-%m-%d %H:", time.localtime(time.time() + HOURS))
     assert f"run the same command again at {hour}" in ran.err and "10 rows are saved" in ran.err
     assert "in 11 h" in ran.err or "in 10 h 59 min" in ran.err
 

@@ -247,6 +247,16 @@ def test_several_students_side_by_side(copycat, idle, chats, tmp_path, capsys, m
     assert found["settings"]["learning_rate"] == [0.0, 1e-2] and "out" not in found["settings"]
 
 
+def test_the_run_s_report_shows_its_last_comparison(copycat, chats, tmp_path, manager):
+    run = tmp_path / "run"
+    shutil.copytree(copycat, run)
+    found = compare(run, [chats], manager, CompareSettings(**QUICK))
+    text = Page((run / "report.html").read_text()).text
+    assert found.headline in text and found.summary in text
+    assert sum(sample.reference in text for sample in found.samples) == 5, "the telling answers"
+    assert json.loads((run / "comparison" / "comparison.json").read_text())["verdict"] == found.verdict
+
+
 def test_several_students_show_themselves(copycat, idle, chats, manager):
     found = compare_runs([copycat, idle], [chats], manager, CompareSettings(limit=2, **QUICK))
     assert list(found.to_pandas()["verdict"]) == [one.verdict for one in found.comparisons]

@@ -15,6 +15,7 @@ from distill.comparison.measure import answer_questions, read_answers
 from distill.comparison.questions import Tokens, read_questions, tokens_of
 from distill.models import lm_head
 from distill.models.generate import ChatModel
+from distill.transcripts.reader import make_reader
 
 
 def some_tokens(count: int = 9) -> list[Tokens]:
@@ -84,7 +85,7 @@ def chat(bloom) -> ChatModel:
 
 
 def test_each_answer_of_a_conversation_is_a_question(chat, chats):
-    held = read_questions([chats])
+    held = read_questions([chats], make_reader())
     assert [(one.conversation, one.turn) for one in held.questions] == [(0, 0), (1, 0), (2, 0), (3, 0), (3, 1), (4, 0)]
     second = held.questions[4]
     assert [message.content for message in second.messages][1:] == ["pájaro", "And in French?"]
@@ -95,7 +96,7 @@ def test_each_answer_of_a_conversation_is_a_question(chat, chats):
 
 
 def test_answers_come_back_in_order_and_the_model_s_length_is_kept(chat, chats):
-    questions = read_questions([chats]).questions
+    questions = read_questions([chats], make_reader()).questions
     asked = [tokens_of(question, chat.encoder) for question in questions]
     words = {"max_tokens": 8, "batch_size": 2, "done": lambda more: None}
     answers, seconds = answer_questions(chat, questions, asked, max_length=None, **words)

@@ -13,7 +13,7 @@ from plugin_packages import PLUGINS, distill, environment, install_all, make_up
 
 from distill.cli.main import main
 
-PACKAGES = sorted(folder.name for folder in PLUGINS.glob("*/"))
+PACKAGES = sorted(module.parent.name for module in PLUGINS.glob("*/*.py"))
 
 REGISTERS = {
     "distill-alpaca": {"formatter": ["alpaca"]},

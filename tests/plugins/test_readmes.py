@@ -14,8 +14,8 @@ from distill.cli.main import main
 from distill.scaffold import KINDS, new_plugin
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
-NOT_RUN = {"distill-ollama": "needs Ollama"}
-PACKAGES = [path for path in sorted(PLUGINS.glob("*/")) if path.name not in NOT_RUN]
+NOT_RUN = {"distill-ollama": "needs Ollama", "distill-ray": "needs GPUs; its own tests run a Ray"}
+PACKAGES = [module.parent for module in sorted(PLUGINS.glob("*/*.py")) if module.parent.name not in NOT_RUN]
 
 
 def commands(readme: Path) -> list[list[str]]:
@@ -35,6 +35,10 @@ def run_all(package: Path, student: Path, folder: Path) -> None:
     if not any(words[1] == "collect" for words in lines):
         (folder / "transcripts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats))
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
+    used = {words[1] for words in lines}
+    if "export" in used and "train" not in used:
+        words = ["train", "transcripts.jsonl", "--student", str(student), "--out", "run", "--epochs", "1"]
+        assert main([*words, "-T", "use_cpu=true"]) == 0
     for command, *words in lines:
         if command == "echo":
             text, _, file = words

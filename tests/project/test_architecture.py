@@ -207,8 +207,8 @@ def test_plugin_packages_import_the_facade_and_the_standard_library():
 
 
 def test_plugin_packages_have_their_parts():
-    for package in sorted((ROOT / "plugins").glob("*/")):
-        (module,) = package.glob("*.py")
+    for module in PLUGINS:
+        package = module.parent
         assert module.stem == package.name.replace("-", "_")
         for part in ("pyproject.toml", "README.md", "tests"):
             assert (package / part).exists(), f"{name_of(package)} has no {part}"

@@ -3,58 +3,101 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 
 import pytest
 from html_page import Page
 from run_folders import REPORT
 
+from distill.collection.costs import Cost
+from distill.comparison.result import Comparison, ModelAnswer, Sample
+from distill.comparison.run_report import outcome_of
 from distill.runs.manifest import BaseModel, DataFile, RunManifest, Setting
+from distill.runs.run import Run
 from distill.training import TrainSettings, train
 from distill.training.report import report_page
+from distill.types import Message
 
 EVIL = "<script>alert(1)</script>\"'&"
 
 
-def manifest(**report):
-    counts = {
-        "rows": 5,
-        "trained_rows": 4,
-        "trained_tokens": 20,
-        "tokens": 100,
-        "steps": 3,
-        "loss": 1.5,
-        "held_out_rows": 0,
-    }
-    return RunManifest(
+def run_of(folder, rows, settings=None, **report) -> Run:
+    """A run with hostile names, and these logged steps."""
+    manifest = RunManifest(
         state="finished",
         started="2026-01-01T00:00:00Z",
         finished="2026-01-01T00:00:00Z",
         student=BaseModel(EVIL, None),
-        settings={"formatter": Setting({"template": EVIL})},
+        settings=settings or {"formatter": Setting({"template": EVIL})},
         versions={"torch": EVIL},
         data=(DataFile(EVIL, "0"),),
-        report=replace(REPORT, **{"out": EVIL, "reasons": {EVIL: 1}, **counts, **report}),
+        report=replace(REPORT, **{"out": EVIL, "reasons": {EVIL: 1}, **report}),
     )
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Run(folder, manifest)
 
 
-def test_nothing_of_a_run_becomes_markup():
-    rows = [{"step": step, "loss": 3.0 - step} for step in (1, 2, 3)]
-    page = report_page(manifest(), rows)
+def compared() -> Comparison:
+    """A comparison in which the student learned some answers."""
+    samples = []
+    for n, (student, exact) in enumerate([("perro", True), ("gata", False), ("pez", True)] * 3):
+        answers = {
+            "student": ModelAnswer(student, 2, True, exact, 100.0 if exact else 40.0),
+            "base": ModelAnswer(EVIL, 9, False, False, 5.0),
+        }
+        samples.append(Sample(str(n), f"held.jsonl:{n + 1}", 0, [Message("user", EVIL)], EVIL, answers))
+    costs = [Cost(EVIL, 3, 3, 9, 9, 0.0123, "x")]
+    return Comparison("run", [], 9, 9, [], [], [], [], "better", [EVIL], samples, costs=costs)
+
+
+def test_nothing_of_a_run_becomes_markup(tmp_path):
+    rows = [{"step": step, "loss": 3.0 - step, "eval_loss": 4.0 - step} for step in (1, 2, 3)]
+    run = run_of(tmp_path, rows)
+    page = report_page(run, compared().costs, outcome_of(compared()))
     read = Page(page)
-    assert "svg" in read.tags and read.text.count(EVIL) >= 5 and "prefers-color-scheme: dark" in page
-    assert "<script" not in page
+    assert "svg" in read.tags and read.text.count(EVIL) >= 12 and "prefers-color-scheme: dark" in page
+    assert "<script" not in page and "held out" in read.text
+    assert Page('<meta http-equiv="x">' + run._repr_html_()).text.count(EVIL) == 0, "all its settings are defaults"
+
+
+def test_the_report_tells_what_came_of_it(tmp_path):
+    run = run_of(tmp_path, [], out="spanish/run", seconds=130.0)
+    text = Page(report_page(run, compared().costs, outcome_of(compared()))).text
+    for part in (
+        "The student is better than its base.",
+        "the same answer as the teacher to 6 of 9 questions; before training, to 0.",
+        "2 min",
+        "$0.0123",
+        "1 setting at its default",
+    ):
+        assert part in text, part
+    assert text.count("perro") + text.count("pez") == 3 and text.count("gata") == 2, "five telling answers"
+    alone = Page(report_page(run, [])).text
+    assert "Not compared with its base yet: distill compare spanish/run" in alone
+
+
+def test_settings_that_differ_come_first_under_their_options_names(tmp_path):
+    values = {
+        "per_device_train_batch_size": Setting(4, "command line"),
+        "epochs": Setting(3.0),
+        "trainer_options": Setting({"lr_scheduler_type": "constant"}, "recipe"),
+        "lora": Setting(None),
+    }
+    page = report_page(run_of(tmp_path, [], settings=values), [])
+    body = page.partition("</style>")[2]
+    before, _, after = body.partition("<details>")
+    assert "--batch-size" in before and "lr_scheduler_type=constant" in before
+    assert "--epochs" in after and ">none<" in after and "{" not in body and "None" not in body
+    shown = run_of(tmp_path, [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}], settings=values)._repr_html_()
+    assert "<svg" in shown and "per_device_train_batch_size" in shown and "epochs" not in shown
 
 
 @pytest.mark.parametrize("losses", [[], [2.0], [0.0, 0.0], [5.0, 1.0] * 40_000])
-def test_any_number_of_steps_gives_a_page(losses):
-    page = report_page(manifest(), [{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)])
+def test_any_number_of_steps_gives_a_page(tmp_path, losses):
+    run = run_of(tmp_path, [{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)])
+    page = report_page(run, [])
     assert ("svg" in Page(page).tags) == (len(losses) > 1)
     assert len(page) < 60_000, "a long curve is thinned out"
-    for path in re.findall(r' d="([^"]*)"', page):
-        numbers = [float(number) for number in re.findall(r"[-\d.]+", path)]
-        assert all(0 <= number <= 720 for number in numbers)
 
 
 def test_a_run_has_its_page(manager, bloom, article, tmp_path):
@@ -63,5 +106,5 @@ def test_a_run_has_its_page(manager, bloom, article, tmp_path):
     out = tmp_path / "run <b>"
     report = train(TrainSettings(str(bloom), (article,), out, epochs=2), manager)
     text = Page((out / "report.html").read_text()).text
-    for part in (f"{report.loss:.4f}", "no assistant message", "learning_rate", "5e-05", "run <b>", "torch"):
+    for part in (f"{report.loss:.4f}", "no assistant message", "--learning-rate", "5e-05", "run <b>", "torch"):
         assert part in text

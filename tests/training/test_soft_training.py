@@ -205,3 +205,44 @@ def test_a_model_without_the_head_cannot_have_another_loss(manager):
         fast_training(model, manager.losses.build("chunks")),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", ["soft-labels", "chunks"])
+def test_a_process_for_which_no_row_is_left_adds_nothing(manager, name):
+    """It gets a row without its labels, and has a gradient of 0."""
+    rows = [{**row, "labels": [IGNORE_INDEX] * len(row["labels"])} for row in soft_rows(rows=1)]
+    model = tiny("llama", vocab_size=96)
+    with fast_training(model, manager.losses.build(name)):
+        loss = model(**SoftCollator(PaddingCollator(0))(rows), use_cache=False).loss
+        loss.backward()
+    assert loss.item() == 0
+    assert all(weight.grad is None or not weight.grad.any() for weight in model.parameters())
+
+
+def test_an_interrupted_training_resumes_to_the_same_student(manager, bloom, data, tmp_path, monkeypatch):
+    from distill.training.checkpoints import RunCheckpoints
+
+    whole, _ = run(manager, bloom, data, tmp_path / "whole", formatter="special-tokens", epochs=2, save_steps=2)
+    told = RunCheckpoints.after_step
+    with monkeypatch.context() as patched:
+        patched.setattr(RunCheckpoints, "after_step", _stop_after(3, told))
+        with pytest.raises(KeyboardInterrupt):
+            run(manager, bloom, data, tmp_path / "run", formatter="special-tokens", epochs=2, save_steps=2)
+    settings = TrainSettings(
+        str(bloom), (data,), tmp_path / "run", epochs=2, learning_rate=1e-3, loss="soft-labels", save_steps=2,
+        per_device_train_batch_size=2, formatter="special-tokens",
+    )  # fmt: skip
+    rows = []
+    train(settings, manager, resume=True, on_log=rows.append)
+    rest = [row["loss"] for row in rows if "loss" in row]
+    assert rest == whole[-len(rest) :] and 0 < len(rest) < len(whole)
+
+
+def _stop_after(last, told):
+    def after_step(self, step, **more):
+        verdict = told(self, step, **more)
+        if step == last:
+            raise KeyboardInterrupt
+        return verdict
+
+    return after_step

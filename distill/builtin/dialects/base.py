@@ -19,6 +19,7 @@ SPEAKERS = {
 }
 """ShareGPT's speakers: the role of each, or `call` for an assistant's message of tool calls."""
 
+REFUSED = "__refused__"  # see `distill.DialectSpec.join`
 _NICKNAMES = {"human", "gpt"}  # speakers of no other format
 LANGCHAIN_TYPES = ("human", "ai", "system", "tool", "function", "chat", "AIMessageChunk", "HumanMessageChunk")
 
@@ -48,12 +49,12 @@ def is_langchain(message: Row) -> bool:
 
 def is_item(message: Row) -> bool:
     """Whether a message is an item of OpenAI's Responses API that is no message, or that has its parts."""
-    kind = str(message.get("type") or "")
-    if kind.endswith(("_call", "_call_output")) or kind == "reasoning":
+    kind, content = message.get("type"), message.get("content")
+    if isinstance(kind, str) and (kind.endswith(("_call", "_call_output")) or kind == "reasoning"):
         return True
-    content = message.get("content")
-    parts = content if isinstance(content, list) else []
-    return any(isinstance(part, dict) and part.get("type") in ("input_text", "output_text") for part in parts)
+    if not isinstance(content, list):
+        return False
+    return any(isinstance(part, dict) and part.get("type") in ("input_text", "output_text") for part in content)
 
 
 def with_system(row: Row, messages: list[Any], where: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Any server that speaks OpenAI's chat completions, at once or through OpenAI's batch files."""
+"""Any server with OpenAI's chat completions (or Responses API), at once or through OpenAI's batch files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from distill import Answer, HTTPTeacherOptions, Message, Params, Request, TeacherError, UsageError, message_to_dict
+from distill.builtin.teachers import responses
 from distill.builtin.teachers.endpoints import Endpoints, read_addresses
 from distill.builtin.teachers.headers import make_headers, read_key
 from distill.builtin.teachers.http import HttpClient, endpoint
@@ -68,6 +69,8 @@ class OpenAIOptions(HTTPTeacherOptions):
         replay_reasoning: send the reasoning of earlier answers back, as some servers demand and others refuse;
             default: as soon as the server reports it missing.
         stream: ask for an event stream, for servers that answer, or think, only so.
+        api: `responses` asks OpenAI's Responses API instead, which gives summaries of the reasoning and no log
+            probabilities.
         body: further fields of the request, as JSON; they count as parameters.
     """
 
@@ -77,12 +80,15 @@ class OpenAIOptions(HTTPTeacherOptions):
     tokenizer: str | None = None
     replay_reasoning: bool | None = field(default=None, metadata={"params": True})
     stream: bool = False
+    api: Literal["chat", "responses"] = "chat"
     body: dict[str, Any] = field(default_factory=dict, metadata={"params": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
             raise ValueError(f"logprobs must be a number from 0 to {MOST_LOGPROBS}")
+        if self.api == "responses" and self.logprobs is not None:
+            raise ValueError("the Responses API gives no log probabilities: leave --logprobs or api=responses out")
         refuse_overrides(self.body, SET_BY_DISTILL)
 
     @property
@@ -97,7 +103,7 @@ class OpenAIOptions(HTTPTeacherOptions):
 
 
 class OpenAITeacher:
-    """Asks `POST {base_url}/chat/completions`.
+    """Asks `POST {base_url}/chat/completions`, or `/responses`.
 
     Args:
         options: how to reach the server.
@@ -111,9 +117,12 @@ class OpenAITeacher:
         if not model:
             raise UsageError("teacher 'openai' needs a model", "write --teacher openai:MODEL")
         self._model, self._options = model, options
+        self._path, join = _PATH, joined_chat
+        if options.api == "responses":
+            self._path, join = responses.PATH, responses.joined_response
         addresses = read_addresses(options.servers)
         needs = None if options.headers else _HOST
-        keys = [read_key(options.api_key_env, endpoint(address, _PATH), needs) for address in addresses]
+        keys = [read_key(options.api_key_env, endpoint(address, self._path), needs) for address in addresses]
         key = next((key for key in keys if key), None)
         official = urlsplit(addresses[0]).hostname == _HOST
         self._max_tokens = options.max_tokens_field or ("max_completion_tokens" if official else "max_tokens")
@@ -127,7 +136,7 @@ class OpenAITeacher:
 
         def client(address: str) -> HttpClient:
             words = {"key_env": options.api_key_env, "model": model}
-            return HttpClient(endpoint(address, _PATH), headers, timeout=options.timeout, join=joined_chat, **words)
+            return HttpClient(endpoint(address, self._path), headers, timeout=options.timeout, join=join, **words)
 
         several = len(addresses) > 1 or options.servers.startswith("@")
         self._http = Endpoints(options.servers, client) if several else client(addresses[0])
@@ -185,7 +194,7 @@ class OpenAITeacher:
 
     def batch_request(self, id: str, request: Request) -> dict[str, Any]:
         """The line of a batch file that asks the request."""
-        return {"custom_id": id, "method": "POST", "url": f"/v1{_PATH}", "body": self._body(request, stream=False)}
+        return {"custom_id": id, "method": "POST", "url": f"/v1{self._path}", "body": self._body(request, stream=False)}
 
     def batch_answer(self, row: Mapping[str, Any]) -> Answer:
         """The answer in a line of a batch's output file or error file.
@@ -211,7 +220,11 @@ class OpenAITeacher:
 
     def _body(self, request: Request, *, stream: bool | None = None) -> dict[str, Any]:
         params, options = request.params, self._options
-        body: dict[str, Any] = {"model": self._model, "messages": [self._message(one) for one in request.messages]}
+        streams = options.stream if stream is None else stream
+        if options.api == "responses":
+            body = responses.request_body(request, self._model) | ({"stream": True} if streams else {})
+            return body | options.body | dict(params.extra)
+        body = {"model": self._model, "messages": [self._message(one) for one in request.messages]}
         if request.tools:
             body["tools"] = [dict(tool) for tool in request.tools]
         if params.max_tokens is not None:
@@ -222,7 +235,7 @@ class OpenAITeacher:
             body["seed"] = params.seed
         if self._reader is not None:
             body |= self._reader.fields()
-        if options.stream if stream is None else stream:
+        if streams:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body | options.body | dict(params.extra)
 
@@ -237,6 +250,8 @@ class OpenAITeacher:
         return row
 
     def _answer(self, payload: Mapping[str, Any], request: Request | None = None) -> Answer:
+        if self._options.api == "responses":
+            return responses.read_answer(payload, self._http.where)
         choices = payload.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = choice.get("message") if isinstance(choice, dict) else None
