@@ -25,6 +25,7 @@ from distill.runs.manifest import (
     resolved_settings,
 )
 from distill.runs.report import TrainReport
+from distill.training.provenance import base_model, git_state, requirements
 from distill.training.settings import TrainSettings
 
 _VERSIONS = ("distill-chat", "torch", "transformers", "trl", "datasets", "accelerate", "peft", "tokenizers")
@@ -61,8 +62,10 @@ def describe(
         settings=resolved_settings(settings, origins),
         plugins={kind: _owner(manager, kind, getattr(settings, kind)) for kind in _KINDS},
         versions=versions(),
+        requirements=requirements(),
+        git=git_state(),
         device=Device(best_device(), processes),
-        student=BaseModel(settings.student, digest_of_model(ref)),
+        student=base_model(settings.student, digest_of_model(ref), manager),
         data=tuple(DataFile(str(source), source.digest()) for source in settings.sources),
         examples=ExampleSet(report.examples, examples.digest() if examples is not None else None),
         report=report,
