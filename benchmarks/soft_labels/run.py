@@ -16,9 +16,14 @@ import argparse
 import json
 import math
 import random
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "soft-labels"))
+
+from prune import pruned
 
 WAYS = {
     "text only": ("cross-entropy", {}, 0),
@@ -42,27 +47,6 @@ class Figures:
     agreement: float
     seconds: float
     per_answer: list[tuple[float, float, int]]  # KL, negative log-likelihood, tokens
-
-
-def pruned_student(teacher: Path, folder: Path, layers: int) -> Path:
-    """The teacher without a block of layers in its middle: what is damaged least by it."""
-    from torch import nn
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    if not folder.exists():
-        model = AutoModelForCausalLM.from_pretrained(teacher, dtype="float32")
-        every = model.model.layers
-        first = round(0.6 * layers)
-        kept = [*range(first), *range(len(every) - layers + first, len(every))]
-        model.model.layers = nn.ModuleList([every[n] for n in kept])
-        for n, layer in enumerate(model.model.layers):
-            layer.self_attn.layer_idx = n
-        model.config.num_hidden_layers = layers
-        if getattr(model.config, "layer_types", None):
-            model.config.layer_types = model.config.layer_types[:layers]
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(teacher).save_pretrained(folder)
-    return folder
 
 
 def with_k(row: dict, k: int) -> dict:
@@ -212,7 +196,7 @@ def main() -> None:
 
     settings.work.mkdir(parents=True, exist_ok=True)
     teacher = Path(resolve_model(settings.teacher, make_plugin_manager()))
-    student = pruned_student(teacher, settings.work / f"student-{settings.layers}", settings.layers)
+    student = pruned(settings.teacher, settings.work / f"student-{settings.layers}", settings.layers)
     files, held_out = split(settings.told, settings.work, settings.held_out, settings.rows)
     judge = Judge(teacher, held_out)
     done = settings.work / "figures.jsonl"

@@ -19,6 +19,7 @@ from distill.errors import DistillError, UsageError, unknown_name
 from distill.files.atomic import utc_now
 from distill.files.jsonl import Appender
 from distill.files.text import clean_surrogates
+from distill.transcripts.finish import Finish, finish_of
 from distill.transcripts.rows import message_to_dict, transcript_to_dict
 from distill.types import Message, Params, Request, Transcript
 
@@ -82,7 +83,7 @@ class TeacherLine:
             raise answer
         if not (answer.message.content or "").strip():
             raise DistillError("the teacher's answer holds no text")
-        return answer.message, answer.finish_reason != "length"
+        return answer.message, finish_of(answer.finish_reason) is Finish.WHOLE
 
     def close(self) -> None:
         """Release the teacher."""

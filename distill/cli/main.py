@@ -28,6 +28,7 @@ from distill.cli import (
     score,
     show,
     train,
+    view,
 )
 from distill.cli import run as run_command
 from distill.cli.mistakes import explain
@@ -46,6 +47,7 @@ COMMANDS = (
     train.command,
     generate.command,
     compare.command,
+    view.command,
     chat.command,
     export.command,
     plugins.command,

@@ -18,6 +18,7 @@ from distill.comparison.verdict import faults_of
 from distill.encode.encoder import Encoder
 from distill.errors import DataError
 from distill.plugins import PluginManager
+from distill.transcripts.finish import Finish, finish_of
 from distill.types import Message, Prompt
 
 Note = Callable[[str], None]
@@ -116,7 +117,7 @@ def teacher_results(
     places, said = [], []
     for n, transcript in zip(able, asked, strict=True):
         if transcript is not None:
-            whole = transcript.metadata.get("finish_reason") != "length"
+            whole = finish_of(transcript.metadata.get("finish_reason")) is Finish.WHOLE
             places.append(n)
             said.append(_said(questions.questions[n], transcript.messages[-1], encoder, whole))
     answers: list[ModelAnswer | None] = [None] * len(questions)

@@ -50,17 +50,17 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class TraceStep:
-    """What the model would say after a prefix, next to what the text says.
+    """The model's prediction after a prefix, next to the token that the text has there.
 
     Attributes:
         position: index of the text's token.
         token: the text's token, decoded.
         token_id: its id.
-        probability: the model's for it.
-        predicted: the token the model finds likeliest there, decoded.
+        probability: the model's probability of it.
+        predicted: the most likely token there, decoded.
         predicted_id: its id.
-        predicted_probability: the model's for that.
-        answer: whether the token belongs to the answer, rather than to the prompt.
+        predicted_probability: the model's probability of that.
+        answer: whether the token belongs to the answer, not to the prompt.
     """
 
     position: int
@@ -112,7 +112,7 @@ class ChatModel:
 
     @classmethod
     def load_weights(cls, ref: str, encoder: Encoder, device: str | None = None) -> ChatModel:
-        """As `load`, with an encoder that is there already; the embedding table grows where it has more tokens."""
+        """As `load`, with an existing encoder; the embedding table grows if the encoder has more tokens."""
         model = load_model(ref, dtype=_dtype(device))
         grow_embeddings(model, encoder.tokenizer)
         return cls(model.to(device or best_device()), encoder)
@@ -130,11 +130,11 @@ class ChatModel:
         """Answer conversations, in one batch.
 
         Args:
-            conversations: each ends where the assistant shall write.
-            max_tokens: the longest answer.
-            temperature: None or 0: greedy; else sampled.
-            seed: for sampling.
-            tools: tool definitions, one list a conversation.
+            conversations: each ends where the assistant is to write.
+            max_tokens: the maximum length of an answer, in tokens.
+            temperature: None or 0 is greedy; other values sample.
+            seed: random seed for sampling.
+            tools: tool definitions, one list per conversation.
             logprobs: keep the model's own log probability of each token, and of the K likeliest at its place; the
                 tokens are then sampled from the temperature's distribution alone, without the top-p or the penalties
                 that the model's own generation settings may have.
@@ -153,12 +153,12 @@ class ChatModel:
         temperature: float | None = None,
         seed: int | None = None,
     ) -> Generation:
-        """As `generate`, one conversation, its answer shown while it is written.
+        """As `generate` for one conversation, whose answer is shown while it is written.
 
         Args:
-            messages: ends where the assistant shall write.
-            show: called with each new piece of the answer: whole characters, and nothing of the end-of-turn marker.
-                What it raises, as Ctrl-C does, ends the answer.
+            messages: ends where the assistant is to write.
+            show: called with each new piece of the answer: whole characters, without the end-of-turn marker. An
+                exception that it raises, such as Ctrl-C, ends the answer.
             max_tokens, temperature, seed: as for `generate`.
         """
         return self._answer([self.encoder.prompt(messages)], max_tokens, temperature, seed, _Pieces(self, show))[0]
@@ -213,14 +213,14 @@ class ChatModel:
         return Generation(text, "stop" if stopped else "length", prompt_tokens, len(answer) + stopped, kept)
 
     def trace(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[TraceStep]:
-        """Read a finished conversation token by token: what would the model say after each prefix?
+        """Read a finished conversation token by token: what does the model predict after each prefix?
 
         Args:
             messages: ends with an answer.
             tools: tool definitions.
 
         Returns:
-            One step a token, from the second on.
+            One step per token, from the second token on.
         """
         import torch
 
@@ -247,10 +247,10 @@ class ChatModel:
 
 
 class _Pieces:
-    """What transformers' `generate` tells of its tokens, as text: each piece as soon as its characters are whole.
+    """A streamer for transformers' `generate` that shows each piece of text as soon as its characters are complete.
 
-    A character may be spread over several tokens, and a decoder may change its mind about white space: a piece is
-    shown when the decoded text goes on from what was shown, and does not end in half a character.
+    A character may be spread over several tokens, and later tokens may change how white space is decoded: a piece is
+    shown when the decoded text continues what was shown and does not end in an incomplete character.
     """
 
     def __init__(self, chat: ChatModel, show: Callable[[str], None]):
@@ -260,27 +260,27 @@ class _Pieces:
         self._shown = ""
 
     def put(self, value: Any) -> None:
-        """Take the prompt's ids, then each new token's."""
+        """Take the prompt's ids first, then those of each new token."""
         if self._ids is None:
             self._ids = []
             return
         self._ids += [token for token in value.tolist() if token not in self._chat.stops]
         text = self._chat.encoder.tokenizer.decode(self._ids, skip_special_tokens=True)
         if not text.endswith("\ufffd"):
-            self._go_on(text)
+            self._continue(text)
 
     def end(self) -> None:
-        """Show what was held back: half a character at the very end stays one."""
-        self._go_on(self._chat.encoder.tokenizer.decode(self._ids or [], skip_special_tokens=True))
+        """Show what was held back, an incomplete character included."""
+        self._continue(self._chat.encoder.tokenizer.decode(self._ids or [], skip_special_tokens=True))
 
-    def _go_on(self, text: str) -> None:
+    def _continue(self, text: str) -> None:
         if len(text) > len(self._shown) and text.startswith(self._shown):
             piece, self._shown = text[len(self._shown) :], text
             self._show(piece)
 
 
 def _dtype(device: str | None) -> Any:
-    """The precision the weights were saved in, as plain transformers take it; on a CPU float32, which is faster."""
+    """The dtype the weights were saved in; float32 on a CPU, where it is faster."""
     import torch
 
     return torch.float32 if (device or best_device()) == "cpu" else "auto"

@@ -1,10 +1,9 @@
-"""The ways byte-level BPE tokenizers cut text before they merge, by the names that GGUF files have for them.
+"""Pre-tokenizers of byte-level BPE, by the names that GGUF files use for them.
 
-llama.cpp has no `tokenizer.json`. It takes the vocabulary and the merges, and a name (`tokenizer.ggml.pre`) for the
-way text is cut: a wrong one cuts it otherwise, without a word. llama.cpp's converter finds the name by hashing the
-tokens of one text, so that it knows vocabularies one by one; here the rules themselves are compared with those that
-llama.cpp has under each name, which holds for any vocabulary. transformers 5.23 does not look at the name when it reads
-a file.
+A GGUF file has no `tokenizer.json`: it has the vocabulary, the merges, and a name (`tokenizer.ggml.pre`) for the
+pre-tokenizer. A wrong name gives other tokens without any error. llama.cpp's converter finds the name by hashing the
+tokens of one text, so it knows vocabularies one by one; here the rules are compared with those that llama.cpp has under
+each name, which works for any vocabulary. transformers 5.23 ignores the name when it reads a file.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ PRE_TOKENIZERS: Mapping[str, Sequence[Mapping[str, Any]]] = {
 """llama.cpp's name → the rules, as a `tokenizer.json` writes them (llama-vocab.cpp, November 2026)."""
 
 WHOLE_WORDS_FIRST = {"llama-bpe"}
-"""Where llama.cpp takes a word that is in the vocabulary as it is (`ignore_merges`)."""
+"""Names under which llama.cpp takes whole words from the vocabulary without merging (`ignore_merges`)."""
 
 
 def steps_of(source: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -53,7 +52,7 @@ def steps_of(source: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def name_of(steps: Sequence[Mapping[str, Any]]) -> str | None:
-    """llama.cpp's name for these steps; None where it has none here."""
+    """llama.cpp's name for these steps; None if it is not known here."""
     asked = [*map(_without_offsets, steps)]
     return next((name for name, known in PRE_TOKENIZERS.items() if [*map(_without_offsets, known)] == asked), None)
 
@@ -63,13 +62,13 @@ def _without_offsets(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cut_as_the_file_says(tokenizer: PreTrainedTokenizerFast, file: str) -> None:
-    """Have a tokenizer that transformers read from a GGUF file cut text as the file says.
+    """Give a tokenizer that transformers read from a GGUF file the pre-tokenizer that the file names.
 
-    SmolLM2's file says `smollm`, each digit by itself; without it the blank lines before a numbered list are other
-    tokens than the model has learnt.
+    SmolLM2's file names `smollm`, which splits digits; without it, the blank lines before a numbered list become other
+    tokens than those the model was trained on.
 
     Args:
-        tokenizer: is changed where it cuts otherwise.
+        tokenizer: is changed if its pre-tokenizer differs.
         file: the GGUF file.
     """
     from gguf import GGUFReader
@@ -81,8 +80,8 @@ def cut_as_the_file_says(tokenizer: PreTrainedTokenizerFast, file: str) -> None:
         return
     if name not in PRE_TOKENIZERS:
         log.warning(
-            "%s: distill does not know how %r cuts text; where transformers does not either, token ids are not those "
-            "the model has learnt (its safetensors folder has a tokenizer that knows)",
+            "%s: distill does not know the pre-tokenizer %r; unless transformers does, token ids differ from those the "
+            "model was trained on (its safetensors folder has the right tokenizer)",
             file,
             name,
         )

@@ -35,7 +35,7 @@ def _arguments(ref: str) -> tuple[str, dict[str, Any]]:
 
 
 def _settle_hub(ref: str) -> None:
-    """Go offline at once when the hub cannot be reached: huggingface_hub would retry each file for 50 s."""
+    """Switch to offline mode if the hub cannot be reached: huggingface_hub would retry each file for 50 s."""
     if (
         Path(ref).exists()
         or os.environ.get("HF_HUB_OFFLINE")
@@ -175,7 +175,7 @@ def convert_model(source: str | Path, target: Path) -> Path:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """As `hushed`, and with nothing on standard error; errors are raised anyway."""
+    """As `hushed`, with nothing on standard error either; errors are raised all the same."""
     with hushed() as silent, ExitStack() as stack:
         if silent:  # reading GGUF draws a bar of its own
             stack.enter_context(redirect_stderr(stack.enter_context(open(os.devnull, "w"))))
@@ -184,7 +184,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def hushed() -> Iterator[bool]:
-    """Keep transformers' bars and advice off the terminal; with `--debug` they show.
+    """Keep transformers' progress bars and warnings off the terminal, unless `--debug` is given.
 
     Yields:
         Whether they are kept off.

@@ -183,7 +183,7 @@ def _train_settings(recipe: Recipe, loaded: Loaded, folder: Path) -> TrainSettin
 def _pipeline(
     recipe: Recipe, loaded: Loaded, manager: PluginManager, settings: TrainSettings
 ) -> tuple[Pipeline, int | None]:
-    """Build trainer, formatter and labeler with their options, and load the student's tokenizer."""
+    """Build trainer, loss, formatter and labeler with their options, and load the student's tokenizer."""
     from distill.dataset.findings import Findings
     from distill.dataset.pipeline import make_pipeline
     from distill.models.load import max_positions
@@ -191,20 +191,21 @@ def _pipeline(
 
     with _at(loaded, "check", "allow"):
         Findings.check_codes(recipe.check.allow)
-    for kind in ("formatter", "labeler", "trainer"):
+    for kind in ("formatter", "labeler", "trainer", "loss"):
         registry, name = manager.registries[kind], getattr(settings, kind)
         options = getattr(settings, f"{kind}_options")
         with _at(loaded, "train", kind):
             registry.get(name)
         with _at(loaded, "train", f"{kind}-options"):
             registry.options(name, options)
-            if kind == "trainer":
+            if kind in ("trainer", "loss"):
                 registry.build(name, options)
     if settings.lora is not None and settings.lora.quantize:
         with _at(loaded, "train", "qlora"):
             check_quantization()
     with _at(loaded, "train", "student"):
-        pipeline = make_pipeline(settings, manager)
+        soft_labels = manager.losses.get(settings.loss).soft_labels is not None
+        pipeline = make_pipeline(settings, manager, soft_labels=soft_labels)
         return pipeline, settings.max_length or max_positions(pipeline.ref)
 
 

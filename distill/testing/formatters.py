@@ -25,8 +25,8 @@ def check_formatter(formatter: Formatter, *, rewrites_history: bool = False) -> 
 
     Args:
         formatter: as the spec's `build` gives it.
-        rewrites_history: whether it means to show earlier turns otherwise than they were answered, as formats that
-            strip old reasoning do. Such rows are trained as one example an answer.
+        rewrites_history: whether it renders earlier answers differently on purpose, as formats that drop old reasoning
+            do. Such rows are trained as one example per answer.
 
     Raises:
         AssertionError: names each broken promise, the conversation and tokenizer, and what to do.
@@ -35,7 +35,7 @@ def check_formatter(formatter: Formatter, *, rewrites_history: bool = False) -> 
 
 
 def formatter_checks(formatter: Formatter, rewrites_history: bool | None = None) -> list[Check]:
-    """The checks of `check_formatter`, one by one. `rewrites_history=None`: to do so is worth a remark."""
+    """The checks of `check_formatter`, one by one. `rewrites_history=None`: doing so is only worth a remark."""
     suite = _Suite(formatter)
     return [
         Check("it has the methods of a Formatter", suite.methods),
@@ -60,11 +60,11 @@ class _Suite:
 
     @cached_property
     def encoders(self) -> dict[str, Encoder]:
-        """An encoder a kind of tokenizer."""
+        """One encoder per kind of tokenizer."""
         return {kind: prepare_tokenizer(make(), self.formatter, "formatter") for kind, make in TOKENIZERS.items()}
 
     def rendered(self) -> Iterator[tuple[str, Encoder, Sequence[Message], list[Segment]]]:
-        """Where (to name it), encoder, conversation and segments, but for conversations the format refuses."""
+        """A description for errors, encoder, conversation and segments of each conversation that is not refused."""
         for kind, encoder in self.encoders.items():
             for name, messages in CONVERSATIONS.items():
                 try:
@@ -125,8 +125,8 @@ class _Suite:
                 if (then, _before(alone, turn)) != (now, _before(segments, turn)):
                     broken(
                         f"{where}: answer {turn} is {then!r} when it is given, and {now!r} or after another text once "
-                        "turns follow; such rows are trained as one example an answer, which costs time. Where the "
-                        "format means it, say check_formatter(…, rewrites_history=True)",
+                        "turns follow; such rows are trained as one example per answer, which costs time. If that is "
+                        "intended, use check_formatter(…, rewrites_history=True)",
                         remark=rewrites is None,
                     )
 

@@ -25,7 +25,7 @@ def check_labeler(build: Callable[[Encoder], Labeler], *, trains_prompt: bool = 
 
     Args:
         build: makes the labeler for an encoder, as the spec's does: `lambda encoder: spec.build(options, encoder)`.
-        trains_prompt: whether it means to train what the assistant did not write.
+        trains_prompt: whether it trains what the assistant did not write, on purpose.
         trains_end: whether it trains the end-of-turn marker of an answer it trains; without, the student never stops.
 
     Raises:
@@ -37,10 +37,10 @@ def check_labeler(build: Callable[[Encoder], Labeler], *, trains_prompt: bool = 
 def labeler_checks(
     build: Callable[[Encoder], Labeler], trains_prompt: bool | None = None, trains_end: bool | None = None
 ) -> list[Check]:
-    """The checks of `check_labeler`, one by one. None: to do otherwise than most is worth a remark."""
+    """The checks of `check_labeler`, one by one. None: an unusual choice is only worth a remark."""
     suite = _Suite(build)
     return [
-        Check("there is one label a token: the token's own id, or -100", suite.labels),
+        Check("there is one label per token: the token's own id, or -100", suite.labels),
         Check("something is trained in plain conversations", suite.something),
         Check("only what the assistant wrote is trained", lambda: suite.prompt(trains_prompt)),
         Check("the end-of-turn marker of a trained answer is trained", lambda: suite.end(trains_end)),
@@ -57,7 +57,7 @@ class _Suite:
 
     @cached_property
     def labelers(self) -> list[tuple[str, Encoder, Labeler]]:
-        """Where (to name it), the encoder, and the labeler built for it."""
+        """A description for errors, the encoder, and the labeler built for it."""
         manager = make_plugin_manager(environ={"DISTILL_PLUGINS": ""})
         made = []
         for kind in _KINDS:
@@ -70,7 +70,7 @@ class _Suite:
         return made
 
     def labelled(self) -> Iterator[tuple[str, Encoded, list[int]]]:
-        """Where, tokens and labels, but for conversations that are refused."""
+        """A description, tokens and labels of each conversation that is not refused."""
         for where, encoder, labeler in self.labelers:
             for name, messages in CONVERSATIONS.items():
                 try:
@@ -85,7 +85,7 @@ class _Suite:
         for where, encoded, labels in self.labelled():
             size = len(encoded.input_ids)
             assert isinstance(labels, list) and len(labels) == size, (
-                f"{where}: label() gave {_measure(labels)} for {size} tokens; return a list with one label a token"
+                f"{where}: label() gave {_measure(labels)} for {size} tokens; return a list with one label per token"
             )
             for n, (label, token) in enumerate(zip(labels, encoded.input_ids, strict=True)):
                 assert label in (token, IGNORE_INDEX), (

@@ -1,4 +1,4 @@
-"""Tiny students, made on the spot: random weights, so no network and nothing to download."""
+"""Tiny students with random weights: nothing to download."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def tiny_llama(tokenizer: PreTrainedTokenizerFast, rows: int | None = None, seed
 
     Args:
         tokenizer: the student's.
-        rows: of its embedding table; default: as many as the tokenizer has tokens.
-        seed: of its weights.
+        rows: the size of its embedding table; default: one per token.
+        seed: random seed for its weights.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -1,4 +1,4 @@
-"""Tokenizers of every kind the field uses, built on the spot, with chat templates like the well-known ones."""
+"""Tokenizers of every kind in use, trained on the spot, with chat templates like the well-known ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def byte_bpe(
 
     Args:
         special: `bos_token`, `eos_token`, … → its text.
-        vocab_size: tokens at most.
+        vocab_size: maximum number of tokens.
         template: its chat template.
         padding_side: `right` or `left`.
     """

@@ -30,7 +30,7 @@ from distill.training.settings import TrainSettings
 
 _VERSIONS = ("distill-chat", "torch", "transformers", "trl", "datasets", "accelerate", "peft", "tokenizers")
 
-_KINDS = ("formatter", "labeler", "trainer")
+_KINDS = ("formatter", "labeler", "trainer", "loss")
 
 _FREE = {"out", "data", "student", "save_steps", "save_total_limit", "allow", "trust_remote_code"}
 """Settings that a resumed training may change; `data` and `student` are compared by their content."""

@@ -42,6 +42,28 @@ def test_the_quickstarts_recipe(bloom, tmp_path, capsys):
     assert (path.parent / "run" / "model").is_dir()
 
 
+def test_the_recipe_for_soft_labels(bloom, tmp_path, capsys):
+    """What it would do, with a tiny student: answers with their likeliest tokens, trained towards them."""
+    import shutil
+
+    from distill.cli.main import main
+
+    shutil.copytree(EXAMPLES / "soft-labels", tmp_path / "soft")
+    recipe = tmp_path / "soft" / "soft.yaml"
+    text = recipe.read_text(encoding="utf-8")
+    for old, new in (
+        ("teacher: smollm2", f"teacher: transformers:{bloom}"),
+        ("student: student ", f"student: {bloom} "),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    recipe.write_text(text, encoding="utf-8")
+    assert main(["run", str(recipe), "--dry-run"]) == 0, capsys.readouterr().err
+    recipe.write_text(text.replace("loss: soft-labels", "loss: soft-labelz"), encoding="utf-8")
+    assert main(["run", str(recipe), "--dry-run"]) == 2
+    assert "soft-labels" in capsys.readouterr().err
+
+
 def test_the_articles_chats_are_the_tests_chats(article):
     from distill import read_transcripts
 

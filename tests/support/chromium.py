@@ -27,11 +27,11 @@ _FLAGS = (
 )
 
 
-def look(page: Path, scripts: Sequence[str], sizes: Sequence[tuple[int, str]], folder: Path) -> Mapping[str, Any]:
+def look(page: Path | str, scripts: Sequence[str], sizes: Sequence[tuple[int, str]], folder: Path) -> Mapping[str, Any]:
     """Open a page, and look at it in several widths and colour schemes.
 
     Args:
-        page: the file.
+        page: the file, or an address.
         scripts: JavaScript expressions, evaluated once.
         sizes: width and `light` or `dark`.
         folder: for the browser's profile; screenshots go to `WIDTH-SCHEME.png`.
@@ -80,12 +80,18 @@ async def _look(page, scripts, sizes, folder, profile, browser) -> Mapping[str, 
                 return message["result"]
 
             async def value(script: str) -> Any:
-                found = await call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+                words = {"expression": script, "returnByValue": True, "awaitPromise": True}
+                try:
+                    found = await call("Runtime.evaluate", **words)
+                except AssertionError as error:
+                    if "navigated" not in str(error):
+                        raise
+                    found = await call("Runtime.evaluate", **words)  # a script before this one led to another page
                 return found["result"].get("value")
 
             for domain in ("Page", "Runtime", "Log", "Network"):
                 await call(f"{domain}.enable")
-            await call("Page.navigate", url=page.as_uri())
+            await call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
             while not any(event["method"] == "Page.loadEventFired" for event in events):
                 events.append(await read())
             widths = {}

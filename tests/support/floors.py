@@ -13,7 +13,7 @@ FLOORS = [
     ["soft_labels"],
     ["dataset"],
     ["collection", "training", "comparison", "exporters", "chat"],
-    ["recipes", "testing", "scaffold", "diagnosis"],
+    ["recipes", "testing", "scaffold", "diagnosis", "view"],
     ["api"],
     ["cli"],
 ]

@@ -60,7 +60,7 @@ class Collates(Good):
 
 
 BAD = {
-    Short: "return a list with one label a token",
+    Short: "return a list with one label per token",
     Text: "label() gave a str for",
     Shifted: "labels are not shifted",
     Nothing: "such a row is skipped",

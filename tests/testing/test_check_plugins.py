@@ -129,7 +129,7 @@ def test_the_command_says_line_by_line_what_is_kept_and_what_is_broken(broken, c
     assert main(["--plugin", broken, "plugins", "check", "broken"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"labeler broken  (plugin {broken!r})"
-    assert lines[1] == "  ✗ there is one label a token: the token's own id, or -100"
+    assert lines[1] == "  ✗ there is one label per token: the token's own id, or -100"
     assert lines[2].startswith(
         "      conversation 'one turn', format 'chat-template', tokenizer 'bloom': label() gave "
     )

@@ -1,10 +1,9 @@
-"""Does a chat template look into what it renders? One that only copies texts treats all conversations of a shape alike.
+"""What a chat template does with messages' texts, and which variables it reads: found in its syntax tree.
 
 A template is a program: it may branch on a message's text (Qwen3's looks for `</think>`), and then every conversation
-has to be rendered to know what becomes of it. Most templates do not: they put texts between markers, trimmed at most.
-For those, what was proved of one conversation holds for all with the same roles, and need not be rendered again.
-
-The proof is by reading the template's syntax tree, and errs on the safe side: what is not known to be harmless is not.
+has to be rendered with Jinja. Most templates only put texts between markers, trimmed at most; for those, one rendering
+serves all conversations with the same roles. The analysis is conservative: a use that is not known to be harmless makes
+the template one that has to be rendered.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from jinja2 import nodes
 
-# What a conversation's shape says of a message (see `_shape` in `chat_template`); all else of a message is its text.
+# The parts of a message that belong to a conversation's shape (`_shape` in `chat_template`); the rest is its text.
 _SHAPE = {"role", "name", "tool_call_id", "tool_calls"}
 _TYPE_TESTS = {"defined", "undefined", "none", "string", "mapping", "sequence", "iterable"}
 _TRIMS = {"strip", "lstrip", "rstrip"}
@@ -34,7 +33,7 @@ _GIVEN = {
 
 @lru_cache(16)
 def only_copies(template: str) -> bool:
-    """Whether a Jinja chat template does no more with messages' texts than to put them out, trimmed or not."""
+    """Whether a Jinja chat template does nothing with messages' texts but write them, trimmed or not."""
     tree = _parse(template)
     return tree is not None and _Reading(tree).harmless()
 
@@ -61,7 +60,7 @@ def _parse(template: str) -> nodes.Template | None:
 
 
 class _Reading:
-    """Follows messages and their texts through a syntax tree, by the names they are given."""
+    """Follows messages and their texts through a syntax tree by their names."""
 
     def __init__(self, tree: nodes.Template):
         from jinja2 import nodes
@@ -96,7 +95,7 @@ class _Reading:
         return isinstance(node, n.Getattr) and isinstance(node.node, n.Name) and node.attr in ("previtem", "nextitem")
 
     def _message(self, node: nodes.Node) -> bool:
-        """Whether what holds messages is used harmlessly: to walk through them, and to ask for what the shape tells."""
+        """Whether a node with messages is used harmlessly: to loop over them, or to read what belongs to the shape."""
         n, parent = self._n, self._parents[node]
         if isinstance(parent, (n.Getattr, n.Getitem)) and parent.node is node:
             key = parent.attr if isinstance(parent, n.Getattr) else getattr(parent.arg, "value", None)
@@ -114,7 +113,7 @@ class _Reading:
         return self._either(node, self._message, self._messages) or isinstance(parent, (n.If, n.And, n.Or, n.Not))
 
     def _text(self, node: nodes.Node) -> bool:
-        """Whether a text is used harmlessly: put out, joined, trimmed, or asked for its type."""
+        """Whether a text is used harmlessly: written, joined, trimmed, or tested for its type."""
         n, parent = self._n, self._parents[node]
         if isinstance(parent, n.Output):
             return True
@@ -130,7 +129,7 @@ class _Reading:
         return self._either(node, self._text, self._texts)
 
     def _either(self, node: nodes.Node, follow: Callable[[nodes.Node], bool], names: set[str]) -> bool:
-        """What messages and texts may both do: be asked for their type, be chosen, be given a name."""
+        """Harmless uses of both messages and texts: testing their type, choosing them, naming them."""
         n, parent = self._n, self._parents[node]
         if isinstance(parent, n.Test):
             return parent.node is node and parent.name in _TYPE_TESTS

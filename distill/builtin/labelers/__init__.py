@@ -11,7 +11,7 @@ from distill.builtin.labelers.copy_and_masked import Copy, Masked, MaskedOptions
 def register_labelers() -> list[LabelerSpec]:
     """Offer `copy`, `masked` and `trl`."""
     return [
-        LabelerSpec("copy", "every token counts, the prompt's too", lambda options, encoder: Copy(), NoOptions),
+        LabelerSpec("copy", "every token counts, including the prompt's", lambda options, encoder: Copy(), NoOptions),
         LabelerSpec(
             "masked",
             "the assistant's tokens count, end-of-turn marker included",

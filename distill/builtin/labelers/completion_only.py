@@ -1,10 +1,10 @@
 """Labels by searching for templates, as TRL's DataCollatorForCompletionOnlyLM did (gone from TRL since 0.20).
 
-Behaviour copied from TRL 0.19.1, `trl/trainer/utils.py`: what stands between a response template and the next
-instruction template counts. Three things are done better by default:
+Behaviour copied from TRL 0.19.1, `trl/trainer/utils.py`: the tokens between a response template and the next
+instruction template count. Three things differ by default:
 
-* Usual use of that class takes eos as the instruction template, so that every eos is masked and the student never
-  learns to stop. Here the instruction template is what follows the end-of-turn marker. `end_of_turn=false` brings
+* That class is usually given eos as the instruction template, so that every eos is masked and the student never learns
+  to stop. Here the instruction template is what follows the end-of-turn marker. `end_of_turn=false` brings
   the old labels back.
 * It masks every token that equals the padding token. Here only padding is masked: a student whose pad is its eos
   keeps its eos.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from distill import Collator, Encoder
 
-# Answers and questions of many kinds: what their neighbours have in common does not depend on them.
+# Texts of many kinds: the tokens that surround all of them do not depend on the text.
 _PROBES = ("a", "Is it so?", "Yes.", "1", " x", "\n\n-", "(b)", "a:", "b\n", "«é»", "東")
 
 
@@ -35,8 +35,9 @@ class CompletionOnlyOptions:
     """The templates, and whether to train the end of turn.
 
     Attributes:
-        response_template: text after which an answer starts; default: what this format always puts there.
-        instruction_template: text with which the next question starts; default: what this format always puts there.
+        response_template: the text after which an answer starts; default: what this format always writes there.
+        instruction_template: the text with which the next question starts; default: what this format always writes
+            there.
         end_of_turn: train the end-of-turn marker; false masks every one, as the class did with eos as its
             instruction template.
     """
@@ -65,7 +66,7 @@ class CompletionOnly:
         if not self.response or not self.instruction:
             which = "response_template" if not self.response else "instruction_template"
             raise UsageError(
-                f"labeler 'trl': format {encoder.name!r} puts no constant tokens there to find answers by",
+                f"labeler 'trl': format {encoder.name!r} puts no constant tokens around answers to find them by",
                 f"name them with -L {which}=TEXT, or use --labeler masked",
             )
         self.masked = [] if options.end_of_turn else end
@@ -105,7 +106,7 @@ def _ids(tokenizer: Any, text: str | None) -> list[int]:
 
 
 def _surroundings(encoder: Encoder) -> tuple[list[int], list[int], list[int]]:
-    """The tokens that always stand before an answer, those between its end marker and a question, and the marker's."""
+    """The constant tokens before an answer, those between its end marker and the next question, and the marker's."""
     before, after, ends = [], [], []
     for text in _PROBES:
         ask, say = Message("user", text), Message("assistant", text)
@@ -149,11 +150,11 @@ def completion_only_labels(
         input_ids: the row's tokens.
         response: the response template's token ids.
         instruction: the instruction template's; None: only what follows the last response template counts.
-        masked: token ids to mask wherever they stand in this order.
+        masked: token ids to mask wherever they occur in this order.
         as_trl: ignore a row without an instruction template.
 
     Returns:
-        As many labels as `input_ids`: unshifted, -100 where a token does not count.
+        One label per token: unshifted, -100 where a token does not count.
     """
     labels = list(input_ids)
     starts = [place + len(response) for place in _find(input_ids, response)]
@@ -200,7 +201,7 @@ class CompletionOnlyCollator:
         self.as_trl = as_trl
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Make a batch; where a row brings `labels`, what they mask stays masked (`weight: 0`, a cut)."""
+        """Make a batch; what a row's own `labels` mask stays masked (`weight: 0`, truncation)."""
         from distill import pad_batch
 
         labelled = []

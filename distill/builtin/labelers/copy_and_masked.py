@@ -1,4 +1,4 @@
-"""The labelers that need no search: the engine has already said who wrote each token."""
+"""The labelers that need no search: the encoder has attributed each token."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from distill import IGNORE_INDEX, Encoded
 @dataclass(frozen=True, slots=True)
 class MaskedOptions:
     """Attributes:
-    reasoning: train the thinking before an answer too; false leaves it in the text, but trains the answer only.
+    reasoning: train the reasoning before an answer too; false leaves it in the text, but trains the answer only.
     """
 
     reasoning: bool = True
 
 
 class Copy:
-    """Labels are the input ids: the student learns to write prompts and answers alike."""
+    """Labels are the input ids: the student learns prompts and answers alike."""
 
     def label(self, encoded: Encoded) -> list[int]:
         """Copy `input_ids`."""
@@ -31,7 +31,7 @@ class Masked:
         self._reasoning = options.reasoning
 
     def label(self, encoded: Encoded) -> list[int]:
-        """Mask what the assistant did not write; its thinking too, where the options say so."""
+        """Mask what the assistant did not write; its reasoning too, if the options ask for it."""
         if self._reasoning:
             marks = zip(encoded.input_ids, encoded.assistant_mask, strict=True)
             return [token if wrote else IGNORE_INDEX for token, wrote in marks]
