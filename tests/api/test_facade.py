@@ -35,7 +35,8 @@ def test_every_public_name_is_there():
 def test_no_command_does_anything_that_the_api_cannot():
     from distill.cli.main import COMMANDS
 
-    others = {"chat": "open_chat", "plugins": "make_plugin_manager", "completion": None}  # the shell's own business
+    others = {"chat": "open_chat", "plugins": "make_plugin_manager"}
+    others |= dict.fromkeys(("completion", "view"))  # the shell's own business, and a server
     for command in COMMANDS:
         name = others.get(command.name, command.name)
         assert name is None or name in distill.__all__, command.name
