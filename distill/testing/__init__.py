@@ -7,9 +7,9 @@ Everything here works under pytest and without it, on this machine alone: no net
     def test_contract():
         check_formatter(MyFormat())
 
-* `check_formatter`, `check_labeler`, `check_teacher`, `check_http_teacher`, `check_trainer`, `check_loss` and
-  `check_exporter` raise an AssertionError that names each broken promise, the conversation, and what to do.
-  `distill plugins check NAME` runs the same checks.
+* `check_formatter`, `check_labeler`, `check_teacher`, `check_http_teacher`, `check_trainer`, `check_loss`,
+  `check_exporter` and `check_dialect` raise an AssertionError that names each broken promise, the conversation, and
+  what to do. `distill plugins check NAME` runs the same checks.
 * `load_plugin` loads a module as the command line does; `HookRecorder` writes down the calls of observer hooks.
 * `TOKENIZERS`, `CONVERSATIONS`, `HOSTILE`, `tiny_llama`, `tiny_bloom`, `tiny_job`, `ScriptedTeacher` and `FaultyServer`
   are what the checks are made of.
@@ -17,6 +17,7 @@ Everything here works under pytest and without it, on this machine alone: no net
 
 from distill.testing.checks import Check, Outcome, Remark, assert_all, run_checks
 from distill.testing.conversations import CONVERSATIONS, HOSTILE, PLAIN, TOOL, TOOL_CALLS
+from distill.testing.dialects import check_dialect, dialect_checks
 from distill.testing.exporters import check_exporter, exporter_checks, tiny_student
 from distill.testing.formatters import check_formatter, formatter_checks
 from distill.testing.labelers import check_labeler, labeler_checks
@@ -48,6 +49,7 @@ __all__ = [
     "assert_all",
     "bloom_tokenizer",
     "byte_bpe",
+    "check_dialect",
     "check_exporter",
     "check_formatter",
     "check_http_teacher",
@@ -57,6 +59,7 @@ __all__ = [
     "check_teacher",
     "check_trainer",
     "completion",
+    "dialect_checks",
     "echo",
     "exporter_checks",
     "formatter_checks",

@@ -12,6 +12,7 @@ from distill.collection import make_teacher
 from distill.errors import PluginError, UsageError, unknown_name
 from distill.plugins import PluginManager, PluginRecord, make_plugin_manager
 from distill.testing.checks import Check, Outcome, broken, run_checks
+from distill.testing.dialects import dialect_checks
 from distill.testing.exporters import exporter_checks
 from distill.testing.formatters import formatter_checks
 from distill.testing.labelers import labeler_checks
@@ -179,6 +180,10 @@ def _exporter(manager: PluginManager, name: str, options: Mapping[str, Any], ask
     return exporter_checks(lambda: manager.exporters.construct(name, made))
 
 
+def _dialect(manager: PluginManager, name: str, options: Mapping[str, Any], ask: str | None) -> Sequence[Check]:
+    return dialect_checks(manager.dialects.get(name))
+
+
 def _teacher(manager: PluginManager, name: str, options: Mapping[str, Any], ask: str | None) -> Sequence[Check]:
     return teacher_checks(make_teacher(manager, name, options).build(), (ask,) if ask else ())
 
@@ -190,4 +195,5 @@ _SUITES: Mapping[str, Callable[..., Sequence[Check]]] = {
     "trainer": _trainer,
     "loss": _loss,
     "exporter": _exporter,
+    "dialect": _dialect,
 }

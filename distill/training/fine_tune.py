@@ -326,7 +326,8 @@ def _save(run: _Run, plan: JobPlan, model: PreTrainedModel, result: TrainResult,
     run.note("saving the student")
     if rows := run.folder.metric_rows():
         report = _with_losses(report, rows, run.settings)
-    save_student(run.folder, run.settings, plan, model, result.state_dict, model_card(run.settings, report))
+    card = model_card(run.settings, report, open_run(run.folder.path).manifest.student)
+    save_student(run.folder, run.settings, plan, model, result.state_dict, card)
     _finish(run, report)
     return report
 
@@ -339,7 +340,8 @@ def _report(run: _Run, manifest: RunManifest) -> str:
 def _finish(run: _Run, report: TrainReport) -> None:
     """Write what follows the student: the pages, and the final manifest."""
     manifest = replace(open_run(run.folder.path).manifest, state="finished", finished=utc_now(), report=report)
-    run.folder.write_pages(model_card(run.settings, report), _report(run, manifest))
+    card = model_card(run.settings, report, manifest.student)
+    run.folder.write_pages(card, _report(run, manifest))
     run.folder.finish(manifest, keep_checkpoints=run.settings.save_total_limit is not None)
 
 

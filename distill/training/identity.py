@@ -26,6 +26,7 @@ from distill.runs.manifest import (
 )
 from distill.runs.report import TrainReport
 from distill.settings import option_names
+from distill.training.provenance import base_model, git_state, requirements
 from distill.training.settings import TrainSettings
 
 _VERSIONS = ("distill-chat", "torch", "transformers", "trl", "datasets", "accelerate", "peft", "tokenizers")
@@ -62,8 +63,10 @@ def describe(
         settings=resolved_settings(settings, origins),
         plugins={kind: _owner(manager, kind, getattr(settings, kind)) for kind in _KINDS},
         versions=versions(),
+        requirements=requirements(),
+        git=git_state(),
         device=Device(best_device(), processes),
-        student=BaseModel(settings.student, digest_of_model(ref)),
+        student=base_model(settings.student, digest_of_model(ref), manager),
         data=tuple(DataFile(str(source), source.digest()) for source in settings.sources),
         examples=ExampleSet(report.examples, examples.digest() if examples is not None else None),
         report=report,

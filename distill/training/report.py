@@ -13,6 +13,7 @@ from distill.errors import DistillError
 from distill.pages import render_page
 from distill.pages.charts import curves
 from distill.plugins import PluginManager
+from distill.runs.manifest import BaseModel
 from distill.runs.report import TrainReport
 from distill.runs.run import Run
 from distill.settings import options_of
@@ -22,14 +23,22 @@ from distill.transcripts.reader import skip_refused
 _LONGEST = 600  # characters of an answer
 
 
-def model_card(settings: TrainSettings, report: TrainReport) -> str:
-    """The student's model card, in Markdown."""
+def model_card(settings: TrainSettings, report: TrainReport, base: BaseModel) -> str:
+    """The student's model card, in Markdown, with the metadata that the Hugging Face Hub reads.
+
+    Args:
+        settings: of the training.
+        report: its counts.
+        base: the model that was trained; its Hub id and licence are left out where they are not known.
+    """
     lora = settings.lora
     how = f"`{settings.formatter}`, `{settings.labeler}`, `{settings.trainer}`"
     how += f", LoRA of rank {lora.r}, merged" if lora else ""
+    known = {"base_model": base.hub_id, "license": base.license}
+    front_matter = "".join(f"{key}: {json.dumps(value)}\n" for key, value in known.items() if value)
+    origin = f", {base.hub_id}" if base.hub_id and base.hub_id != base.name else ""
     return f"""---
-base_model: {json.dumps(settings.student)}
-library_name: transformers
+{front_matter}library_name: transformers
 pipeline_tag: text-generation
 tags: [knowledge-distillation]
 ---
@@ -40,7 +49,7 @@ A student distilled from a teacher's chat transcripts with [distill](https://pyp
 
 | | |
 |---|---|
-| base | `{settings.student}` |
+| base | `{base.name}`{origin} ({base.license or "licence not known to distill"}) |
 | transcripts | {report.trained_rows} trained, {report.skipped_rows} skipped, {report.held_out_rows} held out |
 | tokens | {report.tokens}, of which {report.trained_tokens} trained |
 | format, labels, trainer | {how} |

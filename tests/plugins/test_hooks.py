@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")
 HOOKS = readme.hooks()
 
-KINDS = ("teacher", "formatter", "labeler", "trainer", "exporter")
+KINDS = ("teacher", "formatter", "labeler", "trainer", "exporter", "dialect")
 
 
 @cache

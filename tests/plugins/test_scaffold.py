@@ -20,6 +20,8 @@ NAMES = {
     "teacher": "message",  # as a class and a variable of the templates
     "trainer": "distant-relative",
     "exporter": "shelf",
+    "loss": "grief",
+    "dialect": "quiz",
 }
 
 

@@ -1,4 +1,4 @@
-"""Built-in exporters: a merged folder, one GGUF file, and a GGUF file for Ollama."""
+"""Built-in exporters: a merged folder, one GGUF file, a GGUF file for Ollama, a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 
 import distill
 from distill import ExporterSpec, ExportJob, NoOptions, hookimpl
+from distill.builtin.exporters import hub
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,12 @@ class OllamaExporter:
 
 @hookimpl
 def register_exporters() -> list[ExporterSpec]:
-    """Offer `merged`, `gguf` and `ollama`."""
+    """Offer `merged`, `gguf`, `ollama` and `hub`."""
     return [
         ExporterSpec("merged", "a folder of safetensors for transformers, vLLM and llama.cpp", MergedExporter),
         ExporterSpec("gguf", "one file for llama.cpp and all that is built on it", GGUFExporter, GGUFOptions),
         ExporterSpec("ollama", "a GGUF file and its Modelfile", OllamaExporter, GGUFOptions),
+        ExporterSpec(
+            "hub", "a repository on the Hugging Face Hub: -O repo=OWNER/NAME", hub.HubExporter, hub.HubOptions
+        ),
     ]

@@ -4,6 +4,7 @@ import distill_oasst
 import pytest
 
 import distill
+from distill.testing import check_dialect
 
 TREE = {
     "message_tree_id": "t1",
@@ -26,6 +27,10 @@ def manager():
     made = distill.make_plugin_manager(files=[distill_oasst.__file__], environ={"DISTILL_PLUGINS": ""})
     assert not made.failed()
     return made
+
+
+def test_it_keeps_the_contract_of_data_formats(manager):
+    check_dialect(manager.dialects.get("oasst"), [TREE])
 
 
 def test_the_best_conversation_is_read(manager):
