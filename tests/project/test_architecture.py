@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -295,3 +295,9 @@ def test_what_is_public_has_a_docstring():
             f"{name_of(path)}:{node.lineno}: {name}" for name, node in public(tree(path)) if not ast.get_docstring(node)
         )
     assert not bare, "\n".join(bare)
+
+
+def test_test_files_have_names_of_their_own():
+    """Two test files of one name cannot be collected together; nor may a test shadow a helper."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py")
+    assert not [name for name, count in names.items() if count > 1]
