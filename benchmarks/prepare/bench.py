@@ -174,7 +174,7 @@ def main() -> None:
             for name in CONTESTANTS:
                 found[name].append(measure(name, path, student))
                 print(f"round {number + 1}: {name} {found[name][-1]['rate']:.0f} rows/s", file=sys.stderr)
-    print(f"{'':10}{'rows/s':>9}{'distill is':>12}{'CPU µs per row':>14}{'peak GB':>9}{'rows':>8}{'trained tokens':>16}")
+    print(f"{'':10}{'rows/s':>9}{'distill is':>12}{'CPU µs/row':>14}{'peak GB':>9}{'rows':>8}{'trained tokens':>16}")
     for name, runs in found.items():
         ratios = [ours["rate"] / other["rate"] for ours, other in zip(found["distill"], runs, strict=True)]
         rate, cpu, memory = (statistics.median(run[key] for run in runs) for key in ("rate", "cpu", "memory"))
