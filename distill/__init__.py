@@ -87,6 +87,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.chat.settings import ChatSettings
     from distill.collection import CollectSettings, make_teacher, read_batch, write_batch
     from distill.collection.estimate import estimate
+    from distill.collection.merge import merge
     from distill.collection.score import score
     from distill.comparison import CompareSettings
     from distill.dataset.collate import pad_batch
@@ -101,6 +102,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.models.references import cache_dir
     from distill.models.scoring import score_answers
     from distill.runs import Run, open_run
+    from distill.scaffold import new_plugin
     from distill.soft_labels.rows import AnswerLogprobs, LogprobsOrigin, pack_logprobs, read_logprobs
     from distill.soft_labels.vocabulary import Vocabulary, tokenizer_fingerprint
     from distill.training import LoraSettings, TrainSettings
@@ -122,6 +124,7 @@ _LAZY = {
         "distill.chat.settings": "ChatSettings",
         "distill.collection": "CollectSettings make_teacher read_batch write_batch",
         "distill.collection.estimate": "estimate",
+        "distill.collection.merge": "merge",
         "distill.comparison": "CompareSettings",
         "distill.dataset.collate": "pad_batch",
         "distill.dataset.settings": "DataSettings",
@@ -136,6 +139,7 @@ _LAZY = {
         "distill.models.load": "convert_model hushed load_model load_tokenizer",
         "distill.models.references": "cache_dir",
         "distill.runs": "Run open_run",
+        "distill.scaffold": "new_plugin",
         "distill.training": "LoraSettings TrainSettings",
         "distill.soft_labels.rows": "AnswerLogprobs LogprobsOrigin pack_logprobs read_logprobs",
         "distill.soft_labels.vocabulary": "Vocabulary tokenizer_fingerprint",
@@ -258,7 +262,9 @@ __all__ = [
     "make_formatter",
     "make_plugin_manager",
     "make_teacher",
+    "merge",
     "message_to_dict",
+    "new_plugin",
     "open_chat",
     "open_run",
     "pack_logprobs",

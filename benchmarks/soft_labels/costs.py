@@ -98,7 +98,7 @@ def step(path: Path, layers: int = 4, steps: int = 2, turns: int = 4) -> list[st
     return [*lines, f"peak memory with soft labels: {grown:.2f} × cross-entropy"]
 
 
-def capture(path: Path, tokens: int = 24) -> list[str]:
+def capture(path: Path, tokens: int = 12) -> list[str]:
     """Generating with and without the log probabilities."""
     from distill import Request
     from distill.builtin.teachers.transformers import TransformersOptions, build

@@ -140,6 +140,7 @@ class Meter:
         self.name = "" if max_usd is None else f"${max_usd:g}"
         self._longest = 0  # tokens of an answer beyond its limit, or without one
         self._reserved = 0.0
+        self._heard = False
         self.spent = 0.0
         self.tokens_in = self.tokens_out = self.answers = self.asked = 0
 
@@ -158,11 +159,15 @@ class Meter:
     def reserve(self, requests: Sequence[Request]) -> list[float] | None:
         """Set aside what the requests can cost at most.
 
+        Before the first answer one worker asks at a time: the server may not keep to the limit of tokens.
+
         Returns:
             Dollars per request, for `settle`; None where the budget does not suffice. Without a price, nothing.
         """
         if self.price is None or self.max_usd is None:
             return []
+        if self._reserved and not self._heard:
+            return None
         most = [self._most(self.price, request) for request in requests]
         if self.spent + self._reserved + sum(most) > self.max_usd:
             return None
@@ -171,7 +176,8 @@ class Meter:
 
     def settle(self, requests: Sequence[Request], most: Sequence[float], outcomes: Sequence[Any]) -> None:
         """Count what came of requests; `most` is what `reserve` gave for them."""
-        self._reserved -= sum(most)
+        self._reserved = max(self._reserved - sum(most), 0.0)
+        self._heard = self._heard or any(isinstance(outcome, Answer) for outcome in outcomes)
         self.asked += len(requests)
         for request, outcome in zip(requests, outcomes, strict=True):
             usage = outcome.usage if isinstance(outcome, Answer) else {}

@@ -25,6 +25,7 @@ from distill.runs.manifest import (
     resolved_settings,
 )
 from distill.runs.report import TrainReport
+from distill.settings import option_names
 from distill.training.provenance import base_model, git_state, requirements
 from distill.training.settings import TrainSettings
 
@@ -110,10 +111,11 @@ def check_same(old: RunManifest, new: RunManifest, folder: Path) -> None:
 
 
 def _differences(old: RunManifest, new: RunManifest) -> Iterator[str]:
+    names = option_names(TrainSettings)
     for name, setting in new.settings.items():
         was = old.value(name)
         if name not in _FREE and was != setting.value:
-            yield f"{name} changed ({json.dumps(was)} → {json.dumps(setting.value)})"
+            yield f"{names.get(name, name)} changed ({json.dumps(was)} → {json.dumps(setting.value)})"
     was, now = ([one.sha256 for one in manifest.data] for manifest in (old, new))
     if len(was) != len(now):
         yield f"the number of data files changed ({len(was)} → {len(now)})"

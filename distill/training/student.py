@@ -34,7 +34,7 @@ def load_student(settings: TrainSettings, plan: JobPlan, *, quantize: bool) -> P
     set_seed(settings.seed)  # new embedding rows are random
     model = load_quantized(plan.ref) if quantize else load_model(plan.ref)
     grow_embeddings(model, plan.encoder.tokenizer)
-    set_special_ids(model, plan.encoder.tokenizer, plan.encoder.stop_token_id())
+    set_special_ids(model, plan.encoder.tokenizer, plan.encoder.stops)
     if settings.lora is not None:
         untie_for_adapters(model, settings.lora)
     return model
@@ -74,7 +74,7 @@ def save_student(
         else:
             expected = _logits(model)
             model = merge_adapter(model)
-    set_special_ids(model, tokenizer, plan.encoder.stop_token_id())
+    set_special_ids(model, tokenizer, plan.encoder.stops)
     with quiet(), folder.saving_student() as made:
         model.save_pretrained(made, state_dict=state_dict)
         tokenizer.save_pretrained(made)

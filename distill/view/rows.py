@@ -111,8 +111,11 @@ class RowFile:
             for number, line in enumerate(file):
                 if number >= len(self):
                     break
-                lowered = line.decode("utf-8", "replace").lower().encode()
-                if any(needle in lowered for needle in needles) and _fits(line, query.show):
+                if query.text:
+                    lowered = line.decode("utf-8", "replace").lower().encode()
+                    if not any(needle in lowered for needle in needles):
+                        continue
+                if _fits(line, query.show):
                     found.append(number)
         return found
 

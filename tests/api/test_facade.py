@@ -32,6 +32,16 @@ def test_every_public_name_is_there():
     assert set(distill.__all__) <= set(dir(distill))
 
 
+def test_no_command_does_anything_that_the_api_cannot():
+    from distill.cli.main import COMMANDS
+
+    others = {"chat": "open_chat", "plugins": "make_plugin_manager"}
+    others |= dict.fromkeys(("completion", "view"))  # the shell's own business, and a server
+    for command in COMMANDS:
+        name = others.get(command.name, command.name)
+        assert name is None or name in distill.__all__, command.name
+
+
 SCRIPT = """
 from pathlib import Path
 

@@ -11,6 +11,7 @@ import struct
 import termios
 import time
 from contextlib import suppress
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -340,6 +341,29 @@ def test_a_server_that_ignores_the_token_limit_is_learnt(ask):
     ran, _ = ask(lambda asked: Reply(long), *words, count=100)
     assert ran.code == 1 and "is used up" in ran.summary["stopped"]
     assert ran.summary["usd"] <= 0.1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_runs_with_dishonest_servers_keep_the_budget(seed):
+    """64 in flight, answers many times the limit: as long as none is twice the longest before it, the budget holds."""
+    random = Random(seed)
+    for _ in range(50):
+        price, limit, budget = Price(0.0, 1000.0, 0.0), random.randint(1, 50), random.uniform(0.5, 20)
+        longest = random.randint(1, 500)
+        meter, flying = Meter(price, budget, limit), []
+        request = Request((Message("user", "x"),), params=Params(max_tokens=limit))
+        for _ in range(400):
+            most = meter.reserve([request]) if len(flying) < 64 else None
+            if most is not None:
+                flying.append(most)
+            elif not flying:
+                break
+            if flying and (most is None or random.random() < 0.3):
+                tokens = random.randint(longest // 2 + 1, longest)
+                answer = Answer(Message("assistant", "x"), usage={"prompt_tokens": 1, "completion_tokens": tokens})
+                meter.settle([request], flying.pop(random.randrange(len(flying))), [answer])
+        first = price.for_tokens(0, longest)
+        assert meter.spent <= max(budget, first)
 
 
 def test_the_pace_recovers_as_fast_as_it_fell(ask):

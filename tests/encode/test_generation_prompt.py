@@ -7,7 +7,7 @@ import json
 import family_templates as templates
 import pytest
 
-from distill import IGNORE_INDEX, Message, Transcript, make_formatter, make_plugin_manager
+from distill import IGNORE_INDEX, Message, Transcript, make_formatter, make_plugin_manager, message_to_dict
 from distill.dataset.prepare import prepare
 from distill.encode.tokenizer import prepare_tokenizer
 
@@ -136,3 +136,19 @@ def _certain(logits, token):
     logits = logits.clone()
     logits[..., token] = 99.0
     return logits
+
+
+def test_a_trained_student_stops_at_each_marker(tmp_path):
+    from distill.cli.main import main
+    from distill.testing import save_student
+    from distill.testing.students import tiny_llama
+
+    tokenizer = templates.tokenizer_for(templates.CALL_ENDS_OTHERWISE)
+    student = save_student(tiny_llama(tokenizer), tokenizer, tmp_path / "student")
+    rows = [message_to_dict(message) for message in CALLED]
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({"messages": rows, "tools": list(TOOLS)}) + "\n")
+    words = ["--student", str(student), "--out", str(tmp_path / "run"), "--epochs", "1", "-T", "use_cpu=true"]
+    assert main(["train", str(data), *words]) == 0
+    config = json.loads((tmp_path / "run/model/generation_config.json").read_text())
+    assert [tokenizer.convert_ids_to_tokens(token) for token in config["eos_token_id"]] == ["<|end|>", "<|call|>"]

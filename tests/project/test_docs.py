@@ -110,8 +110,11 @@ def test_every_command_is_on_a_page_of_its_own_job():
     assert {command.name for command in COMMANDS} <= typed | {"quickstart"}
 
 
+API = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "distill" / "api").glob("*.py"))]
+
+
 def test_the_generated_parts_are_as_generated():
-    words = [sys.executable, "-m", "cogapp", "--check", "-I", str(ROOT / "tests/support"), *PAGES]
+    words = [sys.executable, "-m", "cogapp", "--check", "-I", str(ROOT / "tests/support"), *PAGES, *API]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"run `make docs`\n{done.stdout}{done.stderr}"
 

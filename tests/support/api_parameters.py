@@ -15,6 +15,8 @@ from distill.settings import Option, options_of
 from distill.training.settings import TrainSettings
 from distill.transcripts.settings import ReadSettings
 
+LINE = 120
+
 __all__ = [
     "ChatSettings",
     "CollectSettings",
@@ -31,7 +33,12 @@ def parameters(settings: type, *, leave_out: Sequence[str] = ()) -> None:
     """Print a keyword parameter for each option of a settings class, required ones first."""
     options = [option for option in options_of(settings) if option.name not in leave_out]
     for option in sorted(options, key=lambda option: not option.required):
-        cog.outl(f"    {option.name}: {_annotation(option)}{_default(option)},")
+        line = f"    {option.name}: {_annotation(option)}{_default(option)},"
+        if len(line) > LINE:  # as ruff wraps it
+            start, _, rest = line.partition("[")
+            choices, _, end = rest.rpartition("]")
+            line = f"{start}[\n        {choices}\n    ]{end}"
+        cog.outl(line)
 
 
 def _annotation(option: Option) -> str:

@@ -206,11 +206,11 @@ def test_a_metrics_line_cut_by_a_kill_does_not_count(manager, student, stopped, 
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"learning_rate": 2e-3}, "learning_rate changed (0.001 → 0.002)"),
+        ({"learning_rate": 2e-3}, "learning-rate changed (0.001 → 0.002)"),
         ({"epochs": 3}, "epochs changed (2 → 3)"),
         ({"seed": 1}, "seed changed (0 → 1)"),
         ({"labeler": "copy"}, 'labeler changed ("masked" → "copy")'),
-        ({"trainer_options": {"weight_decay": "0.1"}}, 'trainer_options changed ({} → {"weight_decay": "0.1"})'),
+        ({"trainer_options": {"weight_decay": "0.1"}}, 'trainer-option changed ({} → {"weight_decay": "0.1"})'),
         ({"lora": LoraSettings()}, "lora changed (null → "),
     ],
 )
