@@ -13,6 +13,7 @@ from distill.types import (
     Example,
     ExportJob,
     Message,
+    PrefixGroup,
     Request,
     Segment,
     SoftBatch,
@@ -268,6 +269,7 @@ class TrainJob:
         warmup_steps: optimizer steps in which the learning rate rises from 0 to its peak.
         weight_decay: of the optimizer, for weights that are no biases or norms.
         loss: what the student is pulled towards, for `distill.fast_training(model, loss)`; None: the cross-entropy.
+        prefix_groups: rows that begin alike, for `--shared-prefix`; `distill.data_loader` batches them together.
     """
 
     model: PreTrainedModel
@@ -287,6 +289,7 @@ class TrainJob:
     warmup_steps: int = 0
     weight_decay: float = 0.0
     loss: Loss | None = None
+    prefix_groups: Sequence[PrefixGroup] = ()
 
     @property
     def lengths(self) -> list[int]:

@@ -333,3 +333,18 @@ class ExportJob:
     out: Path
     name: str
     note: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixGroup:
+    """Training rows with a common beginning, which are batched together.
+
+    Attributes:
+        rows: their numbers.
+        shared: how many first tokens they have in common, none of them trained.
+        own: how many other tokens of such rows should be in one batch at most.
+    """
+
+    rows: tuple[int, ...]
+    shared: int
+    own: int = 2**62

@@ -4,11 +4,12 @@ python packing.py [--quick] [--only rows|prefixes]
 
 A forward and backward pass of distill's head over the same batches, in turn, on random weights of SmolLM2-135M's
 proportions. "row by row" is a prototype: an attention that torch's own causal kernel does for each row alone.
-"prefix once" is one too: what all rows of a batch begin with is computed once, by a tree-shaped mask.
+"--shared-prefix" is what `train --shared-prefix auto` makes of the same rows.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -27,6 +28,7 @@ from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 from distill import IGNORE_INDEX, Example, fast_training, pad_batch
 from distill.training.batching import LengthBatchSampler
 from distill.training.packing import pack, verify_packing
+from distill.training.shared_prefix import SharedPrefixCollator, verify_shared_prefix
 
 SMOLLM2 = {
     "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 6,  # of its 30, all alike
@@ -66,31 +68,14 @@ def chats(rows: int, middle: int, vocabulary: int) -> list[Example]:
     return made
 
 
-def tree(rows: list[Example], shared: int) -> dict[str, torch.Tensor]:
-    """Rows that begin with the same `shared` tokens as one sequence: those once, then what is each row's own.
-
-    A row's own part sees the shared one and itself. The shared part ends before the first token that any row is trained
-    to predict, so that no position has two labels: the last of its tokens is each row's own.
-    """
-    own = [row.input_ids[shared:] for row in rows]
-    ids = torch.tensor([*rows[0].input_ids[:shared], *(token for part in own for token in part)])
-    labels = torch.tensor(
-        [*[IGNORE_INDEX] * shared, *(lab for row in rows for lab in [IGNORE_INDEX, *row.labels[shared + 1 :]])]
-    )
-    positions = torch.tensor([*range(shared), *(shared + n for part in own for n in range(len(part)))])
-    group = torch.tensor([*[-1] * shared, *(n for n, part in enumerate(own) for _ in part)])
-    order = torch.arange(len(ids))
-    mask = ((group[:, None] == group) | (group == -1)) & (order[:, None] >= order)
-    batch = {"input_ids": ids, "labels": labels, "position_ids": positions, "attention_mask": mask[None]}
-    return {name: values[None] for name, values in batch.items()}
-
-
 def layouts(kind: str, size: dict, batch: int, middle: int, count: int) -> Iterator[dict]:
     """The batches of one contestant."""
-    if kind in ("whole prompts", "prefix once"):
+    if kind in ("whole prompts", "--shared-prefix"):
+        collate = functools.partial(pad_batch, pad_token_id=0)
+        if kind == "--shared-prefix":
+            collate = SharedPrefixCollator(collate, size["hidden_size"])
         for rows in prefixed(size, count, batch, middle):
-            padded = pad_batch([{"input_ids": row.input_ids, "labels": row.labels} for row in rows], 0)
-            yield tree(rows, middle - 1) if kind == "prefix once" else padded
+            yield collate([{"input_ids": row.input_ids, "labels": row.labels} for row in rows])
         return
     examples = chats(40 * count, middle, size["vocab_size"])
     lengths = [len(row.input_ids) for row in examples]
@@ -101,16 +86,16 @@ def layouts(kind: str, size: dict, batch: int, middle: int, count: int) -> Itera
 
 
 def prefixed(size: dict, count: int, rows: int, shared: int) -> Iterator[list[Example]]:
-    """Batches of rows that begin alike: `shared` tokens, then 40 to 100 of their own, the last half trained."""
+    """Batches of answers to one prompt of `shared` tokens, each of about 64 tokens, which are trained."""
     random = torch.Generator().manual_seed(1)
     for _ in range(count):
         beginning = torch.randint(4, size["vocab_size"], (shared,), generator=random).tolist()
         batch = []
         for n in range(rows):
-            length = int(torch.randint(40, 101, (), generator=random))
+            length = int(torch.randint(56, 73, (), generator=random))
             own = torch.randint(4, size["vocab_size"], (length,), generator=random).tolist()
             ids = [*beginning, *own]
-            batch.append(Example(ids, [IGNORE_INDEX] * (len(ids) - length // 2) + own[length - length // 2 :], str(n)))
+            batch.append(Example(ids, [IGNORE_INDEX] * shared + own, str(n)))
         yield batch
 
 
@@ -121,6 +106,8 @@ def contestant(kind: str, settings: dict) -> None:
     batches = list(layouts(kind, settings["size"], settings["batch"], settings["middle"], settings["count"]))
     if kind.startswith("packed"):
         assert verify_packing(model, 0) is None
+    if kind == "--shared-prefix":
+        assert verify_shared_prefix(model, 0) is None
     if kind == "packed, row by row":
         model.set_attn_implementation("row-by-row")
     with fast_training(model):
@@ -203,8 +190,10 @@ def main(quick: bool, steps: int, only: str | None, threads: int, one: tuple[str
         table("`--batch-tokens 1536`", kinds, {**settings, "batch": 1536, "middle": 100})
         table("batches of 8 at random", kinds, {**settings, "batch": 8, "middle": 100})
     if only != "rows":
-        kinds = ["whole prompts", "prefix once"]
-        table("8 rows, 200 tokens alike, 40 to 100 of their own", kinds, {**settings, "batch": 8, "middle": 200})
+        kinds = ["whole prompts", "--shared-prefix"]
+        for prompt in (512, 200):
+            title = f"8 answers of about 64 tokens to a prompt of {prompt}"
+            table(title, kinds, {**settings, "batch": 8, "middle": prompt})
 
 
 if __name__ == "__main__":

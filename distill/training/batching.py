@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from distill.errors import UsageError
-from distill.types import IGNORE_INDEX, Example
+from distill.types import IGNORE_INDEX, Example, PrefixGroup
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
@@ -47,6 +47,7 @@ class LengthBatchSampler:
         gradient_accumulation_steps: batches per optimizer step and process.
         epochs: how many there are. All have as many batches as the one that needs most; a later one repeats the first.
         seed: for the order.
+        groups: rows that are batched together, for `--shared-prefix`.
         process_index: which process this is.
         num_processes: how many there are.
 
@@ -63,6 +64,7 @@ class LengthBatchSampler:
         gradient_accumulation_steps: int = 1,
         epochs: int = 1,
         seed: int = 0,
+        groups: Sequence[PrefixGroup] = (),
         process_index: int = 0,
         num_processes: int = 1,
     ):
@@ -74,6 +76,8 @@ class LengthBatchSampler:
             )
         self._lengths = lengths
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
+        self._groups = groups
+        self._group_of = {row: number for number, group in enumerate(groups) for row in group.rows}
         self._index, self._processes = process_index, num_processes
         self._step = gradient_accumulation_steps * num_processes
         self._seed, self._epochs, self._epoch = seed, max(1, epochs), 0
@@ -130,24 +134,65 @@ class LengthBatchSampler:
 
     def _by_rows(self, epoch: int) -> list[Batch]:
         """Steps of the number of rows that was asked for, each cut into batches by length."""
-        rows, _ = self._shuffled(epoch)
+        rows, order = self._shuffled(epoch)
+        if self._groups:
+            rows = self._together(rows, order)
         step_rows = self._batch_size * self._step
         batches: list[Batch] = []
         for start in range(0, len(rows), step_rows):
-            step = sorted(rows[start : start + step_rows], key=self._lengths.__getitem__, reverse=True)
+            step = sorted(
+                rows[start : start + step_rows], key=lambda row: (self._group_of.get(row, -1), -self._lengths[row])
+            )
             batches += _cut(step, min(self._step, self._batches - len(batches)))
         return batches
 
+    def _by_group_and_length(self, row: int) -> tuple[int, int]:
+        return self._group_of.get(row, -1), -self._lengths[row]
+
+    def _together(self, rows: Sequence[int], order: random.Random) -> list[int]:
+        """The rows, those of a group beside each other; the order of groups and other rows is random."""
+        members: dict[int, list[int]] = {}
+        units: list[list[int]] = []
+        for row in rows:
+            group = self._group_of.get(row)
+            if group is None:
+                units.append([row])
+            elif group in members:
+                members[group].append(row)
+            else:
+                units.append(members.setdefault(group, [row]))
+        order.shuffle(units)
+        return [row for unit in units for row in unit]
+
     def _by_tokens(self, epoch: int, budget: int) -> tuple[list[Batch], random.Random]:
         """Pools of rows drawn at random, each sorted by length, up to some noise, and cut into batches."""
-        rows, order = self._shuffled(epoch)
-        pool_rows = max(1, _POOL * budget * len(rows) // max(1, sum(self._lengths)))
+        shuffled, order = self._shuffled(epoch)
         batches: list[Batch] = []
+        for group in self._groups:
+            batches += self._fill_group(group, order, budget)
+        rows = [row for row in shuffled if row not in self._group_of]
+        pool_rows = max(1, _POOL * budget * len(rows) // max(1, sum(self._lengths[row] for row in rows)))
         for start in range(0, len(rows), pool_rows):
             pool = rows[start : start + pool_rows]
             noisy = {row: self._lengths[row] * order.uniform(1, 1 + _JITTER) for row in pool}
             batches += self._fill(sorted(pool, key=noisy.__getitem__, reverse=True), budget)
         return batches, order
+
+    def _fill_group(self, group: PrefixGroup, order: random.Random, budget: int) -> list[Batch]:
+        """Put a group's rows, in random order, into batches in which their common prefix counts once."""
+        rows = list(group.rows)
+        order.shuffle(rows)
+        room = min(budget - group.shared, group.own)
+        batches: list[Batch] = []
+        own = 0
+        for row in rows:
+            tokens = self._lengths[row] - group.shared
+            if not batches or own + tokens > room:
+                batches.append([])
+                own = 0
+            batches[-1].append(row)
+            own += tokens
+        return batches
 
     def _fill(self, rows: Sequence[int], budget: int) -> list[Batch]:
         """Put rows, in their order, into batches within the budget."""
@@ -169,7 +214,12 @@ class LengthBatchSampler:
         return rows, order
 
     def _size(self, batch: Batch) -> int:
-        """Tokens, padding included."""
+        """Tokens, padding included; a common prefix counts once."""
+        rows = [max(row, ~row) for row in batch]
+        groups = {self._group_of.get(row) for row in rows}
+        if len(groups) == 1 and (group := groups.pop()) is not None:
+            shared = self._groups[group].shared
+            return shared + sum(self._lengths[row] - shared for row in rows)
         return len(batch) * max(self._lengths[max(row, ~row)] for row in batch)
 
 
@@ -207,13 +257,19 @@ class _Rows:
 
 
 def batch_sampler(
-    settings: TrainJob | TrainSettings, lengths: Sequence[int], *, process_index: int = 0, num_processes: int = 1
+    settings: TrainJob | TrainSettings,
+    lengths: Sequence[int],
+    groups: Sequence[PrefixGroup] = (),
+    *,
+    process_index: int = 0,
+    num_processes: int = 1,
 ) -> LengthBatchSampler:
     """The sampler for a job, or for the settings that it is made of.
 
     Args:
         settings: the batch size or token budget, accumulation, epochs and seed.
         lengths: tokens per example.
+        groups: examples that are batched together.
         process_index: which process this is.
         num_processes: how many there are.
 
@@ -227,6 +283,7 @@ def batch_sampler(
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         epochs=math.ceil(settings.epochs),
         seed=settings.seed,
+        groups=groups,
         process_index=process_index,
         num_processes=num_processes,
     )
@@ -254,6 +311,8 @@ def data_loader(
     """
     from torch.utils.data import DataLoader
 
-    sampler = batch_sampler(job, job.lengths, process_index=process_index, num_processes=num_processes)
+    sampler = batch_sampler(
+        job, job.lengths, job.prefix_groups, process_index=process_index, num_processes=num_processes
+    )
     rows = cast("Dataset[dict[str, Any]]", _Rows(job.examples))
     return DataLoader(rows, batch_sampler=sampler, collate_fn=job.collate, **options)

@@ -31,15 +31,17 @@ from distill.training.estimate import largest_batch
 from distill.training.evaluation import HeldOutEvaluation
 from distill.training.failures import check_finite_row, clear_failures
 from distill.training.identity import check_same, describe
+from distill.training.kernels.verification import causal_model
 from distill.training.lora import add_adapter, check_quantization
 from distill.training.losses import CheckedLoss, explain
 from distill.training.packing import PackingCollator, verify_packing, without_cache
 from distill.training.prepare_job import JobPlan, estimate_of, memory_hint, plan_job
 from distill.training.report import model_card, report_page, training_costs
 from distill.training.settings import TrainSettings
+from distill.training.shared_prefix import SharedPrefixCollator, verify_shared_prefix
 from distill.training.student import load_student, save_student
 from distill.transcripts.hold_out import read_held_out
-from distill.types import TrainResult
+from distill.types import PrefixGroup, TrainResult
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -215,6 +217,10 @@ def _job(run: _Run, plan: JobPlan, newest: Path | None) -> tuple[RunCheckpoints,
     model = load_student(settings, plan, quantize=lora is not None and lora.quantize)
     if lora is not None:
         model = add_adapter(model, lora, plan.new_tokens)
+    groups = _prefix_groups(run, plan, model)
+    collate = _collator(run, plan, model)
+    if groups:
+        collate = SharedPrefixCollator.for_model(collate, model)
     checkpoints = RunCheckpoints(
         run.folder.checkpoints,
         run.world,
@@ -228,7 +234,8 @@ def _job(run: _Run, plan: JobPlan, newest: Path | None) -> tuple[RunCheckpoints,
         model=model,
         tokenizer=tokenizer,
         examples=plan.prepared.examples,
-        collate=_collator(run, plan, model),
+        collate=collate,
+        prefix_groups=groups,
         output_dir=run.folder.checkpoints,
         checkpoints=checkpoints,
         epochs=settings.epochs,
@@ -267,6 +274,26 @@ def _evaluation(run: _Run, plan: JobPlan, model: PreTrainedModel, newest: Path |
     if newest is not None:
         evaluation.resume(row for row in run.folder.metric_rows() if row["step"] <= step_of(newest))
     return evaluation
+
+
+def _prefix_groups(run: _Run, plan: JobPlan, model: PreTrainedModel) -> Sequence[PrefixGroup]:
+    """The rows to lay on common prefixes, where the student is verified to compute the same."""
+    if run.settings.shared_prefix == "off":
+        return ()
+    examples = plan.prepared.examples
+    if examples.has_soft_targets:
+        run.note("shared prefixes: not with soft labels; rows are padded")
+        return ()
+    if not plan.prefix_groups:
+        run.note("shared prefixes: no rows begin alike for long enough; rows are padded")
+        return ()
+    reason = verify_shared_prefix(model, int(examples.lengths.max()))
+    if reason is not None:
+        run.note(f"warning: rows are padded, prefixes are not shared: {type(causal_model(model)).__name__} {reason}")
+        return ()
+    rows = sum(len(group.rows) for group in plan.prefix_groups)
+    run.note(f"shared prefixes: {rows} of {len(examples)} rows, on {len(plan.prefix_groups)} prefixes")
+    return plan.prefix_groups
 
 
 def _collator(run: _Run, plan: JobPlan, model: PreTrainedModel) -> Collator:

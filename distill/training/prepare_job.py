@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from distill.dataset.cache import prepare_data
@@ -13,7 +13,7 @@ from distill.dataset.pipeline import Pipeline, make_pipeline
 from distill.dataset.prepare import Prepared, prepare
 from distill.encode.encoder import Encoder
 from distill.errors import DataError, DistillError, PluginError
-from distill.models.load import max_positions
+from distill.models.load import max_positions, model_config
 from distill.plugins import PluginManager
 from distill.protocols import Labeler, Loss, PlanningTrainer, Trainer
 from distill.runs.report import MemoryEstimate, TrainReport
@@ -21,10 +21,11 @@ from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
 from distill.training.losses import check_shares, make_loss
 from distill.training.settings import TrainSettings
+from distill.training.shared_prefix import group_by_prefix
 from distill.transcripts.hold_out import HoldOut, make_hold_out, read_held_out
 from distill.transcripts.reader import Reader
 from distill.transcripts.turns import choose_turns
-from distill.types import TrainPlan
+from distill.types import PrefixGroup, TrainPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class JobPlan:
         reader: reads the rows of the data.
         hold_out: which conversations are held out; None: none.
         held_out: their examples, to evaluate on; None: none.
+        prefix_groups: rows that begin alike and are worth batching together; empty without `--shared-prefix`.
     """
 
     trainer: Trainer
@@ -58,6 +60,7 @@ class JobPlan:
     reader: Reader
     hold_out: HoldOut | None = None
     held_out: Prepared | None = None
+    prefix_groups: Sequence[PrefixGroup] = ()
 
 
 def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) -> JobPlan:
@@ -88,8 +91,9 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
     if needs is not None:
         check_shares(prepared.shares, needs, settings.loss, prepared.findings)
     prepared.findings.raise_errors({*settings.allow, *pipeline.allows})
-    lengths = prepared.examples.lengths.tolist()
-    steps = math.ceil(batch_sampler(settings, lengths, num_processes=processes).steps * settings.epochs)
+    groups = _prefix_groups(settings, prepared, pipeline.ref)
+    sampler = batch_sampler(settings, prepared.examples.lengths.tolist(), groups, num_processes=processes)
+    steps = math.ceil(sampler.steps * settings.epochs)
     plan = _ask_for_plan(trainer, settings.trainer, steps)
     return JobPlan(
         trainer=trainer,
@@ -104,7 +108,15 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
         reader=pipeline.reader,
         hold_out=pipeline.hold_out,
         held_out=_held_out(settings, pipeline, max_length),
+        prefix_groups=groups,
     )
+
+
+def _prefix_groups(settings: TrainSettings, prepared: Prepared, ref: str) -> Sequence[PrefixGroup]:
+    """The rows that begin alike, for `--shared-prefix`; soft labels belong to positions that would be shared."""
+    if settings.shared_prefix == "off" or prepared.examples.has_soft_targets:
+        return ()
+    return group_by_prefix(prepared.examples, model_config(ref).get_text_config().hidden_size)
 
 
 def _held_out(settings: TrainSettings, pipeline: Pipeline, max_length: int | None) -> Prepared | None:

@@ -161,6 +161,14 @@ class TrainSettings(DataSettings):
         unset="never",
         help="Stop after N evaluations in a row without a lower held-out loss.",
     )
+    shared_prefix: Literal["off", "auto"] = setting(
+        "off",
+        group=_BATCHES,
+        excludes="packing",
+        help="auto: compute what the rows of a batch begin with once (a long system prompt, several answers to one "
+        "prompt), if the model is verified to give the same losses and gradients; rows that begin alike are then "
+        "batched together.",
+    )
     save_steps: int | None = setting(
         None,
         min=1,
