@@ -59,7 +59,7 @@ def make_rows(path: Path, count: int) -> None:
 
 
 def run_distill(path: Path, student: str) -> tuple[float, int, int]:
-    """File to proved, labelled, memory-mapped examples, with an empty cache."""
+    """File to verified, labelled, memory-mapped examples, with an empty cache."""
     from distill.dataset.cache import prepare_data
     from distill.dataset.pipeline import make_pipeline
     from distill.dataset.settings import DataSettings
@@ -174,7 +174,7 @@ def main() -> None:
             for name in CONTESTANTS:
                 found[name].append(measure(name, path, student))
                 print(f"round {number + 1}: {name} {found[name][-1]['rate']:.0f} rows/s", file=sys.stderr)
-    print(f"{'':10}{'rows/s':>9}{'distill is':>12}{'CPU µs a row':>14}{'peak GB':>9}{'rows':>8}{'trained tokens':>16}")
+    print(f"{'':10}{'rows/s':>9}{'distill is':>12}{'CPU µs/row':>14}{'peak GB':>9}{'rows':>8}{'trained tokens':>16}")
     for name, runs in found.items():
         ratios = [ours["rate"] / other["rate"] for ours, other in zip(found["distill"], runs, strict=True)]
         rate, cpu, memory = (statistics.median(run[key] for run in runs) for key in ("rate", "cpu", "memory"))

@@ -68,6 +68,7 @@ def train(
     eval_steps: int | None = None,
     keep: Literal["last", "best"] = "last",
     patience: int | None = None,
+    shared_prefix: Literal["off", "auto"] = "off",
     save_steps: int | None = None,
     save_total_limit: int | None = None,
     lora: bool = False,

@@ -37,7 +37,7 @@ def artefacts(folder: Path) -> dict[str, object]:
     losses = [json.loads(line) for line in (out / "run" / "metrics.jsonl").read_text().splitlines()]
     comparison = json.loads((out / "comparison.json").read_text().replace(str(folder), ""))
     for standing in comparison["standings"]:
-        del standing["figures"]["tokens_per_second"]
+        del standing["figures"]["tokens_per_second"], standing["seconds"]
     steps = json.loads((out / "state.json").read_text())["steps"]
     return {
         "files": sorted(path.relative_to(out).as_posix() for path in out.rglob("*")),
