@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tool_templates import STUDENTS
 
 from distill import IGNORE_INDEX, Message, Transcript, make_formatter, make_plugin_manager, message_to_dict
+from distill.builtin.formatters.rows import short_id
 from distill.dataset.prepare import prepare
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.testing.tokenizers import EXACT, TOKENIZERS
@@ -54,25 +55,29 @@ def trained(made, example) -> str:
     return made.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False)
 
 
-def rows(messages) -> list[dict]:
-    """What transformers is given: arguments are objects there."""
+def rows(messages, short_ids: bool = False) -> list[dict]:
+    """What transformers is given: arguments are objects there, and call ids as short as the template wants them."""
     made = [message_to_dict(message) for message in messages]
     for row in made:
         row["content"] = row["content"] or ""
         for call in row.get("tool_calls", ()):
             call["function"] = {**call["function"], "arguments": json.loads(call["function"]["arguments"])}
+            call["id"] = short_id(call["id"]) if short_ids else call["id"]
+        if short_ids and "tool_call_id" in row:
+            row["tool_call_id"] = short_id(row["tool_call_id"])
     return made
 
 
 def written(tokenizer, messages, tools, turn: int, late_marker: str) -> str:
     """What the student must write in a turn, by the template's own word: from the prompt to the end marker."""
     render = functools.partial(tokenizer.apply_chat_template, tools=list(tools) or None, tokenize=False)
-    prompt = render([rows(messages[:turn])], add_generation_prompt=True)[0]
-    whole = render([rows(messages[: turn + 1])])[0]
+    conversation = rows(messages, short_ids="length 9" in tokenizer.chat_template)
+    prompt = render([conversation[:turn]], add_generation_prompt=True)[0]
+    whole = render([conversation[: turn + 1]])[0]
     if whole.startswith(prompt):
         answer = whole[len(prompt) :]
     else:  # the template renders what is before the answer in another way once the answer is there
-        header = prompt.removeprefix(render([rows(messages[:turn])])[0])
+        header = prompt.removeprefix(render([conversation[:turn]])[0])
         answer = whole[whole.rindex(header) + len(header) :]
     return answer + late_marker if late_marker else answer.removesuffix("\n")  # a line break after the end marker
 

@@ -207,7 +207,7 @@ def test_through_a_pipe_to_rows_that_train(student, tmp_path, monkeypatch, capsy
     code, out, err = piped(monkeypatch, capsys, words, text)
     shown = "Zé🚀\\x1b[31m!\n"
     assert code == 0 and out == f"{shown}{shown}wise: c\n\nd\nclosed\n"
-    assert f"saved to {rows}" in err and "wise's answer stands in the conversation now" in err
+    assert f"saved to {rows}" in err and "wise's answer is in the conversation now" in err
     first, second = (json.loads(line) for line in rows.read_text().splitlines())
     assert [message["content"] for message in first["messages"]] == ["é\nb", ANSWER]
     assert [message["content"] for message in second["messages"][2:]] == ["c\n\nd", "wise: c\n\nd"]
@@ -276,7 +276,7 @@ def test_at_a_terminal(tmp_path):
     terminal.send("hi\r")
     terminal.until(r"x\\x1b\[3yx\\x1b\[3y")  # neutralised
     terminal.send("\x03")
-    terminal.until("stopped: /retry, /undo or go on")
+    terminal.until("stopped: /retry, /undo or continue")
     terminal.until("> ")
     terminal.send("/undo\r")
     terminal.until("taken back: hi")

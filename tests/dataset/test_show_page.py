@@ -86,7 +86,7 @@ def chat(*said: str, id: str = "id") -> Transcript:
 @pytest.mark.parametrize("labeler", ["copy", "masked", "trl"])
 def test_the_first_batch_is_what_was_shown(manager, bloom, article, tmp_path, monkeypatch, capsys, labeler, trainer):
     """What the model itself is called with, token by token; the Trainer shuffles, so rows are matched as a set."""
-    from distill.training import fine_tune as run
+    from distill.training import student as run
 
     batches = []
 

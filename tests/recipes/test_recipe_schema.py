@@ -50,7 +50,7 @@ LEFT_OUT = {
 def test_keys_are_the_long_options_of_the_command(section):
     """They are made from the same fields; this tells what is left to one of the two."""
     options = {
-        name.removeprefix("--").replace("-option", "-options")
+        name.removeprefix("--").replace("-option", "-options").replace("ignore-column", "ignore-columns")
         for option in build_cli(PluginManager()).commands[section].params
         for name in option.opts
         if name.startswith("--")

@@ -164,7 +164,7 @@ def test_a_teacher_is_asked_nothing_unless_told_to(broken, capsys):
         (["check", "hf", "-T", "warmup_stepz=3"], 2, "unknown option of trainer 'hf': 'warmup_stepz'"),
         (["check", "masked", "--kind", "trainer"], 2, "unknown trainer 'masked'"),
         (["check", "openai"], 2, "teacher 'openai' needs a model"),
-        (["--json", "check", "masked"], 2, "options of `plugins check` stand after its name"),
+        (["--json", "check", "masked"], 2, "options of `plugins check` go after its name"),
     ],
 )
 def test_mistakes_in_the_command(words, code, says, capsys):

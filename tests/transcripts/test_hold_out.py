@@ -137,7 +137,7 @@ def test_resume_refuses_another_split(manager, bloom, write, tmp_path):
     data, out = write(rows(30)), tmp_path / "run"
     train(TrainSettings(str(bloom), (data,), out, epochs=1, hold_out="5"), manager)
     assert train(TrainSettings(str(bloom), (data,), out, epochs=1, hold_out="5"), manager, resume=True).held_out_rows
-    with pytest.raises(DistillError, match="hold_out"):
+    with pytest.raises(DistillError, match="hold-out"):
         train(TrainSettings(str(bloom), (data,), out, epochs=1, hold_out="6"), manager, resume=True)
 
 
@@ -173,7 +173,7 @@ def test_what_a_person_reads(bloom, write, tmp_path, capsys):
     words = ["train", str(write(rows(20))), "--student", str(bloom), "--out", str(tmp_path / "run"), "--epochs", "1"]
     assert main([*words, "--hold-out", "4", "--dry-run"]) == 0
     told = capsys.readouterr()
-    assert "held out 4 rows" in told.err and "hold_out " in told.out and not (tmp_path / "run").exists()
+    assert "held out 4 rows" in told.err and "hold-out " in told.out and not (tmp_path / "run").exists()
     assert main([*words, "--hold-out", "4"]) == 0
     assert "held_out.jsonl" in (told := capsys.readouterr().err) and "distill compare" in told
     assert main([*words, "--hold-out", "no"]) == 2
