@@ -17,7 +17,7 @@ import distill
 
 PLUGIN = '''
 import os, time
-import distill
+import distill, ray
 
 class Slow:
     """Writes down who answers what, and takes its time."""
@@ -27,7 +27,8 @@ class Slow:
         self.folder = folder
 
     def ask_batch(self, requests):
-        with open(f"{self.folder}/{os.getpid()}", "a") as file:
+        node = ray.get_runtime_context().get_node_id()
+        with open(f"{self.folder}/{os.getpid()}-{node}", "a") as file:
             file.write(f"{len(requests)}\\n")
         time.sleep(0.2)
         return [
@@ -115,7 +116,7 @@ def test_a_killed_actor_costs_its_batch_a_retry(local_ray, plugin, witnesses):
         while not (started := list(witnesses.iterdir())):
             time.sleep(0.05)
         time.sleep(0.1)
-        os.kill(int(started[0].name), signal.SIGKILL)
+        os.kill(int(started[0].name.partition("-")[0]), signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -182,7 +183,7 @@ def test_a_lost_node_costs_its_batches_a_retry(plugin, witnesses, monkeypatch, c
 
     ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    lost, _, _ = (cluster.add_node(num_cpus=1) for _ in range(3))
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
     cluster.wait_for_nodes()
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     try:
@@ -191,7 +192,8 @@ def test_a_lost_node_costs_its_batches_a_retry(plugin, witnesses, monkeypatch, c
         def lose():
             while len(list(witnesses.iterdir())) < 2:
                 time.sleep(0.05)
-            cluster.remove_node(lost, allow_graceful=False)
+            used = {path.name.partition("-")[2] for path in witnesses.iterdir()}
+            cluster.remove_node(next(node for node in nodes if node.node_id in used), allow_graceful=False)
 
         loser = threading.Thread(target=lose)
         loser.start()
