@@ -86,7 +86,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.chat.session import Session
     from distill.chat.settings import ChatSettings
     from distill.collection import CollectSettings, make_teacher, read_batch, write_batch
-    from distill.collection.estimate import estimate
+    from distill.collection.cost_estimate import estimate
     from distill.collection.merge import merge
     from distill.collection.score import score
     from distill.comparison import CompareSettings
@@ -123,7 +123,7 @@ _LAZY = {
         "distill.chat.session": "Session",
         "distill.chat.settings": "ChatSettings",
         "distill.collection": "CollectSettings make_teacher read_batch write_batch",
-        "distill.collection.estimate": "estimate",
+        "distill.collection.cost_estimate": "estimate",
         "distill.collection.merge": "merge",
         "distill.comparison": "CompareSettings",
         "distill.dataset.collate": "pad_batch",

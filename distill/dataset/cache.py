@@ -26,7 +26,8 @@ from distill.dataset.conversations import describe
 from distill.dataset.findings import Findings
 from distill.dataset.parallel import map_chunks
 from distill.dataset.pipeline import Pipeline
-from distill.dataset.prepare import CHUNK, Chunk, Overlong, Prepared, Skipped, fit, prepare_chunk
+from distill.dataset.prepare import CHUNK, Chunk, Prepared, Skipped, fit, prepare_chunk
+from distill.dataset.settings import Overlong
 from distill.dataset.table import Examples, read_stream, to_batch
 from distill.errors import DataError, RefusedRow
 from distill.files.atomic import whole_folder

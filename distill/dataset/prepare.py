@@ -7,10 +7,11 @@ import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from distill.dataset.conversations import describe
 from distill.dataset.findings import Findings
+from distill.dataset.settings import Overlong
 from distill.dataset.table import Examples
 from distill.dataset.verify import LabelCheck
 from distill.encode.encoder import Encoder, text_of
@@ -23,7 +24,6 @@ from distill.types import IGNORE_INDEX, Encoded, Example, Message, Segment, Tran
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Overlong = Literal["error", "drop", "truncate"]
 
 CHUNK = 500  # transcripts prepared at a time
 

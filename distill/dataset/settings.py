@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distill.settings import check_settings, setting
 from distill.transcripts.settings import ReadSettings
 from distill.transcripts.turns import Turns
+
+Overlong = Literal["error", "drop", "truncate"]
+"""What to do with rows that are longer than the student, or the user, allows."""
 
 DEFAULT_STUDENT = "bigscience/bloom-560m"
 

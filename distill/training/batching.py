@@ -140,9 +140,7 @@ class LengthBatchSampler:
         step_rows = self._batch_size * self._step
         batches: list[Batch] = []
         for start in range(0, len(rows), step_rows):
-            step = sorted(
-                rows[start : start + step_rows], key=lambda row: (self._group_of.get(row, -1), -self._lengths[row])
-            )
+            step = sorted(rows[start : start + step_rows], key=self._by_group_and_length)
             batches += _cut(step, min(self._step, self._batches - len(batches)))
         return batches
 

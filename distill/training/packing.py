@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from distill.dataset.collate import pad_batch
 from distill.dataset.soft_columns import SOFT
 from distill.protocols import Collator
-from distill.training.kernels.verification import causal_model, first_line, tolerance, trial_run
+from distill.training.kernels.verification import causal_model, first_line, input_embeddings, tolerance, trial_run
 from distill.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -148,16 +148,8 @@ def _run(causal: PreTrainedModel, batch: Mapping[str, Any]) -> _Computed:
     """One training pass, of which no gradient stays on a weight."""
     import torch
 
-    embedded: list[Tensor] = []
-
-    def keep(module: Any, args: Any, output: Tensor) -> None:
-        embedded.append(output if output.requires_grad else output.requires_grad_())
-
-    handle = causal.get_input_embeddings().register_forward_hook(keep)
-    try:
+    with input_embeddings(causal) as embedded:
         outputs = causal(**batch)
-    finally:
-        handle.remove()
     real = batch["attention_mask"].bool() if "attention_mask" in batch else torch.ones_like(batch["input_ids"]).bool()
     logits = outputs.logits[real]
     (gradients,) = torch.autograd.grad(outputs.loss, embedded[:1], retain_graph=True)

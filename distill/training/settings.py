@@ -7,8 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from distill.dataset.prepare import Overlong
-from distill.dataset.settings import DataSettings
+from distill.dataset.settings import DataSettings, Overlong
 from distill.errors import UsageError
 from distill.settings import check_settings, setting
 from distill.transcripts.sources import Data, DataSource, as_sources

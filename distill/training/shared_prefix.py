@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.dataset.collate import pad_batch
 from distill.protocols import Collator
-from distill.training.kernels.verification import causal_model, first_line, tolerance, trial_run
+from distill.training.kernels.verification import causal_model, first_line, input_embeddings, tolerance, trial_run
 from distill.training.packing import without_cache
 from distill.types import IGNORE_INDEX, Example, PrefixGroup
 
@@ -262,16 +262,8 @@ def _run(causal: PreTrainedModel, batch: Mapping[str, Any]) -> _Computed:
     """One training pass, which leaves no gradient on a weight."""
     import torch
 
-    embedded: list[Tensor] = []
-
-    def keep(module: Any, args: Any, output: Tensor) -> None:
-        embedded.append(output if output.requires_grad else output.requires_grad_())
-
-    handle = causal.get_input_embeddings().register_forward_hook(keep)
-    try:
+    with input_embeddings(causal) as embedded:
         outputs = causal(**batch)
-    finally:
-        handle.remove()
     (gradients,) = torch.autograd.grad(outputs.loss, embedded[:1], retain_graph=True)
     (seen,) = torch.autograd.grad(outputs.logits[-1, -_OWN[-1] :].float().square().sum(), embedded[:1])
     return _Computed(outputs.logits.detach(), gradients, seen, float(outputs.loss.detach()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Each room may import from its own floor and from the floors before it, TYPE_CHECKING included.
 FLOORS = [
-    ["errors", "types", "progress"],
+    ["errors", "types", "progress", "lazy"],
     ["files"],
     ["protocols", "options", "settings", "specs", "hookspecs", "plugins"],
     ["transcripts"],

@@ -32,6 +32,28 @@ def trial_run(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def input_embeddings(model: PreTrainedModel) -> Iterator[list[Tensor]]:
+    """Keep what the input embedding gives in a forward pass, so that gradients can be taken there.
+
+    Args:
+        model: a causal model, of whose weights no gradient need be taken.
+
+    Yields:
+        A list that gets the tensor, (rows, length, width), of each forward pass.
+    """
+    found: list[Tensor] = []
+
+    def keep(module: Any, args: Any, output: Tensor) -> None:
+        found.append(output if output.requires_grad else output.requires_grad_())
+
+    handle = model.get_input_embeddings().register_forward_hook(keep)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
 def few_tokens(model: PreTrainedModel) -> dict[str, Any]:
     """A batch to try a model on: two rows of eight tokens, about half of them trained."""
     import torch
