@@ -92,6 +92,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.comparison import CompareSettings
     from distill.dataset.collate import pad_batch
     from distill.dataset.settings import DataSettings
+    from distill.encode.chat_rendering import TemplateOverrun, render_chat
     from distill.encode.encoder import Encoder
     from distill.exporters.gguf import write_gguf
     from distill.exporters.ollama import write_modelfile
@@ -128,6 +129,7 @@ _LAZY = {
         "distill.comparison": "CompareSettings",
         "distill.dataset.collate": "pad_batch",
         "distill.dataset.settings": "DataSettings",
+        "distill.encode.chat_rendering": "TemplateOverrun render_chat",
         "distill.encode.encoder": "Encoder",
         "distill.files.text": "clean_surrogates has_lone_surrogate",
         "distill.collection.score": "score",
@@ -227,6 +229,7 @@ __all__ = [
     "Teacher",
     "TeacherError",
     "TeacherSpec",
+    "TemplateOverrun",
     "TextFormat",
     "TokenLogprobs",
     "TrainJob",
@@ -274,6 +277,7 @@ __all__ = [
     "read_batch",
     "read_logprobs",
     "read_transcripts",
+    "render_chat",
     "run",
     "score",
     "score_answers",

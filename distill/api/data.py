@@ -93,6 +93,7 @@ def check(
     labeler_options: Mapping[str, Any] | None = None,
     turns: Literal["all", "last"] = "all",
     max_length: int | None = None,
+    max_characters: int = 4000000,
     allow: Sequence[str] = (),
     # [[[end]]]
     against: Data = (),
@@ -140,6 +141,7 @@ def show(
     labeler: str = "masked",
     labeler_options: Mapping[str, Any] | None = None,
     turns: Literal["all", "last"] = "all",
+    max_characters: int = 4000000,
     # [[[end]]]
     html: str | Path | None = None,
     manager: PluginManager | None = None,

@@ -45,6 +45,7 @@ def train(
     labeler_options: Mapping[str, Any] | None = None,
     turns: Literal["all", "last"] = "all",
     max_length: int | None = None,
+    max_characters: int = 4000000,
     allow: Sequence[str] = (),
     hold_out: str | int | None = None,
     seed: int = 0,

@@ -19,6 +19,7 @@ from distill.errors import DistillError, UsageError, unknown_name
 from distill.files.atomic import utc_now
 from distill.files.jsonl import Appender
 from distill.files.text import clean_surrogates
+from distill.transcripts.checksum import sealed
 from distill.transcripts.finish import Finish, finish_of
 from distill.transcripts.rows import message_to_dict, transcript_to_dict
 from distill.types import Message, Params, Request, Transcript
@@ -271,7 +272,7 @@ class Session:
         if row["id"] in self._saved:
             return f"this conversation is saved already; nothing was added to {path}"
         with Appender(path) as out:
-            out.append(row)
+            out.append_line(sealed(row))
         self._saved.add(row["id"])
         cut = sum(message.role == "assistant" and not message.train for message in self.messages)
         return f"saved to {path}" + (f"; {cut} cut answers in it are not trained (weight 0)" if cut else "")

@@ -33,7 +33,7 @@ from distill.cli import (
 from distill.cli import run as run_command
 from distill.cli.mistakes import explain
 from distill.cli.terminal import colours_asked_for, printable
-from distill.errors import DistillError, Terminated
+from distill.errors import DistillError, Terminated, one_line
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.progress import QUIET
 
@@ -133,9 +133,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if debug or error.filename is None:
+        if debug:
             raise
-        click.echo(f"Error: {printable(f'{error.filename}: {error.strerror}')}", err=True)
+        where, what = error.filename, error.strerror or one_line(error)
+        hint = None if where else "`distill --debug` shows where it happened"
+        _show(DistillError(f"{where}: {what}" if where else what, hint))
         return 1
     finally:
         for signum, handler in previous.items():

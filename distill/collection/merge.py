@@ -163,10 +163,13 @@ def _index_beside(out: Path) -> Iterator[sqlite3.Connection]:
         folder = tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.absolute().parent)
     except OSError as error:
         raise DataError(f"{out}: {error.strerror}", "choose a folder that exists and can be written") from None
-    with folder, closing(sqlite3.connect(Path(folder.name) / "index", isolation_level=None)) as index:
-        index.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
-        index.execute("BEGIN")
-        yield index
+    try:
+        with folder, closing(sqlite3.connect(Path(folder.name) / "index", isolation_level=None)) as index:
+            index.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
+            index.execute("BEGIN")
+            yield index
+    except sqlite3.OperationalError as error:
+        raise DataError(f"{folder.name}: {error}", "the index of a merge needs room beside its output") from None
 
 
 def _add_failures(index: sqlite3.Connection, number: int, path: Path) -> None:

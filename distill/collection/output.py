@@ -19,9 +19,10 @@ from distill.collection.plan import Plan
 from distill.collection.prompts import prompt_to_dict
 from distill.collection.row_id import IdSet
 from distill.errors import DataError, DistillError, PluginError, UsageError, one_line
-from distill.files.atomic import utc_now, whole_file
+from distill.files.atomic import check_is_file, utc_now, whole_file
 from distill.files.jsonl import Appender, dumps, parse_rows, read_rows
 from distill.plugins import PluginManager
+from distill.transcripts.checksum import sealed
 from distill.transcripts.rows import message_to_dict, parse_transcript, transcript_to_dict
 from distill.types import CollectRun, Source, Transcript
 
@@ -47,7 +48,11 @@ def check_output(out: str | Path, prompts: Path | None) -> None:
     Raises:
         UsageError: it is the prompt file.
         DataError: its first line is something else.
+        DistillError: it cannot be a file, or the file of failed rows beside it cannot.
     """
+    beside = failed_path(out)
+    for path in (out, beside, beside.with_name(f".{beside.name}.tmp")):
+        check_is_file(path)
     if not os.path.exists(out):
         return
     if prompts is not None and os.path.exists(prompts) and os.path.samefile(out, prompts):
@@ -216,7 +221,7 @@ class Output:
             conversation.id, tuple(conversation.messages), conversation.prompt.tools, self._metadata(conversation)
         )
         try:
-            line = dumps(transcript_to_dict(transcript)).encode()
+            line = sealed(transcript_to_dict(transcript))
         except (TypeError, ValueError, RecursionError) as error:
             self.fail(conversation, PluginError(f"{self.owner} gave an answer that is no JSON: {one_line(error)}"))
             return

@@ -10,6 +10,7 @@ from typing import Any
 from distill.errors import DataError
 from distill.files.jsonl import dumps
 from distill.files.text import check_text
+from distill.transcripts.checksum import CHECKSUM
 from distill.transcripts.parts import split_calls
 from distill.transcripts.rows import message_to_dict, parse_message, parse_tools
 from distill.types import Message, Prompt, Source
@@ -27,7 +28,7 @@ _PARAMS = (
 )
 """Keys of a row that are parameters; `params` may hold any others."""
 
-_KEYS = ("prompt", "messages", "turns", "id", "system", "tools", "functions", "metadata", "params")
+_KEYS = ("prompt", "messages", "turns", "id", "system", "tools", "functions", "metadata", "params", CHECKSUM)
 _TEACHER_KEYS = ("teacher_system", "teacher_messages")
 _PICTURES = ("image", "images", "audio", "audios", "video", "videos")
 

@@ -18,6 +18,7 @@ from distill.files.jsonl import Appender, read_rows
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.progress import Progress
 from distill.protocols import ScoringTeacher
+from distill.transcripts.checksum import sealed
 from distill.transcripts.reader import Reader, make_reader
 from distill.transcripts.rows import transcript_to_dict
 from distill.transcripts.sources import Data
@@ -108,7 +109,7 @@ def score(
         pending = work.pending(itertools.islice(read, limit), done)
         while window := list(itertools.islice(pending, _WINDOW * built.batch_size)):
             for transcript in work.score(window):
-                appender.append(transcript_to_dict(transcript))
+                appender.append_line(sealed(transcript_to_dict(transcript)))
                 bar.advance()
     return work.summary(time.perf_counter() - began)
 

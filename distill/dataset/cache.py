@@ -122,12 +122,15 @@ def _prepare(pipeline: Pipeline, rows: Sequence[Row]) -> _Part:
         pipeline.labeler,
         pipeline.labeler_name,
         pipeline.soft,
+        pipeline.max_characters,
     )
     chunk.held_out = len(transcripts) - len(kept)
     chunk.rows += chunk.held_out + len(refused)
     chunk.skipped += refused
     conversations = describe(transcripts, chunk.data_findings)
     for row in read:
+        if not row.is_intact:
+            chunk.data_findings.add("edited-row", row.transcript.source)
         for column in row.unknown:
             chunk.data_findings.add("unknown-column", row.transcript.source, f"`{column}`")
     examples = to_batch(chunk.examples)
@@ -216,7 +219,13 @@ def _name(sources: Sequence[DataSource], pipeline: Pipeline) -> str:
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
         "template": template,
         "date": str(date.today()) if "strftime_now" in template else None,
-        "settings": [pipeline.settings, pipeline.turns, reader.named and reader.named.name, *reader.options],
+        "settings": [
+            pipeline.settings,
+            pipeline.turns,
+            pipeline.max_characters,
+            reader.named and reader.named.name,
+            *reader.options,
+        ],
         "soft labels": pipeline.soft is not None,
         "held out": None if hold_out is None else [hold_out.text, hold_out.seed],
         "code": [_code_of(thing) for thing in (prepare_data, pipeline.encoder.formatter, pipeline.labeler, *plugins)],

@@ -173,6 +173,11 @@ CODES: dict[str, Code] = {
         "a row is not a conversation to learn from (preferences, ratings, images); it is not trained",
         "leave such rows out; --ignore-column NAME if the column means something else",
     ),
+    "huge-row": Code(
+        "warning",
+        "a row has more characters than --max-characters; it is not trained",
+        "cut it into several; or raise --max-characters, tokenizing takes 200 bytes of memory per character",
+    ),
     "overlong": Code(
         "error",
         "a row exceeds the student's context",
@@ -180,6 +185,11 @@ CODES: dict[str, Code] = {
     ),
     # The data themselves (`distill.dataset.conversations`).
     "nothing-to-train": Code("error", "no row can be trained", "see the reasons of the skipped rows"),
+    "edited-row": Code(
+        "warning",
+        "a row is not as it was written: it was edited by hand, or damaged on its disk",
+        "if you edited it, remove its `checksum` (`jq -c 'del(.checksum)'`); otherwise collect the row again",
+    ),
     "unknown-column": Code(
         "note",
         "a column that distill does not know is kept in the row's metadata",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from distill.dataset.settings import DataSettings
+from distill.dataset.settings import MAX_CHARACTERS, DataSettings
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.models.load import load_tokenizer
@@ -37,6 +37,7 @@ class Pipeline:
         ref: the student, as `resolve_model` returns it; empty where the encoder was made elsewhere.
         hold_out: which conversations are held out; None: none.
         soft: makes soft targets of the teacher's log probabilities; None: the loss does not ask for them.
+        max_characters: rows with more characters are skipped before they are tokenized.
     """
 
     encoder: Encoder
@@ -50,6 +51,7 @@ class Pipeline:
     ref: str = ""
     hold_out: HoldOut | None = None
     soft: SoftLabeler | None = None
+    max_characters: int = MAX_CHARACTERS
 
 
 def make_pipeline(settings: DataSettings, manager: PluginManager, *, soft_labels: bool = False) -> Pipeline:
@@ -82,4 +84,5 @@ def make_pipeline(settings: DataSettings, manager: PluginManager, *, soft_labels
         tuple(range(known, len(tokenizer))),
         ref,
         soft=SoftLabeler(encoder) if soft_labels else None,
+        max_characters=settings.max_characters,
     )

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from distill.dataset.conversations import describe
 from distill.dataset.findings import Findings
-from distill.dataset.settings import Overlong
+from distill.dataset.settings import MAX_CHARACTERS, Overlong
 from distill.dataset.table import Examples
 from distill.dataset.verify import LabelCheck
+from distill.encode.chat_rendering import TemplateOverrun
 from distill.encode.encoder import Encoder, text_of
 from distill.errors import DataError, DistillError, PluginError, one_line
 from distill.protocols import Labeler
@@ -179,18 +180,20 @@ def prepare_chunk(
     labeler: Labeler,
     labeler_name: str,
     soft: SoftLabeler | None = None,
+    max_characters: int = MAX_CHARACTERS,
 ) -> Chunk:
-    """Render, encode, label and verify a batch of transcripts, of any length."""
+    """Render, encode, label and verify a batch of transcripts, of any number of tokens."""
     chunk, checked = Chunk(len(transcripts)), LabelCheck(encoder)
     rendered: list[_Rendered] = []
     for transcript in transcripts:
         try:
+            _check_size(transcript, max_characters)
             parts = _render(transcript, encoder)
         except DataError as error:
             _skip(chunk.skipped, transcript, error.message, getattr(error, "code", "skipped"))
             continue
-        except PluginError as error:
-            raise PluginError(f"{transcript.source or transcript.id}: {error.message}") from error
+        except (PluginError, TemplateOverrun) as error:
+            raise type(error)(f"{transcript.source or transcript.id}: {error.message}", error.hint) from error
         if len(parts) > 1:
             chunk.expanded_rows += 1
             checked.findings.add("history-rewritten", transcript.source or transcript.id)
@@ -206,6 +209,21 @@ def prepare_chunk(
 
 def _skip(skipped: list[Skipped], row: Transcript | Example, reason: str, code: str = "skipped") -> None:
     skipped.append(Skipped(row.id, str(row.source or "?"), reason, code))
+
+
+def _check_size(transcript: Transcript, most: int) -> None:
+    """Refuse a row that is so long that rendering and tokenizing it would take all memory.
+
+    Raises:
+        DataError: it has more than `most` characters.
+    """
+    size = sum(
+        len(text) for message in transcript.messages for text in (message.content, message.reasoning_content) if text
+    )
+    size += sum(len(str(message.tool_calls)) for message in transcript.messages if message.tool_calls)
+    size += len(str(transcript.tools)) if transcript.tools else 0
+    if size > most:
+        raise _Unfit("huge-row", f"{size:,} characters, more than --max-characters {most:,}")
 
 
 def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from distill.dataset.collate import collator_for
 from distill.dataset.pipeline import Pipeline
 from distill.dataset.prepare import prepare_chunk
+from distill.dataset.settings import MAX_CHARACTERS
 from distill.encode.encoder import Encoder
 from distill.errors import RefusedRow
 from distill.pages import fragment
@@ -157,6 +158,7 @@ def show(
     labeler: Labeler,
     name: str,
     count: int | None = None,
+    max_characters: int = MAX_CHARACTERS,
 ) -> Iterator[ShownRow]:
     """Prepare transcripts one by one and pass each through the collator.
 
@@ -166,6 +168,7 @@ def show(
         labeler: decides which tokens count.
         name: the labeler's, for errors.
         count: the number of rows to show; None: all.
+        max_characters: longer rows are skipped.
     """
     reader = _RowReader(encoder, collator_for(labeler, encoder.tokenizer.pad_token_id))
     for number, transcript in enumerate(islice(transcripts, count), 1):
@@ -173,7 +176,7 @@ def show(
             place = str(transcript.source or "?")
             yield ShownRow(number, Transcript(place, ()), [], [], [], [], 0, transcript.reason)
             continue
-        chunk = prepare_chunk([transcript], encoder, labeler, name)
+        chunk = prepare_chunk([transcript], encoder, labeler, name, max_characters=max_characters)
         for skipped in chunk.skipped:
             yield ShownRow(number, transcript, [], [], [], [], 0, skipped.reason)
         for example, encoded in zip(chunk.examples, chunk.encoded, strict=True):
@@ -193,7 +196,9 @@ def show_data(data: Data, pipeline: Pipeline, count: int | None = None) -> Itera
         one if isinstance(one, RefusedRow) else with_turns(one, pipeline.turns)
         for one in pipeline.reader.outcomes(data)
     )
-    return show(rows, pipeline.encoder, pipeline.labeler, pipeline.labeler_name, count)
+    return show(
+        rows, pipeline.encoder, pipeline.labeler, pipeline.labeler_name, count, max_characters=pipeline.max_characters
+    )
 
 
 class _RowReader:

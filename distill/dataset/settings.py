@@ -14,6 +14,9 @@ from distill.transcripts.turns import Turns
 Overlong = Literal["error", "drop", "truncate"]
 """What to do with rows that are longer than the student, or the user, allows."""
 
+MAX_CHARACTERS = 4_000_000
+"""Characters of a row that is tokenized at most: tokenizing takes 200 bytes of memory per character."""
+
 DEFAULT_STUDENT = "bigscience/bloom-560m"
 
 _FORMAT = "Formats and labels"
@@ -79,6 +82,13 @@ class DataSettings(ReadSettings):
         group=_FORMAT,
         unset="the student's limit",
         help="Maximum length of a training row, in tokens.",
+    )
+    max_characters: int = setting(
+        MAX_CHARACTERS,
+        min=1,
+        metavar="N",
+        group=_FORMAT,
+        help="Skip rows with more characters than this, before they are tokenized.",
     )
     allow: tuple[str, ...] = setting(
         (),

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from distill.dataset.findings import Findings
+from distill.encode.chat_rendering import render_chat
 from distill.encode.encoder import Encoder, text_of
 from distill.encode.tokenizer import default_template
-from distill.errors import DistillError
+from distill.errors import DataError, DistillError
 from distill.types import IGNORE_INDEX, Encoded, Message, Segment, Transcript
 
 if TYPE_CHECKING:
@@ -207,15 +208,9 @@ def writes_date(tokenizer: PreTrainedTokenizerFast) -> bool:
     for today in ("1", "2"):
         clock = f"{{% macro strftime_now(format) %}}{today}{{% endmacro %}}"
         try:
-            prompts.append(
-                tokenizer.apply_chat_template(
-                    [{"role": "user", "content": "a"}],
-                    chat_template=clock + template,
-                    add_generation_prompt=True,
-                    tokenize=False,
-                )
-            )
-        except Exception:  # a template is a program, and may fail in any way
+            asked = [{"role": "user", "content": "a"}]
+            prompts.append(render_chat(tokenizer, asked, add_generation_prompt=True, template=clock + template))
+        except DataError:
             return False
     return bool(prompts[0] != prompts[1])
 

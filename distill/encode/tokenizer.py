@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from distill.encode.chat_rendering import render_chat
 from distill.encode.encoder import Encoder, text_of
 from distill.errors import PluginError
 from distill.types import Message
@@ -107,5 +108,4 @@ def _check_template(encoder: Encoder) -> None:
 def _saved(encoder: Encoder, messages: Sequence[Message], prompt: bool) -> str:
     """What the tokenizer's own template renders."""
     rows = [{"role": message.role, "content": message.content} for message in messages]
-    text: str = encoder.tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=prompt)
-    return text
+    return render_chat(encoder.tokenizer, rows, add_generation_prompt=prompt)

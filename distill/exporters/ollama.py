@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distill.encode.chat_rendering import render_chat
 from distill.errors import DistillError
 from distill.exporters import go_template
 from distill.exporters.gguf import GGUF
@@ -161,11 +162,7 @@ def _limits(tokenizer: PreTrainedTokenizerFast, turns: Turns) -> list[str]:
 
 
 def _render(tokenizer: PreTrainedTokenizerFast, chat: Chat, prompt: bool = True) -> str:
-    try:
-        text: str = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=prompt)
-    except Exception as error:  # a template is a program of its own
-        raise DistillError(f"the chat template refuses the conversation: {error}") from None
-    return text
+    return render_chat(tokenizer, chat, add_generation_prompt=prompt)
 
 
 def _cut(tokenizer: PreTrainedTokenizerFast, roles: str, prompt: bool = True) -> list[str]:

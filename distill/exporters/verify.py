@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.encode.chat_rendering import render_chat
 from distill.encode.tokenizer import default_template
-from distill.errors import DistillError
+from distill.errors import DataError, DistillError
 from distill.exporters.vocabulary import Vocabulary, prompts_begin_with_bos, rebuild
 from distill.models.gguf_tokenizer import PRE_TOKENIZERS
 from distill.models.load import load_model, load_tokenizer, model_config
@@ -57,8 +58,8 @@ def prompts(tokenizer: PreTrainedTokenizerFast) -> list[tuple[Chat, str]]:
     taken = []
     for chat in conversations():
         try:
-            text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        except Exception:  # a template is a program; refusing a role is its right
+            text = render_chat(tokenizer, chat, add_generation_prompt=True)
+        except DataError:  # refusing a role is its right
             continue
         taken.append((chat, text))
     if not taken:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distill.encode.chat_rendering import render_chat
 from distill.encode.tokenizer import default_template
 from distill.errors import DistillError
 from distill.exporters.architectures import CONVERTER_HINT
@@ -123,8 +124,7 @@ def prompts_begin_with_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
     if tokenizer.bos_token is None or tokenizer.chat_template is None:
         return False
     asked = [{"role": "user", "content": "a"}]
-    text: str = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    return text.startswith(tokenizer.bos_token)
+    return render_chat(tokenizer, asked, add_generation_prompt=True).startswith(tokenizer.bos_token)
 
 
 def rebuild(vocabulary: Vocabulary) -> Any:

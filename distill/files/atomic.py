@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO
@@ -30,17 +31,57 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name a file in the operating system's errors that do not name one: of a write or a sync."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+def check_is_file(target: str | Path) -> None:
+    """Make sure that an output is a file or does not exist yet, before anything is made for it.
+
+    Raises:
+        DistillError: it is a folder, a device or a pipe, `-`, or its name cannot be one.
+    """
+    hint = "choose a file that can be written"
+    if str(target) == "-":
+        raise DistillError("- is not a file: the output cannot go to a pipe", hint)
+    try:
+        mode = os.stat(target).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DistillError(f"{target}: {error.strerror}", hint) from None
+    except ValueError as error:  # a null byte, or what the file system's encoding does not have
+        raise DistillError(f"{str(target)!r} is no name for a file: {error}", hint) from None
+    if stat.S_ISDIR(mode):
+        raise DistillError(f"{target}: Is a directory", hint)
+    if not stat.S_ISREG(mode):
+        raise DistillError(f"{target} is a device or a pipe, not a file", hint)
+
+
+@contextmanager
 def whole_file(target: Path) -> Iterator[IO[str]]:
-    """A text file to write, which replaces `target` when the block ends without an error."""
+    """A text file to write, which replaces `target` when the block ends without an error.
+
+    Raises:
+        DistillError: there is something else than a file.
+    """
+    check_is_file(target)
     beside = target.with_name(f".{target.name}.tmp")
     try:
-        with open(beside, "w", encoding="utf-8", newline="\n") as file:
+        with naming(target), open(beside, "w", encoding="utf-8", newline="\n") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(target)
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -81,7 +122,8 @@ def fsync(path: Path) -> None:
     """Wait until a file's content, or a folder's entries, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with naming(path):
+            os.fsync(handle)
     finally:
         os.close(handle)
 

@@ -6,13 +6,16 @@ import errno
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import jsonlines
 
 from distill.errors import DataError, DistillError
+from distill.files.atomic import check_is_file, naming
 from distill.files.lock import take_lock
 from distill.files.nearby import did_you_mean
 from distill.types import Source
@@ -111,6 +114,9 @@ class Appender:
     A row outlives the process as soon as it is written. Against a power cut, the file is synced to disk with the first
     row that comes a second or more after the last sync, and when it is closed.
 
+    A row that cannot be written, as on a full disk, is kept in memory, and tried again with the next one and at the
+    end.
+
     On opening, whatever follows the last whole row (a line that a kill cut short, or the garbage of a power cut) is
     moved to `FILE.quarantine`, so that new rows are never joined to it. Use it as a context manager.
 
@@ -126,6 +132,7 @@ class Appender:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        check_is_file(self.path)
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -133,14 +140,18 @@ class Appender:
             if not self.path.parent.exists():
                 hint = f"there is no folder {str(self.path.parent)!r}: make it first, or choose another file"
             raise DistillError(f"{path}: {error.strerror}", hint) from None
+        self._unwritten: deque[bytes] = deque()
+        self._torn: int | None = None  # the size to cut the file back to, after a write that failed half-way
+        self.quarantined = 0
         try:
             take_lock(self._fd, path)
-        except DistillError:
+            _check_room(self._fd, path)
+            with naming(path):
+                while moved := self._repair_tail():  # a power cut may leave several lines of garbage
+                    self.quarantined += moved
+        except BaseException:
             os.close(self._fd)
             raise
-        self.quarantined = 0
-        while moved := self._repair_tail():  # a power cut may leave several lines of garbage
-            self.quarantined += moved
         self._next_sync = time.monotonic() + SYNC_SECONDS
 
     def __enter__(self) -> Appender:
@@ -159,35 +170,66 @@ class Appender:
 
     def append_line(self, line: bytes) -> None:
         """As `append`, from the row's JSON: one line without its newline."""
-        line += b"\n"
-        size = os.fstat(self._fd).st_size
+        self._unwritten.append(line + b"\n")
         try:
-            written = os.write(self._fd, line)
-            while written < len(line):  # a signal or a nearly full disk may cut a write short
-                written += os.write(self._fd, line[written:])
+            self._write()
         except OSError as error:
-            os.ftruncate(self._fd, size)
-            raise DistillError(f"{self.path}: {error.strerror}", "the rows before this one are safe") from None
-        self._sync_now_and_then()
+            hint = "the rows before this one are safe; the same command resumes"
+            raise DistillError(f"{self.path}: {error.strerror}", hint) from None
+        if time.monotonic() >= self._next_sync:
+            self._sync()
 
-    def _sync_now_and_then(self) -> None:
-        """Sync a group of rows. A slow disk is synced less often: it takes a twentieth of the time at most."""
+    def _write(self) -> None:
+        """Write the rows that are not in the file yet, each whole or not at all."""
+        while self._unwritten:
+            self._cut_back()
+            size = os.fstat(self._fd).st_size
+            line = self._unwritten.popleft()
+            try:
+                written = os.write(self._fd, line)
+                while written < len(line):  # a signal or a nearly full disk may cut a write short
+                    written += os.write(self._fd, line[written:])
+            except OSError:
+                self._unwritten.appendleft(line)
+                self._torn = size
+                with suppress(OSError):
+                    self._cut_back()
+                raise
+
+    def _cut_back(self) -> None:
+        """Remove what a write that failed has left of its row."""
+        if self._torn is not None:
+            os.ftruncate(self._fd, self._torn)
+            self._torn = None
+
+    def _sync(self) -> None:
+        """Sync to disk. A slow disk is synced less often: it takes a twentieth of the time at most."""
         began = time.monotonic()
-        if began < self._next_sync:
-            return
         try:
             os.fsync(self._fd)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a device, or a file system that has no sync
-                hint = "the disk failed: the last rows may be lost"
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no sync
+                hint = "the disk failed: look at the last rows"
                 raise DistillError(f"{self.path}: {error.strerror}", hint) from None
         now = time.monotonic()
         self._next_sync = now + max(SYNC_SECONDS, 20 * (now - began))
 
     def close(self) -> None:
-        """Flush to disk and release the file."""
-        if self._fd >= 0:
-            os.fsync(self._fd)
+        """Flush to disk and release the file.
+
+        Raises:
+            DistillError: the disk failed; tells how many rows are lost.
+        """
+        if self._fd < 0:
+            return
+        try:
+            self._write()
+            self._sync()
+        except OSError as error:
+            lost = f"{len(self._unwritten)} rows could not be written"
+            hint = "they will be made again; the rows before them are safe"
+            raise DistillError(f"{self.path}: {error.strerror}; {lost}", hint) from None
+        finally:
             os.close(self._fd)
             self._fd = -1
 
@@ -220,6 +262,14 @@ class Appender:
             if cut >= 0:
                 return start + cut + 1, tail[cut + 1 :]
         return start, tail
+
+
+def _check_room(descriptor: int, path: str | Path) -> None:
+    """Refuse a full disk before anything is paid for that could not be written to it."""
+    with suppress(OSError):
+        disk = os.fstatvfs(descriptor)
+        if disk.f_blocks and not disk.f_bavail:
+            raise DistillError(f"{path}: the disk is full", "make room on it, or choose a file on another one")
 
 
 def _is_row(line: bytes) -> bool:

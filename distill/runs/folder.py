@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import DataError, UsageError
-from distill.files.atomic import whole_file, whole_folder
+from distill.files.atomic import naming, whole_file, whole_folder
 from distill.files.jsonl import dumps
 from distill.pages import write_page
 from distill.runs.checkpoints import checkpoints_in, complete_checkpoints, remove
@@ -118,8 +118,9 @@ class RunFolder:
         with open(self.paths.metrics, "a", encoding="utf-8") as file:
 
             def write(row: Mapping[str, float]) -> None:
-                file.write(json.dumps(dict(row)) + "\n")
-                file.flush()
+                with naming(self.paths.metrics):
+                    file.write(json.dumps(dict(row)) + "\n")
+                    file.flush()
 
             yield write
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from distill.encode.chat_rendering import render_chat
 from distill.encode.encoder import Encoder, text_of
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.errors import DataError
@@ -246,8 +247,7 @@ def _controls(encoder: Encoder, messages: Sequence[Message]) -> list[int]:
 def _saved(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], prompt: bool) -> str:
     """What the chat template that is saved with the student renders."""
     rows = [message_to_dict(message) for message in messages]
-    text: str = tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=prompt)
-    return text
+    return render_chat(tokenizer, rows, add_generation_prompt=prompt)
 
 
 def _follows_prompt(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], rendered: str) -> bool:

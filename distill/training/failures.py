@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _NO_MEMORY = ("DefaultCPUAllocator: can't allocate", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _NO_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+_BAD_DISK = ("Input/output error", "I/O error", "iostream error", "file write failed", "Read-only file system")
 _NO_DISK = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed", "unexpected pos")
 
 
@@ -79,6 +80,11 @@ def clear_failures(memory_hint: str, folder: Path) -> Callable[[str], AbstractCo
                 raise DistillError(
                     f"the disk is full: {folder} could not be written while {what}",
                     "free some space, then run the same command with --resume",
+                ) from error
+            if _contains(error, _BAD_DISK):
+                raise DistillError(
+                    f"the disk failed: {folder} could not be written while {what}: {_first_line(error)}",
+                    "look after it, then run the same command with --resume",
                 ) from error
             no_peer = isinstance(error, RuntimeError) and _contains(error, _NO_PEER)
             if no_peer or type(error).__name__ == "DistBackendError":

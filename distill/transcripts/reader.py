@@ -10,6 +10,7 @@ from typing import Any
 from distill.errors import DataError, RefusedRow
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.specs import DialectSpec
+from distill.transcripts.checksum import without_checksum
 from distill.transcripts.columns import hidden_columns, merged_metadata, other_columns
 from distill.transcripts.reasoning import split_thinking
 from distill.transcripts.rows import MESSAGE_FIELDS, parse_transcript
@@ -45,12 +46,14 @@ class ReadRow:
         dialect: the data format it was in.
         unknown: its columns that nobody here knows, which are in the metadata now.
         lost: its columns and message fields that are not in the transcript, in words.
+        is_intact: whether the row is as it was written, by its checksum; so is one without.
     """
 
     transcript: Transcript
     dialect: DialectSpec
     unknown: tuple[str, ...]
     lost: frozenset[str]
+    is_intact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ class Reader:
             raise
 
     def _read(self, row: Row, source: Source) -> ReadRow:
+        row, is_intact = without_checksum(row, source)
         whole, where = row, str(source)
         row = without_nulls({key: value for key, value in row.items() if key != _JOINED})
         if isinstance(row.get(_REFUSED), str):
@@ -123,7 +127,7 @@ class Reader:
         if self.split_thinking:
             transcript = replace(transcript, messages=tuple(map(split_thinking, transcript.messages)))
         lost = {f"column `{key}`" for key in hidden_columns(row, left)} | _lost_fields(canonical["messages"])
-        return ReadRow(transcript, dialect, tuple(others), frozenset(lost))
+        return ReadRow(transcript, dialect, tuple(others), frozenset(lost), is_intact)
 
     def _dialect(self, row: Row, whole: Row, source: Source) -> DialectSpec:
         if _JOINED in whole:

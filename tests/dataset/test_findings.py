@@ -138,6 +138,8 @@ DATA = {
     "cut-answer": {"messages": [ASK, ANSWER], "metadata": {"finish_reason": "length"}},
     "unknown-finish": {"messages": [ASK, ANSWER], "metadata": {"finish_reason": "abort"}},
     "refused-row": {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, ANSWER]},
+    "huge-row": {"messages": [ASK, {**ANSWER, "content": "perro " * 800_000}]},
+    "edited-row": {"messages": [ASK, ANSWER], "checksum": "00000000"},
     "overlong": {"messages": [ASK, {**ANSWER, "content": "perro " * 99}]},
     "unknown-column": {"messages": [ASK, ANSWER], "mood": "good"},
     "thinking-in-answer": {"messages": [ASK, {**ANSWER, "content": "<think>Hm.</think>perro"}]},

@@ -195,7 +195,7 @@ class ChatTemplate:
         """
         if not self._options.reasoning:
             messages = [without_reasoning(message, index) for index, message in enumerate(messages)]
-        template = Template(self._template(tokenizer, tools), tokenizer, tools)
+        template = Template(self._template(tokenizer, tools), tokenizer, tools, self._options.template)
         shape = _shape(messages) if only_copies(template.source) and is_plain(messages) else None
         if shape is None:
             return self._render(messages, template, add_generation_prompt)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from distill import DataError, Message
+from distill import DataError, Message, render_chat
 from distill.builtin.formatters.rows import CallShape, Row, as_row
 from distill.builtin.formatters.sentinels import split_at_placeholders
 
@@ -17,12 +17,24 @@ if TYPE_CHECKING:
 class Template:
     """A Jinja template with the tokenizer and the tool definitions that it renders.
 
+    Args:
+        source: the template.
+        tokenizer: has the special tokens.
+        tools: tool definitions.
+        name: the template's, for errors; default: the tokenizer's.
+
     Attributes:
         key: what a rendering depends on besides the messages; some templates print the date.
     """
 
-    def __init__(self, source: str, tokenizer: PreTrainedTokenizerFast, tools: Sequence[Mapping[str, Any]] | None):
-        self.source = source
+    def __init__(
+        self,
+        source: str,
+        tokenizer: PreTrainedTokenizerFast,
+        tools: Sequence[Mapping[str, Any]] | None,
+        name: str | None = None,
+    ):
+        self.source, self._name = source, name
         self.tokenizer = tokenizer
         self.tools = [dict(tool) for tool in tools] if tools else None
         self.key = (source, str(tokenizer.special_tokens_map), len(tokenizer), repr(self.tools), date.today())
@@ -30,7 +42,7 @@ class Template:
     def without_tools(self, rows: Sequence[Row], prompt: bool) -> str | None:
         """The rendering without the tool definitions; None where there is none."""
         try:
-            return Template(self.source, self.tokenizer, None).render(rows, prompt)
+            return Template(self.source, self.tokenizer, None, self._name).render(rows, prompt)
         except DataError:
             return None
 
@@ -42,22 +54,17 @@ class Template:
         """Render messages.
 
         Raises:
-            DataError: the template fails on them. It is a program of its own, and may fail in any way.
+            DataError: the template fails on them.
+            TemplateOverrun: it runs too long, or writes too much.
         """
-        try:
-            # As a batch of one: alone, an empty conversation is refused before the template sees it.
-            rendered: list[str] = self.tokenizer.apply_chat_template(
-                [list(rows)],
-                tools=self.tools,
-                chat_template=self.source,
-                add_generation_prompt=prompt,
-                tokenize=False,
-            )
-        except Exception as error:
-            message = str(error) or type(error).__name__
-            what = "the conversation" if rows else "a conversation that the assistant begins"
-            raise DataError(f"the chat template refuses {what}: {message}") from None
-        return rendered[0]
+        return render_chat(
+            self.tokenizer,
+            rows,
+            add_generation_prompt=prompt,
+            tools=self.tools,
+            template=self.source,
+            name=self._name,
+        )
 
 
 def shows_system(source: str, tokenizer: PreTrainedTokenizerFast) -> bool:
