@@ -8,62 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from distill.encode.text_format import TextFormat
-from distill.errors import DataError, DistillError, PluginError, RefusedRow, TeacherError, UsageError, unknown_name
-from distill.hookspecs import hookimpl
-from distill.options import NoOptions
-from distill.plugins import PluginManager, make_formatter, make_plugin_manager
-from distill.protocols import (
-    BatchFileTeacher,
-    BatchTeacher,
-    Checkpoints,
-    CollatingLabeler,
-    Collator,
-    Evaluation,
-    ExplainingLoss,
-    Exporter,
-    Formatter,
-    Labeler,
-    Loss,
-    PlanningTrainer,
-    ScoringTeacher,
-    Teacher,
-    Trainer,
-    TrainJob,
-)
-from distill.specs import (
-    DialectSpec,
-    ExporterSpec,
-    FormatterSpec,
-    HTTPTeacherOptions,
-    LabelerSpec,
-    LossSpec,
-    ModelSpec,
-    TeacherSpec,
-    TrainerSpec,
-)
-from distill.types import (
-    IGNORE_INDEX,
-    ROLES,
-    Answer,
-    CollectRun,
-    Encoded,
-    Example,
-    ExportJob,
-    Message,
-    Params,
-    Prompt,
-    Request,
-    Role,
-    Segment,
-    SoftBatch,
-    SoftTargets,
-    Source,
-    TrainPlan,
-    TrainResult,
-    Transcript,
-)
-
 if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.api import (
         check,
@@ -94,18 +38,62 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.dataset.settings import DataSettings
     from distill.encode.chat_rendering import TemplateOverrun, render_chat
     from distill.encode.encoder import Encoder
+    from distill.encode.text_format import TextFormat
+    from distill.errors import (
+        DataError,
+        DistillError,
+        PluginError,
+        RefusedRow,
+        TeacherError,
+        UsageError,
+        one_line,
+        unknown_name,
+    )
     from distill.exporters.gguf import write_gguf
     from distill.exporters.ollama import write_modelfile
     from distill.files.text import clean_surrogates, has_lone_surrogate
+    from distill.hookspecs import hookimpl
     from distill.models.capture import TokenLogprobs
+    from distill.models.device import free_memory, is_out_of_memory
     from distill.models.generate import ChatModel
     from distill.models.load import convert_model, hushed, load_model, load_tokenizer
     from distill.models.references import cache_dir
     from distill.models.scoring import score_answers
+    from distill.options import NoOptions
+    from distill.plugins import PluginManager, make_formatter, make_plugin_manager
+    from distill.protocols import (
+        BatchFileTeacher,
+        BatchTeacher,
+        Checkpoints,
+        CollatingLabeler,
+        Collator,
+        Evaluation,
+        ExplainingLoss,
+        Exporter,
+        Formatter,
+        Labeler,
+        Loss,
+        PlanningTrainer,
+        ScoringTeacher,
+        Teacher,
+        Trainer,
+        TrainJob,
+    )
     from distill.runs import Run, open_run
     from distill.scaffold import new_plugin
     from distill.soft_labels.rows import AnswerLogprobs, LogprobsOrigin, pack_logprobs, read_logprobs
     from distill.soft_labels.vocabulary import Vocabulary, tokenizer_fingerprint
+    from distill.specs import (
+        DialectSpec,
+        ExporterSpec,
+        FormatterSpec,
+        HTTPTeacherOptions,
+        LabelerSpec,
+        LossSpec,
+        ModelSpec,
+        TeacherSpec,
+        TrainerSpec,
+    )
     from distill.training import LoraSettings, TrainSettings
     from distill.training.batching import data_loader
     from distill.training.kernels import fast_training
@@ -113,6 +101,27 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.training.kernels.soft_cross_entropy import label_logprobs, summed_soft_cross_entropy
     from distill.transcripts.reader import read_transcripts
     from distill.transcripts.rows import message_to_dict, transcript_to_dict
+    from distill.types import (
+        IGNORE_INDEX,
+        ROLES,
+        Answer,
+        CollectRun,
+        Encoded,
+        Example,
+        ExportJob,
+        Message,
+        Params,
+        Prompt,
+        Request,
+        Role,
+        Segment,
+        SoftBatch,
+        SoftTargets,
+        Source,
+        TrainPlan,
+        TrainResult,
+        Transcript,
+    )
 
 __version__ = "0.1.0"
 
@@ -133,6 +142,7 @@ _LAZY = {
         "distill.encode.encoder": "Encoder",
         "distill.files.text": "clean_surrogates has_lone_surrogate",
         "distill.collection.score": "score",
+        "distill.models.device": "free_memory is_out_of_memory",
         "distill.models.capture": "TokenLogprobs",
         "distill.models.scoring": "score_answers",
         "distill.models.generate": "ChatModel",
@@ -151,6 +161,17 @@ _LAZY = {
         "distill.training.kernels.soft_cross_entropy": "label_logprobs summed_soft_cross_entropy",
         "distill.transcripts.reader": "read_transcripts",
         "distill.transcripts.rows": "message_to_dict transcript_to_dict",
+        "distill.encode.text_format": "TextFormat",
+        "distill.errors": "DataError DistillError PluginError RefusedRow TeacherError UsageError one_line unknown_name",
+        "distill.hookspecs": "hookimpl",
+        "distill.options": "NoOptions",
+        "distill.plugins": "PluginManager make_formatter make_plugin_manager",
+        "distill.protocols": "BatchFileTeacher BatchTeacher Checkpoints CollatingLabeler Collator Evaluation "
+        "ExplainingLoss Exporter Formatter Labeler Loss PlanningTrainer ScoringTeacher Teacher Trainer TrainJob",
+        "distill.specs": "DialectSpec ExporterSpec FormatterSpec HTTPTeacherOptions LabelerSpec LossSpec ModelSpec "
+        "TeacherSpec TrainerSpec",
+        "distill.types": "IGNORE_INDEX ROLES Answer CollectRun Encoded Example ExportJob Message Params Prompt "
+        "Request Role Segment SoftBatch SoftTargets Source TrainPlan TrainResult Transcript",
     }.items()
     for name in names.split()
 }
@@ -254,10 +275,12 @@ __all__ = [
     "estimate",
     "export",
     "fast_training",
+    "free_memory",
     "generate",
     "has_lone_surrogate",
     "hookimpl",
     "hushed",
+    "is_out_of_memory",
     "label_logprobs",
     "load_chat_model",
     "load_model",
@@ -268,6 +291,7 @@ __all__ = [
     "merge",
     "message_to_dict",
     "new_plugin",
+    "one_line",
     "open_chat",
     "open_run",
     "pack_logprobs",
@@ -306,7 +330,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(importlib.import_module(module), name)
     if name in _RENAMED:
-        return globals()[_RENAMED[name]]
+        return __getattr__(_RENAMED[name])
     raise AttributeError(f"module 'distill' has no attribute {name!r}")
 
 

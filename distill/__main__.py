@@ -1,5 +1,5 @@
 """`python -m distill`."""
 
-from distill.cli.main import run
+from distill.cli.entry import run
 
 run()

@@ -231,6 +231,50 @@ def faults(names: Sequence[str]) -> None:
         print(f"| {name} | {rows(out)} | {asked} | {took} |", flush=True)
 
 
+THROTTLED = """import sys, time
+from distill.testing import FaultyServer, Reply, completion
+kind, seen, state = sys.argv[1], set(), {"level": 10.0, "at": 0.0}
+def script(asked):
+    if kind == "each":
+        refused = asked.text not in seen
+        seen.add(asked.text)
+        wait = {"Retry-After": "0.05"}
+    else:
+        state["level"] = min(10.0, state["level"] + (asked.at - state["at"]) * 100)
+        state["at"] = asked.at
+        refused = state["level"] < 1
+        state["level"] -= not refused
+        wait = {"Retry-After": "0.1"} if kind == "told" else {}
+    return Reply("", 429, wait) if refused else Reply(completion("fine"), delay=0.05)
+with FaultyServer(script) as server:
+    print(server.url, flush=True)
+    sys.stdin.read()
+    print(len(server.asked))
+"""
+
+
+def throttled() -> None:
+    """Servers that answer 429: the time over the ideal one, and the requests that were refused."""
+    print("\n| server | prompts | ideal | seconds | requests |\n|---|---|---|---|---|")
+    waits = "429 to each prompt's first request, Retry-After 0.05 (the waits add up to 25 s)"
+    for kind, what, count, ideal in (
+        ("each", waits, 500, 2.3),
+        ("told", "100 a second, Retry-After 0.1", 1000, 9.9),
+        ("untold", "100 a second, 429 without a word", 1000, 9.9),
+    ):
+        out, path = fresh(), prompts(count)
+        words = [sys.executable, "-c", THROTTLED, kind]
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        url = process.stdout.readline().strip()
+        began = time.time()
+        subprocess.run(
+            ours(path, url, out, 32), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+        )
+        took = time.time() - began
+        asked = process.communicate("")[0].strip()
+        print(f"| {what} | {rows(out)} | {ideal} s | {took:.1f} | {asked} |", flush=True)
+
+
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -238,7 +282,9 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=200_000, help="prompts of the memory measurement")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--peers", default=",".join(PEERS), help="names, separated by commas; empty: none")
-    parser.add_argument("--only", default="speed,memory,added,kills,faults", help="parts, separated by commas")
+    parser.add_argument(
+        "--only", default="speed,memory,added,kills,faults,throttled", help="parts, separated by commas"
+    )
     given = parser.parse_args()
     names = [name for name in given.peers.split(",") if name]
     if unknown := [name for name in names if name not in PEERS]:
@@ -250,6 +296,7 @@ def main() -> None:
         "added": added,
         "kills": lambda: kills(given.kills),
         "faults": lambda: faults(names),
+        "throttled": throttled,
     }
     for part in given.only.split(","):
         parts[part]()

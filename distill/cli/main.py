@@ -31,6 +31,7 @@ from distill.cli import (
     view,
 )
 from distill.cli import run as run_command
+from distill.cli.entry import run as run  # where older installations start
 from distill.cli.mistakes import explain
 from distill.cli.terminal import colours_asked_for, printable
 from distill.errors import DistillError, Terminated, one_line
@@ -127,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         click.echo("Terminated.", err=True)
         return 128 + error.signum
     except (KeyboardInterrupt, click.Abort):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ending
         click.echo("Interrupted.", err=True)
         return 130
     except BrokenPipeError:  # `distill show … | head`
@@ -185,8 +187,3 @@ def _leading_options(argv: Sequence[str]) -> tuple[list[str], bool]:
         elif not word.startswith("-"):
             break
     return [file for file in files if file], debug
-
-
-def run() -> None:
-    """The console script."""
-    sys.exit(main())

@@ -15,8 +15,10 @@ from distill.types import Answer, Request
 
 SLOWER = 0.7
 """The fraction of the requests in flight that is left after a 429."""
-FASTER = 1 / SLOWER - 1
-"""What each answer gives back: one round of answers undoes one 429."""
+NEAR = 0.9
+"""The fraction of the level of the last 429 up to which the requests in flight double with each round of answers."""
+CALM = 20
+"""Rounds of answers without a 429 after which they double again, above that level too."""
 GLANCE = 0.1
 """Seconds between looks at the pace while waiting for it: answers may have been shorter than estimated."""
 FIRST_GUESS = 256
@@ -71,7 +73,8 @@ class Throttle:
         self._turn = asyncio.Lock()
         self._inside = 0
         self._opens = 0.0
-        self._slowed = 0.0
+        self._news_from = 0.0  # a 429 to a request that was sent earlier brings no news
+        self._level = 0.0  # the limit before the last 429
         self._seconds = 0.0  # per answer, lately
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed = asyncio.Event()
@@ -85,6 +88,11 @@ class Throttle:
     def held(self) -> bool:
         """Whether `hold` is in force."""
         return self._opens > self._loop.time()
+
+    @property
+    def seconds(self) -> float:
+        """What an answer took, lately; 0 before the first one."""
+        return self._seconds
 
     def close(self) -> None:
         """Let no request pass any more, and wake all workers that wait."""
@@ -148,18 +156,28 @@ class Throttle:
         """Let fewer requests in flight after a 429, at most once per answer's time, and more after answers."""
         now = self._loop.time()
         if any(getattr(outcome, "throttled", False) for outcome in outcomes):
-            # A request that was sent before the last slowing brings no news.
-            if ticket.at >= self._slowed and now >= self._slowed + self._seconds:
-                self._limit = max(1.0, min(self._limit, self._inside) * SLOWER)
-                self._slowed = now
+            if ticket.at >= self._news_from:
+                before = min(self._limit, self._inside)
+                self._level = before if before >= self._level else (self._level + before) / 2
+                self._limit = max(1.0, before * SLOWER)
+                self._news_from = now + self._seconds
         elif any(isinstance(outcome, Answer) for outcome in outcomes):
             took = now - ticket.at
             self._seconds = took if not self._seconds else 0.8 * self._seconds + 0.2 * took
-            self._limit = min(self._most, self._limit + FASTER)
+            self._limit = min(self._most, self._limit + self._growth(now))
+
+    def _growth(self, now: float) -> float:
+        """What an answer adds to the limit: 1 up to near the level of the last 429, so that it doubles in a round of
+        answers; there one request per round, and the more the longer no 429 comes."""
+        if self._limit < NEAR * self._level:
+            return 1.0
+        rounds = (now - self._news_from) / max(self._seconds, 1e-9)
+        return max(1 / self._limit, min(1.0, rounds / CALM))
 
     def hold(self, seconds: float) -> None:
         """Let no request pass for a number of seconds."""
         self._opens = max(self._opens, self._loop.time() + seconds)
+        self._news_from = max(self._news_from, self._opens)
         for pace in self._paces:
             pace.next = max(pace.next, self._opens)
 

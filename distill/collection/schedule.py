@@ -243,10 +243,16 @@ class Pool:
         """Seconds without a request, after the server reported that it is overloaded or limits the rate."""
         first = not self._throttle.held  # the others were sent before the gate closed
         self._refusals += first
-        wait = _backoff(min(self._refusals, 8)) if error.retry_after is None else error.retry_after
+        wait = self._backoff_of_all() if error.retry_after is None else error.retry_after
         if first and wait >= LONG_WAIT:
             log.warning("%s; nobody asks for %s", error.message, spoken(wait))
         return wait
+
+    def _backoff_of_all(self) -> float:
+        """Seconds without a request where the server does not say: two answers' time at first, then doubled."""
+        lately = 2 * self._throttle.seconds or FIRST_WAIT
+        first = min(FIRST_WAIT, max(lately, FIRST_WAIT / 5))
+        return float(min(first * 2 ** (min(self._refusals, 10) - 1), LONGEST_BACKOFF))
 
     def _stop(self, error: Exception) -> None:
         """Send no more requests; answers in flight may still arrive."""

@@ -19,12 +19,11 @@ from distill.encode.encoder import Encoder, text_of
 from distill.errors import DataError, DistillError, PluginError, one_line
 from distill.protocols import Labeler
 from distill.soft_labels.targets import SoftLabeler, SoftShares
-from distill.transcripts.trainable import untrainable, untrainable_answer
+from distill.transcripts.trainable import too_large, untrainable, untrainable_answer
 from distill.types import IGNORE_INDEX, Encoded, Example, Message, Segment, Transcript
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
 
 CHUNK = 500  # transcripts prepared at a time
 
@@ -187,8 +186,7 @@ def prepare_chunk(
     rendered: list[_Rendered] = []
     for transcript in transcripts:
         try:
-            _check_size(transcript, max_characters)
-            parts = _render(transcript, encoder)
+            parts = _render(transcript, encoder, max_characters)
         except DataError as error:
             _skip(chunk.skipped, transcript, error.message, getattr(error, "code", "skipped"))
             continue
@@ -211,29 +209,14 @@ def _skip(skipped: list[Skipped], row: Transcript | Example, reason: str, code: 
     skipped.append(Skipped(row.id, str(row.source or "?"), reason, code))
 
 
-def _check_size(transcript: Transcript, most: int) -> None:
-    """Refuse a row that is so long that rendering and tokenizing it would take all memory.
-
-    Raises:
-        DataError: it has more than `most` characters.
-    """
-    size = sum(
-        len(text) for message in transcript.messages for text in (message.content, message.reasoning_content) if text
-    )
-    size += sum(len(str(message.tool_calls)) for message in transcript.messages if message.tool_calls)
-    size += len(str(transcript.tools)) if transcript.tools else 0
-    if size > most:
-        raise _Unfit("huge-row", f"{size:,} characters, more than --max-characters {most:,}")
-
-
-def _render(transcript: Transcript, encoder: Encoder) -> list[_Rendered]:
+def _render(transcript: Transcript, encoder: Encoder, max_characters: int) -> list[_Rendered]:
     """Render a transcript as a whole; answer by answer where the template renders history differently from inference.
 
     Raises:
         DataError: nothing of it can be trained; says why.
     """
     messages, tools = transcript.messages, transcript.tools
-    if found := untrainable(transcript):
+    if found := untrainable(transcript) or too_large(transcript, max_characters):
         raise _Unfit(found.code, found.reason)
     turns = [turn for turn, message in enumerate(messages) if message.role == "assistant" and message.train]
     for turn in turns:

@@ -117,6 +117,12 @@ class ChatModel:
         grow_embeddings(model, encoder.tokenizer)
         return cls(model.to(device or best_device()), encoder)
 
+    @property
+    def max_positions(self) -> int | None:
+        """The most tokens it takes, prompt and answer together; None where it sets no limit (ALiBi models)."""
+        limit: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return limit
+
     def generate(
         self,
         conversations: Sequence[Sequence[Message]],

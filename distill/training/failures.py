@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.errors import DistillError
+from distill.models.device import is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_NO_MEMORY = ("DefaultCPUAllocator: can't allocate", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _NO_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 _BAD_DISK = ("Input/output error", "I/O error", "iostream error", "file write failed", "Read-only file system")
 _NO_DISK = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed", "unexpected pos")
@@ -73,7 +73,7 @@ def clear_failures(memory_hint: str, folder: Path) -> Callable[[str], AbstractCo
         except DistillError:
             raise
         except Exception as error:
-            if isinstance(error, MemoryError) or _contains(error, _NO_MEMORY):
+            if is_out_of_memory(error):
                 raise DistillError(f"out of memory while {what}: {_first_line(error)}", memory_hint) from error
             no_space = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             if no_space or _contains(error, _NO_DISK):

@@ -27,6 +27,16 @@ def untrainable(transcript: Transcript) -> Untrainable | None:
     return None
 
 
+def too_large(transcript: Transcript, most: int) -> Untrainable | None:
+    """Why a row must not even be rendered and tokenized: it has more than `most` characters; None where it has not."""
+    size = sum(len(text) for one in transcript.messages for text in (one.content, one.reasoning_content) if text)
+    size += sum(len(str(one.tool_calls)) for one in transcript.messages if one.tool_calls)
+    size += len(str(transcript.tools)) if transcript.tools else 0
+    if size <= most:
+        return None
+    return Untrainable("huge-row", f"{size:,} characters, more than --max-characters {most:,}")
+
+
 def untrainable_answer(message: Message) -> Untrainable | None:
     """Why an answer cannot be trained; None where it can."""
     if (message.content or "").strip() or message.tool_calls:

@@ -103,3 +103,41 @@ def test_the_models_own_sampling_settings_do_not_shape_a_plain_sample(bloom):
     own.top_p, own.repetition_penalty = 0.01, 5.0
     answers = {teacher.ask_batch([request("b", temperature=5.0, seed=seed)])[0].message.content for seed in range(4)}
     assert len(answers) > 1  # with top-p 0.01 they would all be alike
+
+
+def test_a_batch_is_divided_until_the_one_row_is_found_that_fails(teacher, monkeypatch):
+    """Out of memory for a long prompt, and any other error for one: their neighbours are answered."""
+    model, asked = teacher._loaded(), [request(text) for text in ("a", "b", "long " * 30, "c", "broken", "d")]
+    generate, sizes = type(model).generate, []
+
+    def failing(self, conversations, **settings):
+        texts = [messages[-1].content for messages in conversations]
+        sizes.append(len(texts))
+        if any(text.startswith("long") for text in texts):
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB\nmore")
+        if "broken" in texts:
+            raise IndexError("index out of range in self")
+        return generate(self, conversations, **settings)
+
+    monkeypatch.setattr(type(model), "generate", failing)
+    answers = teacher.ask_batch(asked)
+    assert [isinstance(answer, Answer) for answer in answers] == [True, True, False, True, False, True]
+    assert "out of memory; the prompt has" in answers[2].message and "IndexError" in answers[4].message
+    assert max(sizes[1:]) <= 3
+    assert len(teacher.ask_batch(asked[:2])) == 2 and sizes[-1] == 1, "what did not fit is not tried again"
+
+
+def test_a_prompt_beyond_the_models_positions_is_named_before_it_is_asked(teacher, monkeypatch):
+    model = teacher._loaded()
+    monkeypatch.setattr(model.model.config, "max_position_embeddings", 40, raising=False)
+    sizes = []
+    generate = type(model).generate
+    monkeypatch.setattr(
+        type(model),
+        "generate",
+        lambda *words, **settings: sizes.append(settings["max_tokens"]) or generate(*words, **settings),
+    )
+    short, near, long = teacher.ask_batch([request("a"), request("b " * 12), request("b " * 50)])
+    assert isinstance(short, Answer) and isinstance(near, Answer) and isinstance(long, TeacherError)
+    assert "takes 40 with the answer" in long.message and "the prompt has" in long.message
+    assert all(size <= 6 for size in sizes)

@@ -45,7 +45,7 @@ def test_the_wheel_is_whole(installed):
         assert (installed / "distill" / file).is_file(), file
     assert not (installed / "tests").exists()
     info = next(installed.glob("distill_chat-*.dist-info"))
-    assert "distill = distill.cli.main:run" in (info / "entry_points.txt").read_text()
+    assert "distill = distill.cli.entry:run" in (info / "entry_points.txt").read_text()
 
 
 def test_the_installed_tool_works(installed, bloom, article):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from distill import (
     Answer,
     ChatModel,
     DataError,
+    DistillError,
     LogprobsOrigin,
     Message,
     PluginManager,
@@ -19,10 +22,15 @@ from distill import (
     TokenLogprobs,
     UsageError,
     Vocabulary,
+    free_memory,
+    is_out_of_memory,
     make_formatter,
+    one_line,
     pack_logprobs,
     score_answers,
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +74,68 @@ class TransformersTeacher:
         self._ref = str(Path(model).expanduser()) if Path(model).expanduser().exists() else model
         self._model: ChatModel | None = None
         self._vocabulary: Vocabulary | None = None
+        self._fits = sys.maxsize  # requests that memory sufficed for, after it did not
 
     def ask_batch(self, requests: Sequence[Request]) -> list[Answer | Exception]:
         """Answer the requests; those with the same parameters go into one batch."""
         model = self._loaded()
         groups: dict[object, list[int]] = {}
+        answers: list[Answer | Exception] = [TeacherError("not answered")] * len(requests)
         for n, request in enumerate(requests):
+            try:
+                most = self._room(model, request)
+            except DataError as error:
+                answers[n] = TeacherError(error.message, error.hint)
+                continue
             # Sampled answers depend on the seed, so each seed is its own batch; greedy ones ignore it. A batch draws
             # its rows from one generator: the same batch gives the same answers, another one may not.
             seed = request.params.seed if request.params.temperature else None
-            groups.setdefault((request.params.max_tokens, request.params.temperature, seed), []).append(n)
-        answers: list[Answer | Exception] = [TeacherError("not answered")] * len(requests)
-        for group in groups.values():
-            for n, answer in zip(group, self._ask(model, [requests[n] for n in group]), strict=True):
+            groups.setdefault((most, request.params.temperature, seed), []).append(n)
+        for (most, *_), group in groups.items():
+            made = self._divided([requests[n] for n in group], functools.partial(self._ask, model, most))
+            for n, answer in zip(group, made, strict=True):
                 answers[n] = answer
         return answers
+
+    def _room(self, model: ChatModel, request: Request) -> int:
+        """The most tokens of an answer: those asked for, and no more than the model has positions for.
+
+        Raises:
+            DataError: the format cannot express the prompt, or the model does not take one as long.
+        """
+        most = request.params.max_tokens or self._options.max_tokens
+        tokens = len(model.encoder.prompt(request.messages, request.tools))
+        if model.max_positions is None:
+            return most
+        if tokens >= model.max_positions:
+            raise DataError(
+                f"the prompt has {tokens} tokens, and {self._ref} takes {model.max_positions} with the answer",
+                "shorten the prompt, or choose a teacher with a longer context",
+            )
+        return min(most, model.max_positions - tokens)
+
+    def _divided(
+        self, requests: Sequence[Request], work: Callable[[Sequence[Request]], list[T]]
+    ) -> list[T | Exception]:
+        """Do work on a batch; where it fails, on its halves, until the one row is found that it fails on."""
+        if len(requests) <= self._fits:
+            try:
+                return [*work(requests)]
+            except DataError as error:
+                if len(requests) == 1:
+                    return [TeacherError(error.message)]
+            except DistillError:
+                raise
+            except Exception as error:
+                if len(requests) == 1:
+                    what = "out of memory" if is_out_of_memory(error) else f"the model failed: {one_line(error)}"
+                    tokens = len(self._loaded().encoder.prompt(requests[0].messages, requests[0].tools))
+                    return [TeacherError(f"{what}; the prompt has {tokens} tokens")]
+                if is_out_of_memory(error):
+                    self._fits = len(requests) // 2
+            free_memory()  # here, where the error holds its tensors no longer
+        middle = len(requests) // 2
+        return [*self._divided(requests[:middle], work), *self._divided(requests[middle:], work)]
 
     def _loaded(self) -> ChatModel:
         if self._model is None:
@@ -94,21 +149,16 @@ class TransformersTeacher:
             )
         return self._model
 
-    def _ask(self, model: ChatModel, requests: Sequence[Request]) -> list[Answer | Exception]:
+    def _ask(self, model: ChatModel, max_tokens: int, requests: Sequence[Request]) -> list[Answer]:
         params = requests[0].params
-        try:
-            generations = model.generate(
-                [request.messages for request in requests],
-                max_tokens=params.max_tokens or self._options.max_tokens,
-                temperature=params.temperature,
-                seed=params.seed,
-                tools=[request.tools for request in requests],
-                logprobs=self._options.logprobs,
-            )
-        except DataError as error:
-            if len(requests) == 1:
-                return [TeacherError(error.message)]
-            return [answer for request in requests for answer in self._ask(model, [request])]
+        generations = model.generate(
+            [request.messages for request in requests],
+            max_tokens=max_tokens,
+            temperature=params.temperature,
+            seed=params.seed,
+            tools=[request.tools for request in requests],
+            logprobs=self._options.logprobs,
+        )
         return [
             Answer(
                 Message("assistant", made.text),
@@ -123,16 +173,14 @@ class TransformersTeacher:
 
     def score_batch(self, requests: Sequence[Request], logprobs: int) -> list[Mapping[str, Any] | Exception]:
         """Read answers that are there already; see `distill.ScoringTeacher`."""
-        chat = self._loaded()
-        try:
-            scored = score_answers(
-                chat, [request.messages for request in requests], logprobs, [request.tools for request in requests]
-            )
-        except DataError as error:
-            if len(requests) == 1:
-                return [error]
-            return [answer for request in requests for answer in self.score_batch([request], logprobs)]
-        return [self._packed(one, LogprobsOrigin(scored=True)) for one in scored]
+        return self._divided(requests, functools.partial(self._score, self._loaded(), logprobs))
+
+    def _score(self, chat: ChatModel, logprobs: int, requests: Sequence[Request]) -> list[Mapping[str, Any]]:
+        conversations, tools = [one.messages for one in requests], [one.tools for one in requests]
+        return [
+            self._packed(one, LogprobsOrigin(scored=True))
+            for one in score_answers(chat, conversations, logprobs, tools)
+        ]
 
     def _packed(self, kept: TokenLogprobs, origin: LogprobsOrigin) -> dict[str, Any]:
         """An answer's log probabilities as rows keep them."""
