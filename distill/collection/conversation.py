@@ -90,16 +90,11 @@ class Conversation:
 
 def as_teacher_sees(teacher_messages: Sequence[Message], messages: Sequence[Message]) -> tuple[Message, ...]:
     """A conversation with what only the teacher sees before it; two system messages become one."""
-    if not teacher_messages or teacher_messages[0].role != "system" or messages[0].role != "system":
-        system, rest = _system_first(messages) if teacher_messages else ((), tuple(messages))
-        return (*system, *teacher_messages, *rest)
-    both = f"{teacher_messages[0].content or ''}\n\n{messages[0].content or ''}"
+    system = messages[:1] if messages and messages[0].role == "system" else ()
+    if not system or not teacher_messages or teacher_messages[0].role != "system":
+        return (*system, *teacher_messages, *messages[len(system) :])
+    both = f"{teacher_messages[0].content or ''}\n\n{system[0].content or ''}"
     return (Message("system", both), *teacher_messages[1:], *messages[1:])
-
-
-def _system_first(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    count = 1 if messages[0].role == "system" else 0
-    return tuple(messages[:count]), tuple(messages[count:])
 
 
 def _problem(answer: Answer) -> TeacherError | None:
