@@ -63,7 +63,8 @@ def _write_openai(transcript: Transcript) -> dict[str, Any]:
 
 def _message(message: Message, index: int) -> dict[str, Any]:
     row: dict[str, Any] = message_to_dict(message)
-    row.pop("reasoning_content", None)
+    for key in ("reasoning_content", "reasoning_details"):
+        row.pop(key, None)
     if message.role != "assistant":
         row.pop("weight", None)
     if message.name is not None and (message.role == "tool" or not _NAME.fullmatch(message.name)):

@@ -16,7 +16,7 @@ from distill.builtin.teachers.endpoints import Endpoints, read_addresses
 from distill.builtin.teachers.headers import make_headers, read_key
 from distill.builtin.teachers.http import HttpClient, endpoint
 from distill.builtin.teachers.logprobs import LogprobsReader, missing
-from distill.builtin.teachers.reasoning import spoken
+from distill.builtin.teachers.reasoning import IN_CONTENT, spoken, with_thinking
 from distill.builtin.teachers.streaming import joined_chat
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -67,7 +67,7 @@ class OpenAIOptions(HTTPTeacherOptions):
         tokenizer: the served model's tokenizer, a folder or a Hub id: vLLM then tells tokens by their ids, which is
             exact where a token is a piece of a character; default: tokens are told by their bytes.
         replay_reasoning: send the reasoning of earlier answers back, as some servers demand and others refuse;
-            default: as soon as the server reports it missing.
+            default: `reasoning_details` always, other reasoning as soon as the server reports it missing.
         stream: ask for an event stream, for servers that answer, or think, only so.
         api: `responses` asks OpenAI's Responses API instead, which gives summaries of the reasoning and no log
             probabilities.
@@ -127,7 +127,7 @@ class OpenAITeacher:
         official = urlsplit(addresses[0]).hostname == _HOST
         self._max_tokens = options.max_tokens_field or ("max_completion_tokens" if official else "max_tokens")
         self._replay = bool(options.replay_reasoning)
-        self._reasoning_name = "reasoning_content"
+        self._reasoning_name: str = "reasoning_content"
         asks = options.logprobs is not None
         self._reader = LogprobsReader(options.logprobs or 0, official, options.tokenizer) if asks else None
         self._first, self._tells = asyncio.Lock(), not asks
@@ -244,10 +244,14 @@ class OpenAITeacher:
         row: dict[str, Any] = message_to_dict(message)
         for key in ("refusal", "weight"):
             row.pop(key, None)
+        if self._options.replay_reasoning is False:
+            row.pop("reasoning_details", None)
         reasoning = row.pop("reasoning_content", None)
-        if self._replay and reasoning is not None:
-            row[self._reasoning_name] = reasoning
-        return row
+        if not self._replay or reasoning is None or "reasoning_details" in row:
+            return row
+        if self._reasoning_name == IN_CONTENT:
+            return row | {"content": with_thinking(reasoning, message.content)}
+        return row | {self._reasoning_name: reasoning}
 
     def _answer(self, payload: Mapping[str, Any], request: Request | None = None) -> Answer:
         if self._options.api == "responses":
@@ -264,7 +268,7 @@ class OpenAITeacher:
             what = f"{self._http.where} sent tool calls that are no objects"
             raise TeacherError(what, retryable=True, maybe_paid=True)
         said = spoken(message)
-        if said.name in ("reasoning", "reasoning_content"):
+        if said.name in ("reasoning", "reasoning_content", IN_CONTENT):
             self._reasoning_name = said.name
         usage = payload.get("usage")
         return Answer(
@@ -274,6 +278,7 @@ class OpenAITeacher:
                 reasoning_content=said.reasoning,
                 tool_calls=tuple(calls),
                 refusal=_str(message.get("refusal")),
+                reasoning_details=said.details,
             ),
             finish_reason=_str(choice.get("finish_reason")),
             usage=usage if isinstance(usage, dict) else {},

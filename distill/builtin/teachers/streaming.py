@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+_PART_TEXTS = ("text", "summary", "data")
+
 
 def events(body: bytes) -> Iterator[tuple[str | None, Any]]:
     """The events of a stream: the name, where there is one, and the JSON of its data; None for data that is no JSON."""
@@ -92,10 +94,33 @@ def _append(message: dict[str, Any], key: str, value: Any) -> None:
         return
     if isinstance(before, str) and isinstance(value, str) and key != "role":
         message[key] = before + value
+    elif key == "reasoning_details" and isinstance(value, list):
+        message[key] = _joined_parts([*(before or ()), *value])
     elif isinstance(before, list) and isinstance(value, list):
         message[key] = [*before, *value]
     else:
         message[key] = value
+
+
+def _joined_parts(parts: list[Any]) -> list[Any]:
+    """Pieces of reasoning with their texts put together: those in a row of the same type and index are one part."""
+    joined: list[Any] = []
+    for part in parts:
+        last = joined[-1] if joined else None
+        if not isinstance(part, dict) or not isinstance(last, dict) or not _continues(part, last):
+            joined.append(part)
+            continue
+        texts = {key: last[key] + part[key] for key in _PART_TEXTS if _are_texts(last.get(key), part.get(key))}
+        joined[-1] = last | {key: value for key, value in part.items() if value is not None} | texts
+    return joined
+
+
+def _continues(part: Mapping[str, Any], last: Mapping[str, Any]) -> bool:
+    return "index" in part and all(part.get(key) == last.get(key) for key in ("index", "type"))
+
+
+def _are_texts(*values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _add_call(calls: dict[int, dict[str, Any]], delta: Any) -> None:
@@ -105,9 +130,9 @@ def _add_call(calls: dict[int, dict[str, Any]], delta: Any) -> None:
     index = delta.get("index")
     index = index if isinstance(index, int) else len(calls)
     call = calls.setdefault(index, {"type": "function", "function": {"name": "", "arguments": ""}})
-    for key in ("id", "type"):
-        if isinstance(delta.get(key), str) and delta[key]:
-            call[key] = delta[key]
+    for key, value in delta.items():
+        if key not in ("index", "function") and value:  # Gemini's signatures are beside the function
+            call[key] = value
     function = delta.get("function")
     for key in ("name", "arguments"):
         piece = function.get(key) if isinstance(function, dict) else None
