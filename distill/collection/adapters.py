@@ -118,7 +118,16 @@ def checked(answer: Any, owner: str) -> Answer | DistillError:
     except (TypeError, ValueError, RecursionError):  # no JSON: it fails when its row is written
         pass
     usage: Any = answer.usage
-    return answer if isinstance(usage, Mapping) else replace(answer, usage={})
+    reason: Any = answer.finish_reason
+    if isinstance(usage, Mapping) and isinstance(reason, (str, type(None))):
+        return answer
+    return Answer(
+        answer.message,
+        None if reason is None else str(reason),
+        usage if isinstance(usage, Mapping) else {},
+        answer.model,
+        answer.logprobs,
+    )
 
 
 def _without_surrogates(answer: Answer) -> Answer:

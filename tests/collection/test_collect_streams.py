@@ -50,6 +50,19 @@ def test_a_stream_gives_the_row_of_a_whole_answer(ask, out, read):
     assert row["metadata"]["params"] == {"temperature": 0.0}, "how the answer travels does not change it"
 
 
+def test_a_stream_may_be_odd(ask, out, read):
+    """Comments first and the type of JSON, carriage returns, a second choice, and all of the message at the end."""
+    whole = {"choices": [{"message": {"role": "assistant", "content": "Perro."}, "finish_reason": "stop"}]}
+    other = {"choices": [{"index": 1, "delta": {"content": "Can."}, "finish_reason": "stop"}]}
+    events = [delta(content="Per"), other, delta(content="ro."), whole]
+    text = ": PROCESSING\n\n" + "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    for reply in (Reply(text), Reply(text.replace("\n", "\r"), headers=EVENTS)):
+        ran, _ = ask(lambda asked, reply=reply: reply)
+        assert ran.code == 0, ran.err
+        assert read(out)[0]["messages"][-1]["content"] == "Perro."
+        out.unlink()
+
+
 def test_tool_calls_come_in_pieces(ask, out, read):
     ran, _ = ask(lambda asked: stream(*CALLS))
     assert ran.code == 0, ran.err

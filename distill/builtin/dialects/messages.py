@@ -53,12 +53,20 @@ def _write_openai(transcript: Transcript) -> dict[str, Any]:
         messages.pop()  # nothing answers it
     if not any(message.role == "assistant" and message.train for message in messages):
         raise DataError("OpenAI's format has no conversations without an answer that counts")
+    if any(_is_empty(message) for message in messages):
+        raise DataError("OpenAI's format has no empty answers")
     row: dict[str, Any] = {"messages": _with_results([_message(message, n) for n, message in enumerate(messages)])}
     if transcript.tools:
         row["tools"] = [dict(tool) for tool in transcript.tools]
     if isinstance(parallel := transcript.metadata.get("parallel_tool_calls"), bool):
         row["parallel_tool_calls"] = parallel
     return row
+
+
+def _is_empty(message: Message) -> bool:
+    """Whether a message is an answer that says nothing."""
+    said = message.content or message.tool_calls or message.refusal
+    return message.role == "assistant" and not said
 
 
 def _message(message: Message, index: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from distill import Answer, HTTPTeacherOptions, Message, Params, Request, Teache
 from distill.builtin.teachers import responses
 from distill.builtin.teachers.endpoints import Endpoints, read_addresses
 from distill.builtin.teachers.headers import make_headers, read_key
-from distill.builtin.teachers.http import HttpClient, endpoint
+from distill.builtin.teachers.http import HttpClient, endpoint, error_text
 from distill.builtin.teachers.logprobs import LogprobsReader, missing
 from distill.builtin.teachers.reasoning import IN_CONTENT, spoken, with_thinking
 from distill.builtin.teachers.streaming import joined_chat
@@ -260,14 +261,20 @@ class OpenAITeacher:
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = choice.get("message") if isinstance(choice, dict) else None
         if not isinstance(choice, dict) or not isinstance(message, dict):
-            raise TeacherError(f"{self._http.where} sent no choice", retryable=True, maybe_paid=True)
+            told = error_text(payload)
+            what = f"{self._http.where} sent no choice" + (f": {told}" if told else "")
+            raise TeacherError(what, retryable=True, maybe_paid=True)
         if isinstance(choice.get("error"), (dict, str)) and choice["error"]:
             raise _paid(self._http.reported(choice))
         calls = message.get("tool_calls") or ()
+        if not calls and isinstance(message.get("function_call"), dict):
+            calls = [{"type": "function", "function": message["function_call"]}]
         if not isinstance(calls, (list, tuple)) or not all(isinstance(call, dict) for call in calls):
             what = f"{self._http.where} sent tool calls that are no objects"
             raise TeacherError(what, retryable=True, maybe_paid=True)
         said = spoken(message)
+        if said.media:
+            raise TeacherError(f"the answer is not text alone: it has {said.media}", maybe_paid=True)
         if said.name in ("reasoning", "reasoning_content", IN_CONTENT):
             self._reasoning_name = said.name
         usage = payload.get("usage")
@@ -280,7 +287,7 @@ class OpenAITeacher:
                 refusal=_str(message.get("refusal")),
                 reasoning_details=said.details,
             ),
-            finish_reason=_str(choice.get("finish_reason")),
+            finish_reason=_reason(choice.get("finish_reason")),
             usage=usage if isinstance(usage, dict) else {},
             model=_str(payload.get("model")),
             logprobs=self._logprobs(choice, said.content or "", request),
@@ -317,6 +324,11 @@ def _paid(error: TeacherError) -> TeacherError:
     """An error that came beside a part of an answer: it costs money, and the server is there."""
     error.maybe_paid, error.down = True, False
     return error
+
+
+def _reason(value: Any) -> str | None:
+    """A finish reason; one that is no text is none that is known to be good."""
+    return value if isinstance(value, (str, type(None))) else json.dumps(value)
 
 
 def _str(value: Any) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 NAMES = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "reasoning_details")
 """Fields of a message that hold its thinking."""
+_MEDIA = ("images", "image", "audio", "video")
 IN_CONTENT = "content"
 """Where thinking came that was a part of the content."""
 _PARTS = ("thinking", "reasoning", "thought", "reasoning_text", "redacted_thinking")
@@ -22,12 +23,14 @@ class Spoken(NamedTuple):
         reasoning: the thinking; None where there is none.
         name: the field the thinking came in, under which it goes back; None where there is none.
         details: the thinking in the server's own parts, as it came.
+        media: what the message has beside text: images, audio, video; None where it has none.
     """
 
     content: str | None
     reasoning: str | None
     name: str | None
     details: tuple[Mapping[str, Any], ...] = ()
+    media: str | None = None
 
 
 def spoken(message: Mapping[str, Any]) -> Spoken:
@@ -38,8 +41,21 @@ def spoken(message: Mapping[str, Any]) -> Spoken:
     details = tuple(parts) if isinstance(parts, list) and are_parts else ()
     for name in NAMES:
         if (value := message.get(name)) and (text := text_of(value)):
-            return Spoken(content, text, name, details)
-    return Spoken(content, thought, IN_CONTENT if thought else None, details)
+            return Spoken(content, text, name, details, _media(message))
+    return Spoken(content, thought, IN_CONTENT if thought else None, details, _media(message))
+
+
+def _media(message: Mapping[str, Any]) -> str | None:
+    """The first field or part of a message that is media; None where there is none."""
+    for name in _MEDIA:
+        if message.get(name):
+            return f"`{name}`"
+    content = message.get("content")
+    for part in content if isinstance(content, list) else ():
+        kind = str(part.get("type") or "") if isinstance(part, Mapping) else ""
+        if any(name in kind for name in _MEDIA):
+            return f"a part `{kind}`"
+    return None
 
 
 def with_thinking(reasoning: str, content: str | None) -> list[dict[str, Any]]:

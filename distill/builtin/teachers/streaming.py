@@ -13,7 +13,8 @@ def events(body: bytes) -> Iterator[tuple[str | None, Any]]:
     """The events of a stream: the name, where there is one, and the JSON of its data; None for data that is no JSON."""
     name: str | None = None
     data: list[str] = []
-    for line in [*body.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").split("\n"), ""]:
+    text = body.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    for line in [*text.split("\n"), ""]:
         if not line:
             if data:
                 yield name, _loads("\n".join(data))
@@ -36,7 +37,7 @@ def _loads(text: str) -> Any:
 def is_stream(content_type: str, body: bytes) -> bool:
     """Whether a response is an event stream: by its type, or by how it starts."""
     start = body[:64].lstrip()
-    return content_type == "text/event-stream" or start.startswith((b"data:", b"event:"))
+    return content_type == "text/event-stream" or start.startswith((b"data:", b"event:", b":", b"id:", b"retry:"))
 
 
 def joined_chat(body: bytes) -> dict[str, Any] | None:
@@ -58,7 +59,7 @@ def joined_chat(body: bytes) -> dict[str, Any] | None:
             return event
         whole |= {key: value for key, value in event.items() if key != "choices" and value is not None}
         choices = event.get("choices")
-        first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        first = _first(choices) if isinstance(choices, list) else {}
         if first.get("finish_reason"):
             ended = True
         _add_choice(choice, message, calls, first)
@@ -69,11 +70,18 @@ def joined_chat(body: bytes) -> dict[str, Any] | None:
     return whole | {"choices": [choice | {"message": {"role": "assistant"} | message}]}
 
 
+def _first(choices: list[Any]) -> dict[str, Any]:
+    """The piece of the first choice in an event; empty where there is none."""
+    return next((one for one in choices if isinstance(one, dict) and not one.get("index")), {})
+
+
 def _add_choice(
     choice: dict[str, Any], message: dict[str, Any], calls: dict[int, dict[str, Any]], event: Mapping[str, Any]
 ) -> None:
-    """Add an event's choice to what came before it."""
-    delta = event.get("delta") or event.get("message")
+    """Add an event's choice to what came before it; a `message` is no piece, but all of it once more."""
+    whole, delta = event.get("message"), event.get("delta")
+    if isinstance(whole, dict):
+        message.update({key: value for key, value in whole.items() if value and key != "tool_calls"})
     for key, value in (delta if isinstance(delta, dict) else {}).items():
         if key == "tool_calls" and isinstance(value, list):
             for call in value:
