@@ -69,7 +69,12 @@ def test_settings_are_stored_under_the_names_of_their_options_and_older_runs_are
     path = folder / "run.json"
     manifest = json.loads(path.read_text())
     lora = {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": [], "quantize": True}
-    former = {"data_format": None, "per_device_train_batch_size": 2, "learning_rate": 0.1, "trainer_options": {"a_b": 1}}
+    former = {
+        "data_format": None,
+        "per_device_train_batch_size": 2,
+        "learning_rate": 0.1,
+        "trainer_options": {"a_b": 1},
+    }
     settings = manifest["settings"] | {name: {"value": value, "origin": "recipe"} for name, value in former.items()}
     path.write_text(json.dumps({**manifest, "settings": settings | {"lora": {"value": lora, "origin": "recipe"}}}))
     found = open_run(folder).manifest
