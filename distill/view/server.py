@@ -215,10 +215,10 @@ def _number(text: str | None, otherwise: int) -> int:
 
 
 def _sample_fits(sample: Mapping[str, Any], text: str, show: str) -> bool:
-    student = sample["answers"].get("student", {})
-    if show == "differs" and student.get("exact"):
+    students = _students(sample)
+    if show == "differs" and all(one.get("exact") for one in students):
         return False
-    if show == "endless" and student.get("stopped", True):
+    if show == "endless" and all(one.get("stopped", True) for one in students):
         return False
     said = [sample["reference"], *(one["text"] for one in sample["answers"].values())]
     said += [one.get("content") or "" for one in sample["messages"]]
@@ -226,7 +226,12 @@ def _sample_fits(sample: Mapping[str, Any], text: str, show: str) -> bool:
 
 
 def _closeness(sample: Mapping[str, Any]) -> float:
-    return float(sample["answers"].get("student", {}).get("chrf", -1.0))
+    return float(min((one.get("chrf", -1.0) for one in _students(sample)), default=-1.0))
+
+
+def _students(sample: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The answers of the students: there are several where several were compared."""
+    return [one for who, one in sample["answers"].items() if who not in ("base", "teacher")]
 
 
 def _marked(sample: Mapping[str, Any]) -> dict[str, Any]:
