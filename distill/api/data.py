@@ -33,7 +33,6 @@ def collect(
     teacher: str,
     base_url: Sequence[str] = (),
     teacher_options: Mapping[str, Any] | None = None,
-    logprobs: int | None = None,
     concurrency: int = 16,
     rpm: float | None = None,
     tpm: float | None = None,
@@ -48,6 +47,7 @@ def collect(
     max_tokens: int | None = None,
     temperature: float | None = None,
     seed: int | None = None,
+    logprobs: int | None = None,
     limit: int | None = None,
     shard: str | None = None,
     allow_unknown: bool = False,
@@ -87,7 +87,6 @@ def score(
     teacher: str,
     base_url: Sequence[str] = (),
     teacher_options: Mapping[str, Any] | None = None,
-    logprobs: int = 20,
     concurrency: int = 16,
     rpm: float | None = None,
     tpm: float | None = None,
@@ -96,6 +95,7 @@ def score(
     patience: float = 600.0,
     max_usd: float | None = None,
     price: str | None = None,
+    logprobs: int = 20,
     limit: int | None = None,
     # [[[end]]]
     # [[[cog parameters(ReadSettings) ]]]
