@@ -1,4 +1,4 @@
-"""`show` as a web page that needs nothing else: no network, no script, and no untrusted text that could act."""
+"""`show` as a web page: no network, no script but its search, and no untrusted text that could act."""
 
 from __future__ import annotations
 
