@@ -37,7 +37,7 @@ def environment() -> Environment:
     made.filters["counted"] = counted
     made.filters["shown"] = shown
     made.globals["GENERATOR"] = Markup(GENERATOR)
-    script = resources.files(__package__).joinpath("templates", "search.js").read_text(encoding="utf-8")
+    script = resources.files(__package__).joinpath("templates").joinpath("search.js").read_text(encoding="utf-8")
     made.globals["SCRIPT"] = Markup(script)  # our own file
     made.globals["SCRIPT_HASH"] = b64encode(sha256(script.encode()).digest()).decode()
     return made
