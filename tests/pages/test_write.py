@@ -16,7 +16,7 @@ def page() -> str:
 class _Nothing:
     rows = skipped = median = 0
     lengths = trained = ()
-    reasons = ()
+    reasons = frequent = ()
 
 
 def test_only_pages_of_distill_are_overwritten(tmp_path):
