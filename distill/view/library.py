@@ -103,6 +103,14 @@ class Library:
         """A run, as it is now."""
         return open_run(item.path)
 
+    def run_of(self, item: Item) -> Run | None:
+        """The run that a file is in; None: it is in none, or that is damaged."""
+        folder = next((one for one in item.path.parents if is_run(one)), None)
+        try:
+            return None if folder is None else open_run(folder)
+        except DistillError:
+            return None
+
     def parts(self, item: Item) -> list[Item]:
         """What is inside a run."""
         return [one for one in self.items if one.kind != "run" and item.path in one.path.parents]
