@@ -134,9 +134,9 @@ def _incomplete(message: Message, reason: str | None) -> TeacherError | None:
 
 def _broken_call(call: Mapping[str, Any]) -> TeacherError | None:
     """Why nobody could make a tool call; None where somebody could, or it is of a kind that is not known here."""
-    function = call.get("function")
-    if function is None and call.get("type") not in (None, "function"):
+    if "function" not in call:
         return None
+    function = call["function"]
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"].strip():
         return TeacherError("the answer has a tool call without a function name")
     arguments = function.get("arguments")
