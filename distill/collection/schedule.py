@@ -32,6 +32,9 @@ LONG_WAIT = 10.0
 GRACE = 5.0
 """Seconds that answers in flight have after the first Ctrl-C or SIGTERM."""
 
+FREE_MOVES = 5
+"""How often a row may fail at one of several servers without using up a try: perhaps it is the row that fails them."""
+
 log = logging.getLogger("distill")
 
 
@@ -168,7 +171,8 @@ class Pool:
             return self._take(conversation, outcome)
         if not isinstance(outcome, TeacherError):
             return self._give_up(conversation, outcome)
-        if outcome.elsewhere:
+        if outcome.elsewhere and conversation.moves < FREE_MOVES:
+            conversation.moves += 1
             return 0.0
         if not (outcome.unreachable or outcome.down):
             self._outage.answered()
