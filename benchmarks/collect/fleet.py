@@ -1,10 +1,10 @@
-"""Several servers and several shards, measured: `python benchmarks/collect/fleet.py PART…` prints the figures of README.md.
+"""Several servers and several shards, measured: `python benchmarks/collect/fleet.py PART…` prints README.md's figures.
 
-    servers   four servers, one at half speed: wall time against the ideal
-    outage    the same, one of them killed in the middle and back after 30 seconds
-    rate      rows per second and CPU per row through one process, with one server and with four
-    profile   what the CPU time of a row is made of
-    kills     random kill -9 of shards, while their number changes from 4 to 7 to 2
+servers   four servers, one at half speed: wall time against the ideal
+outage    the same, one of them killed in the middle and back after 30 seconds
+rate      rows per second and CPU per row through one process, with one server and with four
+profile   what the CPU time of a row is made of
+kills     random kill -9 of shards, while their number changes from 4 to 7 to 2
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from run import HERE, WORK, environment, fresh, measure, prompts, rows, stats
+from run import HERE, WORK, environment, fresh, measure, prompts, stats
 
 IN_FLIGHT = 256
 SLOTS = IN_FLIGHT // 4
@@ -94,7 +94,8 @@ def servers(count: int, latency: float) -> None:
         run = measure(ours(path, those, out, IN_FLIGHT), those[0].url, out, count)
         shares = ", ".join(f"{stats(server.url)['answered']:,}" for server in those)
     print(
-        f"\n{count:,} prompts, {IN_FLIGHT} in flight, four servers of 64 slots at {latency:g} s, one at {2 * latency:g} s: "
+        f"\n{count:,} prompts, {IN_FLIGHT} in flight, four servers of {SLOTS} slots at {latency:g} s, one at "
+        f"{2 * latency:g} s: "
         f"{run.wall:.1f} s, {run.wall / ideal:.2f} × ideal ({ideal:.1f} s); {run.rows:,} rows, exit code {run.code}; "
         f"answered: {shares}",
         flush=True,
@@ -124,9 +125,9 @@ def outage(count: int, latency: float, away: float = 30.0) -> None:
     lost = away * those[0].rate / sum(server.rate for server in those)
     print(
         f"\nOne of the four killed after {ideal / 3:.0f} s and back {away:.0f} s later: {run.wall:.1f} s, "
-        f"{run.wall / ideal:.2f} × ideal, {run.wall / (ideal + lost):.2f} × ideal with the capacity that was there; exit code "
-        f"{run.code}, {count - len(ids)} lost, {sum(ids.values()) - len(ids)} twice, {answered - count} answers paid twice; "
-        f"after its return it answered {seen[0]['answered']:,}",
+        f"{run.wall / ideal:.2f} × ideal, {run.wall / (ideal + lost):.2f} × ideal with the capacity that was there; "
+        f"exit code {run.code}, {count - len(ids)} lost, {sum(ids.values()) - len(ids)} twice, {answered - count} "
+        f"answers paid twice; after its return it answered {seen[0]['answered']:,}",
         flush=True,
     )
 
@@ -192,7 +193,9 @@ class Killing:
 
     def start(self, index: int, count: int) -> subprocess.Popen[bytes]:
         """Start one shard."""
-        words = ours(self.path, [self.server], self.out, self.concurrency, "--shard", f"{index}/{count}", "--patience", "0")
+        words = ours(
+            self.path, [self.server], self.out, self.concurrency, "--shard", f"{index}/{count}", "--patience", "0"
+        )
         return subprocess.Popen(words, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def phase(self, count: int, kills: int) -> None:

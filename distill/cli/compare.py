@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,11 +158,8 @@ def show_students(found: Comparisons) -> None:
     for one in found.comparisons:
         for warning in one.warnings:
             click.secho(f"Warning: {printable(one.run)}: {printable(warning)}", fg="yellow", err=True)
-    rows = [["", *(metric.title for metric in found.metrics), "against its base"]]
-    for one in found.comparisons:
-        values = [_figure(one.value("student", metric.name), metric) for metric in found.metrics]
-        rows.append([printable(one.run), *values, one.verdict])
-    click.echo("\n".join(_columns(rows)))
+    students = [(one.run, one.verdict, one.metrics_of("student")) for one in found.comparisons]
+    click.echo("\n".join(students_table(students)))
     if found.settings:
         click.echo("\nSettings that differ:")
         rows = [[name, *(printable(shown(value)) for value in values), ""] for name, values in found.settings.items()]
@@ -176,8 +173,28 @@ def show_students(found: Comparisons) -> None:
         click.echo("\n".join(_columns(rows)))
 
 
+def students_table(students: Sequence[tuple[str, str, Mapping[str, float]]]) -> list[str]:
+    """Students as the lines of a table.
+
+    Args:
+        students: run folder, verdict, and metrics by name.
+    """
+    from distill.comparison.metrics import METRICS
+
+    metrics = [metric for metric in METRICS if any(metric.name in values for _, _, values in students)]
+    rows = [["", *(metric.title for metric in metrics), "against its base"]]
+    for run, verdict, values in students:
+        figures = [_value(values.get(metric.name), metric) for metric in metrics]
+        rows.append([printable(run), *figures, verdict])
+    return _columns(rows)
+
+
 def _figure(figure: Interval | None, metric: Metric) -> str:
-    return "–" if figure is None else metric.format(figure.value).removesuffix(" %")
+    return _value(None if figure is None else figure.value, metric)
+
+
+def _value(value: float | None, metric: Metric) -> str:
+    return "–" if value is None else metric.format(value).removesuffix(" %")
 
 
 def _change(one: Difference | None, metric: Metric) -> list[str]:

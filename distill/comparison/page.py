@@ -1,4 +1,4 @@
-"""A comparison as one web page that needs nothing else: no network, no script, no untrusted text that could act."""
+"""A comparison as one web page: no network, no script but its search, no untrusted text that could act."""
 
 from __future__ import annotations
 

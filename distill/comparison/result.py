@@ -259,6 +259,11 @@ class Comparison:
                 return one.figures.get(name)
         return None
 
+    def metrics_of(self, who: Who) -> dict[str, float]:
+        """A model's metrics by name, without their intervals."""
+        found = {metric.name: self.value(who, metric.name) for metric in self.metrics}
+        return {name: one.value for name, one in found.items() if one is not None}
+
     def difference(self, name: str) -> Difference | None:
         """Student minus base; None where it was not measured, or cannot be compared."""
         return next((one for one in self.differences if one.metric == name), None)

@@ -14,7 +14,7 @@ from distill import TeacherError, UsageError
 from distill.builtin.teachers import endpoints
 from distill.builtin.teachers.endpoints import Endpoint, read_addresses
 from distill.collection import schedule
-from distill.testing import FaultyServer, Reply, completion
+from distill.testing import FaultyServer, Reply
 
 
 @pytest.fixture
@@ -86,7 +86,6 @@ def test_servers_join_and_leave_by_a_file(collect, tmp_path, monkeypatch):
     def script(asked):
         if len(first.asked) == 20:
             servers.write_text(f"{second.url}\n")
-        return Reply(completion("fine"))
 
     with FaultyServer(script, delay=0.01) as first, FaultyServer(delay=0.01) as second:
         servers.write_text(f"{first.url}  # the old one\n\n")

@@ -244,7 +244,7 @@ def test_several_students_side_by_side(copycat, idle, chats, tmp_path, capsys, m
     changes = {one["metric"]: one for one in between["differences"]}
     assert changes["exact_match"]["change"]["value"] == 100 and changes["exact_match"]["outcome"] == "better"
     assert changes["perplexity"]["outcome"] == "better" and between["questions"] == 6
-    assert found["settings"]["learning_rate"] == [0.0, 1e-2] and "out" not in found["settings"]
+    assert found["settings"]["learning-rate"] == [0.0, 1e-2] and "out" not in found["settings"]
 
 
 def test_the_run_s_report_shows_its_last_comparison(copycat, chats, tmp_path, manager):
