@@ -17,6 +17,7 @@ from distill.builtin.teachers.headers import make_headers, read_key
 from distill.builtin.teachers.http import HttpClient, endpoint
 from distill.builtin.teachers.logprobs import LogprobsReader, missing
 from distill.builtin.teachers.reasoning import spoken
+from distill.builtin.teachers.scoring import EchoScorer, PromptScorer, Scorer, Scoring
 from distill.builtin.teachers.streaming import joined_chat
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -134,12 +135,18 @@ class OpenAITeacher:
         self._tells_nothing: TeacherError | None = None
         headers = make_headers({"Authorization": f"Bearer {key}"} if key else {}, key, options.headers)
 
-        def client(address: str) -> HttpClient:
-            words = {"key_env": options.api_key_env, "model": model}
-            return HttpClient(endpoint(address, self._path), headers, timeout=options.timeout, join=join, **words)
+        def connect(path: str) -> Endpoints | HttpClient:
+            def client(address: str) -> HttpClient:
+                words = {"key_env": options.api_key_env, "model": model}
+                url = endpoint(address.removesuffix(_PATH), path)
+                return HttpClient(url, headers, timeout=options.timeout, join=join, **words)
 
-        several = len(addresses) > 1 or options.servers.startswith("@")
-        self._http = Endpoints(options.servers, client) if several else client(addresses[0])
+            several = len(addresses) > 1 or options.servers.startswith("@")
+            return Endpoints(options.servers, client) if several else client(addresses[0])
+
+        self._connect, self._official = connect, official
+        self._http = connect(self._path)
+        self._scoring: Scoring | None = None
 
     async def ask(self, request: Request) -> Answer:
         """Ask; where log probabilities are wanted, the first answer is waited for, to see whether it has them.
@@ -184,13 +191,23 @@ class OpenAITeacher:
             payload = await self._http.post(self._body(request))
         return self._answer(payload, request)
 
+    async def score(self, request: Request, logprobs: int) -> Answer:
+        """Have the server read the answer with which the request ends; see `distill.ScoringServer`."""
+        if self._scoring is None:
+            tokenizer, body = self._options.tokenizer, {"model": self._model, **self._options.body}
+            scorer: Scorer = PromptScorer() if tokenizer is None else EchoScorer(tokenizer, not self._official)
+            self._scoring = Scoring(self._connect, body, scorer, self._model)
+        return await self._scoring.score(request, logprobs)
+
     def servers(self) -> dict[str, dict[str, int]]:
         """How many requests each server has answered and failed; empty for a single one."""
         return self._http.counts() if isinstance(self._http, Endpoints) else {}
 
     async def close(self) -> None:
-        """Close the session."""
-        await self._http.close()
+        """Close the sessions."""
+        for http in (self._http, self._scoring):
+            if http is not None:
+                await http.close()
 
     def batch_request(self, id: str, request: Request) -> dict[str, Any]:
         """The line of a batch file that asks the request."""
