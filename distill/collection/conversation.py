@@ -31,6 +31,7 @@ class Conversation:
         model: the model id as last answered.
         logprobs: of each answer, as `Answer.logprobs` holds them.
         attempts: how many tries the next request has used up.
+        moves: how often it was asked elsewhere, for nothing.
         progress: how many answers the whole run had when it last failed.
         probing: whether its request is a probe of a server that went away.
         done: whether nothing is left to ask.
@@ -48,6 +49,7 @@ class Conversation:
         self.model: str | None = None
         self.logprobs: list[Mapping[str, Any] | Sequence[Any] | None] = []
         self.attempts = 0
+        self.moves = 0
         self.progress = 0
         self.probing = False
         self.done = False
@@ -79,7 +81,7 @@ class Conversation:
         problem = _problem(answer)
         if problem and problem.retryable:
             raise problem
-        self.attempts = 0
+        self.attempts = self.moves = 0
         self.finish_reason, self.model = answer.finish_reason, answer.model
         self.answers.append(message)
         self.logprobs.append(answer.logprobs)
