@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
         plan_training,
         quickstart,
         run,
+        score,
         show,
         trace,
         train,
@@ -32,13 +33,13 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.collection import CollectSettings, make_teacher, read_batch, write_batch
     from distill.collection.cost_estimate import estimate
     from distill.collection.merge import merge
-    from distill.collection.score import score
     from distill.comparison import CompareSettings
     from distill.dataset.collate import pad_batch
     from distill.dataset.settings import DataSettings
     from distill.encode.chat_rendering import TemplateOverrun, render_chat
     from distill.encode.encoder import Encoder
     from distill.encode.text_format import TextFormat
+    from distill.encode.tokenizer import prepare_tokenizer
     from distill.errors import (
         DataError,
         DistillError,
@@ -58,7 +59,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.models.generate import ChatModel
     from distill.models.load import convert_model, hushed, load_model, load_tokenizer
     from distill.models.references import cache_dir
-    from distill.models.scoring import score_answers
+    from distill.models.scoring import answer_span, score_answers
     from distill.options import NoOptions
     from distill.plugins import PluginManager, make_formatter, make_plugin_manager
     from distill.protocols import (
@@ -74,6 +75,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
         Labeler,
         Loss,
         PlanningTrainer,
+        ScoringServer,
         ScoringTeacher,
         Teacher,
         Trainer,
@@ -81,6 +83,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     )
     from distill.runs import Run, open_run
     from distill.scaffold import new_plugin
+    from distill.soft_labels.packer import LogprobsPacker
     from distill.soft_labels.rows import AnswerLogprobs, LogprobsOrigin, pack_logprobs, read_logprobs
     from distill.soft_labels.vocabulary import Vocabulary, tokenizer_fingerprint
     from distill.specs import (
@@ -129,7 +132,7 @@ _LAZY = {
     name: module
     for module, names in {
         "distill.api": "check collect compare compare_runs convert doctor export generate load_chat_model open_chat "
-        "plan_training quickstart run show trace train",
+        "plan_training quickstart run score show trace train",
         "distill.chat.session": "Session",
         "distill.chat.settings": "ChatSettings",
         "distill.collection": "CollectSettings make_teacher read_batch write_batch",
@@ -140,11 +143,11 @@ _LAZY = {
         "distill.dataset.settings": "DataSettings",
         "distill.encode.chat_rendering": "TemplateOverrun render_chat",
         "distill.encode.encoder": "Encoder",
+        "distill.encode.tokenizer": "prepare_tokenizer",
         "distill.files.text": "clean_surrogates has_lone_surrogate",
-        "distill.collection.score": "score",
         "distill.models.device": "free_memory is_out_of_memory",
         "distill.models.capture": "TokenLogprobs",
-        "distill.models.scoring": "score_answers",
+        "distill.models.scoring": "answer_span score_answers",
         "distill.models.generate": "ChatModel",
         "distill.exporters.gguf": "write_gguf",
         "distill.exporters.ollama": "write_modelfile",
@@ -153,6 +156,7 @@ _LAZY = {
         "distill.runs": "Run open_run",
         "distill.scaffold": "new_plugin",
         "distill.training": "LoraSettings TrainSettings",
+        "distill.soft_labels.packer": "LogprobsPacker",
         "distill.soft_labels.rows": "AnswerLogprobs LogprobsOrigin pack_logprobs read_logprobs",
         "distill.soft_labels.vocabulary": "Vocabulary tokenizer_fingerprint",
         "distill.training.batching": "data_loader",
@@ -167,7 +171,8 @@ _LAZY = {
         "distill.options": "NoOptions",
         "distill.plugins": "PluginManager make_formatter make_plugin_manager",
         "distill.protocols": "BatchFileTeacher BatchTeacher Checkpoints CollatingLabeler Collator Evaluation "
-        "ExplainingLoss Exporter Formatter Labeler Loss PlanningTrainer ScoringTeacher Teacher Trainer TrainJob",
+        "ExplainingLoss Exporter Formatter Labeler Loss PlanningTrainer ScoringServer ScoringTeacher "
+        "Teacher Trainer TrainJob",
         "distill.specs": "DialectSpec ExporterSpec FormatterSpec HTTPTeacherOptions LabelerSpec LossSpec ModelSpec "
         "TeacherSpec TrainerSpec",
         "distill.types": "IGNORE_INDEX ROLES Answer CollectRun Encoded Example ExportJob Message Params Prompt "
@@ -226,6 +231,7 @@ __all__ = [
     "Labeler",
     "LabelerSpec",
     "LogprobsOrigin",
+    "LogprobsPacker",
     "LoraSettings",
     "Loss",
     "LossSpec",
@@ -241,6 +247,7 @@ __all__ = [
     "Request",
     "Role",
     "Run",
+    "ScoringServer",
     "ScoringTeacher",
     "Segment",
     "Session",
@@ -262,6 +269,7 @@ __all__ = [
     "Transcript",
     "UsageError",
     "Vocabulary",
+    "answer_span",
     "cache_dir",
     "check",
     "clean_surrogates",
@@ -297,6 +305,7 @@ __all__ = [
     "pack_logprobs",
     "pad_batch",
     "plan_training",
+    "prepare_tokenizer",
     "quickstart",
     "read_batch",
     "read_logprobs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -235,3 +236,72 @@ def test_rows_are_synced_in_groups(tmp_path, monkeypatch):
             clock[0] += 0.1
         assert synced == pytest.approx([101.0, 111.5, 122.0], abs=0.3)
     assert len(synced) == 4, "and once at the end"
+
+
+def failing(monkeypatch, name, *numbers):
+    """Let calls of an `os` function fail, once for each number, None: it works."""
+    real, left = getattr(os, name), list(numbers)
+
+    def call(*args):
+        if left and (number := left.pop(0)) is not None:
+            raise OSError(number, os.strerror(number))
+        return real(*args)
+
+    monkeypatch.setattr(os, name, call)
+
+
+def test_a_row_that_could_not_be_written_is_written_later(tmp_path, monkeypatch):
+    path = tmp_path / "x.jsonl"
+    with Appender(path) as appender:
+        failing(monkeypatch, "write", errno.ENOSPC)
+        with pytest.raises(DistillError, match="No space left on device"):
+            appender.append({"id": 1})
+        appender.append({"id": 2})
+        failing(monkeypatch, "write", errno.EIO)
+        with pytest.raises(DistillError, match="Input/output error"):
+            appender.append({"id": 3})
+    assert rows_of(path) == [{"id": 1}, {"id": 2}, {"id": 3}]
+
+
+def test_the_rows_that_are_lost_in_the_end_are_counted(tmp_path, monkeypatch):
+    path = tmp_path / "x.jsonl"
+    appender = Appender(path)
+    appender.append({"id": 0})
+    failing(monkeypatch, "write", *[errno.ENOSPC] * 9)
+    for n in (1, 2):
+        with pytest.raises(DistillError):
+            appender.append({"id": n})
+    with pytest.raises(DistillError, match="2 rows could not be written"):
+        appender.close()
+    assert rows_of(path) == [{"id": 0}]
+
+
+def test_a_torn_write_that_cannot_be_cut_back_is_cut_back_before_the_next_row(tmp_path, monkeypatch):
+    path = tmp_path / "x.jsonl"
+    with Appender(path) as appender:
+        real = os.write
+        monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:4]))
+        failing(monkeypatch, "write", None, errno.ENOSPC)
+        failing(monkeypatch, "ftruncate", errno.EIO)
+        with pytest.raises(DistillError):
+            appender.append({"id": 1})
+        assert path.read_bytes() == b'{"id'
+        monkeypatch.setattr(os, "write", real)
+        appender.append({"id": 2})
+    assert rows_of(path) == [{"id": 1}, {"id": 2}]
+
+
+def test_a_failed_sync_at_the_end_is_one_error(tmp_path, monkeypatch):
+    appender = Appender(tmp_path / "x.jsonl")
+    appender.append({"id": 1})
+    failing(monkeypatch, "fsync", errno.EIO)
+    with pytest.raises(DistillError, match=r"x.jsonl: Input/output error"):
+        appender.close()
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/null", "-", tmp_path, tmp_path / ("x" * 300), tmp_path / "a\0b"):
+        with pytest.raises(DistillError) as caught:
+            Appender(path)
+        assert caught.value.hint

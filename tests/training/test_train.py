@@ -77,7 +77,7 @@ def test_the_run_folder_is_complete(manager, bloom, article, tmp_path):
     report = run(manager, bloom, article, out)
     manifest = json.loads((out / "run.json").read_text())
     assert manifest["state"] == "finished"
-    assert manifest["settings"]["learning_rate"] == {"value": 1e-3, "origin": "default"}
+    assert manifest["settings"]["learning-rate"] == {"value": 1e-3, "origin": "default"}
     assert manifest["plugins"]["labeler"]["name"] == "masked"
     assert manifest["versions"]["torch"] == torch.__version__
     assert len(manifest["data"][0]["sha256"]) == 64
