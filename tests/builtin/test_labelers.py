@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
 
-from distill import IGNORE_INDEX, DataError, Message, Segment, UsageError, make_formatter
+from distill import IGNORE_INDEX, DataError, Message, Segment, TextFormat, UsageError, make_formatter
 from distill.builtin.labelers.completion_only import CompletionOnlyCollator, completion_only_labels
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
@@ -156,3 +157,29 @@ def test_pad_that_is_eos_leaves_eos_trained(manager):
     encoded = made.encode(TURNS)
     batch = labeler.collator(pad_token_id=stop)([{"input_ids": encoded.input_ids}])
     assert (batch["labels"] == stop).sum() == 2
+
+
+PLAIN = TextFormat(name="plain", user="\n\n### Human:{}", assistant="\n\n### Assistant:{}", end="{eos}")
+"""A format whose response template is text that a question may have too."""
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bare"])
+def test_trl_labels_as_masked_does_or_refuses_whatever_the_messages_say(manager, kind):
+    """Messages are made of pieces of the format's own text: a question may end with the response template."""
+    chance = random.Random(20261128)
+    made = prepare_tokenizer(TOKENIZERS[kind](), PLAIN, "plain")
+    masked, labeler = (manager.labelers.build(labels, {}, made) for labels in ("masked", "trl"))
+    texts = [made.tokenizer.decode(ids) for ids in (labeler.response, labeler.instruction)]
+    pieces = [*texts, *(text.strip() for text in texts), "a", "Yes .", "\n", "### Assistant:", "assistant", ":"]
+    labelled = 0
+    for _ in range(300):
+        said = ["".join(chance.choices(pieces, k=chance.randint(1, 4))).strip() or "a" for _ in range(4)]
+        encoded = made.encode([Message(role, text) for role, text in zip(["user", "assistant"] * 2, said, strict=True)])
+        try:
+            labels = labeler.label(encoded)
+        except DataError:
+            continue
+        labelled += 1
+        last = max(n for n, mark in enumerate(encoded.end_of_turn) if mark)
+        assert labels[: last + 1] == masked.label(encoded)[: last + 1], said
+    assert labelled > 5

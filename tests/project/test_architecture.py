@@ -260,7 +260,7 @@ def test_heavy_modules_are_imported_where_they_are_used():
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
-    """All functions of a file, each as `file:function`, with its lines; its docstring and generated lines do not count."""
+    """All functions of a file, each as `file:function`, with its lines, but for its docstring and generated ones."""
     lines = path.read_text(encoding="utf-8").splitlines()
     for node in ast.walk(tree(path)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

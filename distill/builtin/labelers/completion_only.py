@@ -76,9 +76,10 @@ class CompletionOnly:
         """Label one row as the collator will.
 
         Raises:
-            DataError: the templates lead to a question's text being trained, or an answer not.
+            DataError: the templates lead to a question's text being trained, or a header, or an answer not.
         """
         labels = completion_only_labels(encoded.input_ids, self.response, self.instruction, self.masked)
+        self._refuse_templates_in_questions(encoded, labels)
         answered: int | None = None  # where the last answer ended
         for n, label in enumerate(labels):
             wrote, turn, end = encoded.assistant_mask[n], encoded.turn[n], encoded.end_of_turn[n]
@@ -95,6 +96,22 @@ class CompletionOnly:
                     f"the response template was not found before message {turn}, which would not be trained"
                 )
         return labels
+
+    def _refuse_templates_in_questions(self, encoded: Encoded, labels: Sequence[int]) -> None:
+        """Refuse a row in which an answer seems to start behind a question's own text: its header would be trained.
+
+        Raises:
+            DataError: names the question.
+        """
+        for place in _find(encoded.input_ids, self.response):
+            start = place + len(self.response)
+            if start == len(labels) or labels[start] == IGNORE_INDEX:
+                continue
+            for n in range(place, start):
+                if encoded.turn[n] >= 0 and not encoded.assistant_mask[n]:
+                    raise DataError(
+                        f"message {encoded.turn[n]} ends with the response template: the header after it would be trained"
+                    )
 
     def collator(self, pad_token_id: int) -> Collator:
         """The collator that makes these labels of a batch."""
