@@ -170,7 +170,7 @@ def test_trl_labels_as_masked_does_or_refuses_whatever_the_messages_say(manager,
     made = prepare_tokenizer(TOKENIZERS[kind](), PLAIN, "plain")
     masked, labeler = (manager.labelers.build(labels, {}, made) for labels in ("masked", "trl"))
     texts = [made.tokenizer.decode(ids) for ids in (labeler.response, labeler.instruction)]
-    pieces = [*texts, *(text.strip() for text in texts), "a", "Yes .", "\n", "### Assistant:", "assistant", ":"]
+    pieces = [*texts, *(text.strip() for text in texts), *"abcdef", "Yes .", "### Assistant:", ":"]
     labelled = 0
     for _ in range(300):
         said = ["".join(chance.choices(pieces, k=chance.randint(1, 4))).strip() or "a" for _ in range(4)]
