@@ -7,7 +7,7 @@ PLUGINS := $(wildcard plugins/*)
 WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || sysctl -n hw.ncpu); echo $$((cores > 16 ? 8 : cores > 4 ? cores / 2 : 2)))
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: quickstart test test-slow lint docs constraints clean
+.PHONY: quickstart test test-slow torture lint docs constraints clean
 
 quickstart: $(VENV)/.ready  ## The whole pipeline on real weights, in a few minutes
 	$(BIN)/distill quickstart
@@ -18,6 +18,9 @@ test: $(VENV)/.ready lint  ## All but the slow tests
 test-slow: $(VENV)/.ready  ## The tests that train SmolLM2 or take more than a minute; those that measure memory run alone
 	$(PYTEST) -m "slow and not alone"
 	$(BIN)/python -m pytest -m "slow and alone"
+
+torture: $(VENV)/.ready  ## Ten minutes of kills, failing system calls, races and Ctrl-C; a short form is one of the slow tests
+	$(BIN)/python tests/torture --seconds 600
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -30,6 +30,7 @@ from distill.comparison.settings import CompareSettings
 from distill.comparison.training_data import read_training_data
 from distill.comparison.verdict import beside_prompted, decide
 from distill.errors import DataError, DistillError, UsageError
+from distill.files.lock import owned
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.runs.layout import RunPaths
 from distill.runs.run import Run, open_run
@@ -136,7 +137,23 @@ def compare_run(
         watch: who is told of it.
         paid: the run folder in which answers of a teacher or a judge are kept.
         memo: bases that were measured already.
+
+    Raises:
+        DistillError: another process compares this student.
     """
+    with owned(opened.paths.comparison):
+        return _compare(opened, sources, manager, settings, watch, paid, memo)
+
+
+def _compare(
+    opened: Run,
+    sources: Sequence[DataSource],
+    manager: PluginManager,
+    settings: CompareSettings,
+    watch: Watch,
+    paid: RunPaths,
+    memo: Memo,
+) -> Compared:
     held = read_questions(sources, settings.reader(manager), settings.limit)
     models = find_models(opened, settings.base, manager, settings.trust_remote_code, prompted=settings.prompted_base)
     if settings.prompted_base:

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import date
 from functools import partial
@@ -248,6 +248,10 @@ def _code_of(thing: Any) -> str:
 
 def _prune(cache: Path) -> None:
     """Remove the data sets that have not been used for longest."""
-    folders = [folder for folder in cache.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
-    for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime)[:-_KEPT]:
+    used: list[tuple[float, Path]] = []
+    for folder in cache.iterdir():
+        with suppress(FileNotFoundError):  # another process removes them too
+            if folder.is_dir() and not folder.name.startswith("."):
+                used.append((folder.stat().st_mtime, folder))
+    for _, folder in sorted(used)[:-_KEPT]:
         shutil.rmtree(folder, ignore_errors=True)

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 KINDS = ("", "write", "fsync", "rename", "open", "mkdir", "link", "truncate", "unlink")
+FEWEST = 2
+"""How many times each attack is tried, however little time there is."""
 ERRNOS = (errno.ENOSPC, errno.EIO)
 
 TEACHER = '''
@@ -161,7 +163,7 @@ def sweep(command: Command, root: Path, control: Control, until: float, seed: in
     random.Random(seed).shuffle(order)
     outcome = Outcome()
     for number in order:
-        if time.monotonic() > until:
+        if outcome.tried >= FEWEST and time.monotonic() > until:
             break
         fresh()
         code = ERRNOS[number % len(ERRNOS)]
@@ -238,17 +240,17 @@ def commands(root: Path, student: Path) -> list[Command]:
     return [
         Command("collect", [*teacher, *collect], prompts, lambda made: answers(made / "out.jsonl")),
         Command("merge", merge, shards, lambda made: answers(made / "all.jsonl")),
-        Command("train", [*train, *small], data, lambda made: _student(made / "run")),
+        Command("train", [*train, *small], data, lambda made: student_of(made / "run")),
         Command(
             "run",
             [*teacher, "run", str(root / "recipe.yaml")],
             recipe,
-            lambda made: (answers(made / "made" / "transcripts.jsonl"), _student(made / "made" / "run")),
+            lambda made: (answers(made / "made" / "transcripts.jsonl"), student_of(made / "made" / "run")),
         ),
     ]
 
 
-def _student(run: Path) -> tuple[object, ...]:
+def student_of(run: Path) -> tuple[object, ...]:
     """A student's weights, its losses, and that the run folder is finished."""
     weights = hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
     losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -109,9 +109,8 @@ class CompletionOnly:
                 continue
             for n in range(place, start):
                 if encoded.turn[n] >= 0 and not encoded.assistant_mask[n]:
-                    raise DataError(
-                        f"message {encoded.turn[n]} ends with the response template: the header after it would be trained"
-                    )
+                    where = f"message {encoded.turn[n]}"
+                    raise DataError(f"{where} ends with the response template: the header after it would be trained")
 
     def collator(self, pad_token_id: int) -> Collator:
         """The collator that makes these labels of a batch."""
