@@ -31,6 +31,9 @@ LONG_WAIT = 10.0
 GRACE = 5.0
 """Seconds that answers in flight have after the first Ctrl-C or SIGTERM."""
 
+FREE_MOVES = 5
+"""How often a row may fail at one of several servers without using up a try: perhaps it is the row that fails them."""
+
 log = logging.getLogger("distill")
 
 
@@ -47,6 +50,7 @@ class Job(Protocol):
         id: the row's id.
         answers: what came until now.
         attempts: how many tries the next request has used up.
+        moves: how often it was asked elsewhere, for nothing.
         progress: how many answers the whole run had when it last failed.
         probing: whether its request is a probe of a server that went away.
         done: whether nothing is left to ask.
@@ -57,6 +61,7 @@ class Job(Protocol):
     messages: list[Message]
     answers: list[Message]
     attempts: int
+    moves: int
     progress: int
     probing: bool
     done: bool
@@ -205,7 +210,8 @@ class Pool(Generic[JobT]):
             return self._take(job, outcome)
         if not isinstance(outcome, TeacherError):
             return self._give_up(job, outcome)
-        if outcome.elsewhere:
+        if outcome.elsewhere and job.moves < FREE_MOVES:
+            job.moves += 1
             return 0.0
         if not (outcome.unreachable or outcome.down):
             self._outage.answered()

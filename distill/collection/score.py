@@ -174,7 +174,7 @@ class _Answer:
         self.row, self.turn, self.id = row, turn, row.transcript.id
         self.messages = list(row.transcript.messages[: turn + 1])
         self.answers: list[Message] = []
-        self.attempts = self.progress = 0
+        self.attempts = self.moves = self.progress = 0
         self.probing = self.done = False
 
     def request(self) -> Request:
