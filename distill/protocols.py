@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from distill.types import (
     Answer,
-    DataExportJob,
     Encoded,
     Example,
     ExportJob,
@@ -397,13 +396,4 @@ class Exporter(Protocol):
         Raises:
             DistillError: the student cannot be written in this shape; nothing is left at `--out`.
         """
-        ...
-
-
-@runtime_checkable
-class DataExporter(Protocol):
-    """An exporter that can also publish a data set."""
-
-    def export_data(self, job: DataExportJob) -> Sequence[str]:
-        """Write files into `job.out`, and publish them; see `Exporter.export`."""
         ...

@@ -340,7 +340,7 @@ class ExportJob:
 
 @dataclass(frozen=True, slots=True)
 class DataExportJob:
-    """A data set to export.
+    """A data set to export: what `export_data(job)` is given, which an exporter may have beside `export`.
 
     Attributes:
         data: the file of transcripts. It is not to be changed.

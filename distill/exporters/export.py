@@ -7,16 +7,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from distill.collection.data_card import data_card
 from distill.errors import DistillError, PluginError, UsageError, one_line
 from distill.files.atomic import whole_folder
 from distill.files.lock import owned
 from distill.plugins import PluginManager
-from distill.protocols import DataExporter
 from distill.runs.run import open_run
 from distill.types import DataExportJob, ExportJob
+
+
+@runtime_checkable
+class DataExporter(Protocol):
+    """An exporter that can also publish a data set."""
+
+    def export_data(self, job: DataExportJob) -> Sequence[str]:
+        """Write files into `job.out`, and publish them; see `Exporter.export`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -356,8 +356,7 @@ def _save(run: _Run, plan: JobPlan, student: PreTrainedModel, report: TrainRepor
     run.note("saving the student")
     if rows := run.folder.metric_rows():
         report = _with_losses(report, rows, run.settings)
-    card = _card(run, report)
-    save_student(run.folder, run.settings, plan, student, card)
+    save_student(run.folder, run.settings, plan, student, _card(run, report))
     _finish(run, report)
     return report
 

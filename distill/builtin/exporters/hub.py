@@ -45,7 +45,7 @@ class HubExporter:
         return self._publish(job, "model")
 
     def export_data(self, job: DataExportJob) -> Sequence[str]:
-        """Write and upload the data set; see `distill.DataExporter`.
+        """Write and upload the data set; see `distill.DataExportJob`.
 
         Raises:
             DistillError: the Hub cannot be reached, or refuses.
