@@ -114,6 +114,8 @@ def train(
         for finding in plan.prepared.findings:
             if finding.severity != "note":
                 note(f"{finding.severity}: {finding}")
+        for line in plan.notes:
+            note(line)
         if plan.prepared.shares.rows:
             note(explain(plan.loss, plan.prepared.shares))
         if dry_run:
@@ -354,7 +356,10 @@ def _save(run: _Run, plan: JobPlan, model: PreTrainedModel, result: TrainResult,
     if rows := run.folder.metric_rows():
         report = _with_losses(report, rows, run.settings)
     card = model_card(run.settings, report, open_run(run.folder.path).manifest.student)
-    save_student(run.folder, run.settings, plan, model, result.state_dict, card)
+    saved_in = save_student(run.folder, run.settings, plan, model, result.state_dict, card)
+    if saved_in != report.saved_in:
+        run.note(f"saved in {saved_in}: weights of the student are too large for {report.saved_in}")
+        report = replace(report, saved_in=saved_in)
     _finish(run, report)
     return report
 

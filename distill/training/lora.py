@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import DistillError, UsageError
 from distill.models.load import load_model
+from distill.training.lora_targets import choose_targets
 from distill.training.settings import LoraSettings
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, new_tokens: Sequence
         The `peft.PeftModel`.
 
     Raises:
-        UsageError: `target_modules` names no layer of this student.
+        UsageError: `target_modules` names a layer that this student lacks, or that can have no adapter.
     """
     from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
 
@@ -44,23 +45,28 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, new_tokens: Sequence
         tables = [model.get_input_embeddings(), model.get_output_embeddings()]
         tied = tables[1] is None or tables[1].weight is tables[0].weight
         rows = {_name_of(table, model): list(new_tokens) for table in tables[: 1 if tied else 2]}
+    chosen = choose_targets(model, lora.target_modules)
+    if chosen.parameters and lora.dropout:
+        raise UsageError("--lora-dropout cannot be applied to experts", "leave it out, or do not name them as targets")
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=list(lora.target_modules) or "all-linear",  # which excludes the LM head
+        target_modules=list(chosen.modules),
+        target_parameters=list(chosen.parameters) or None,
         trainable_token_indices=rows or None,
         fan_in_fan_out=_has_conv1d(model),
     )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft's and transformers' names for checkpointing differ
+            warnings.simplefilter("ignore", RuntimeWarning)  # patterns that peft makes for experts, and misses itself
             return get_peft_model(model, config)
     except ValueError as error:
-        layers = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _is_linear(module)})
         raise UsageError(
-            f"--lora-targets: {str(error).splitlines()[0]}", f"this student's linear layers: {', '.join(layers)}"
+            f"--lora-targets: {str(error).splitlines()[0]}",
+            f"by default: {', '.join(choose_targets(model, ()).modules)}",
         ) from error
 
 
@@ -133,10 +139,6 @@ def load_quantized(ref: str) -> PreTrainedModel:
 def _name_of(wanted: nn.Module, model: PreTrainedModel) -> str:
     names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
     return names[wanted]
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return type(module).__name__ in ("Linear", "Conv1D", "Linear4bit")
 
 
 def _has_conv1d(model: PreTrainedModel) -> bool:

@@ -246,13 +246,14 @@ def _construct(arguments: Any, settings: Mapping[str, Any]) -> Any:
 
 def fit(trainer_class: Any, arguments: Any, job: TrainJob, on_log: OnLog) -> TrainResult:
     """Train with a Trainer class; each log line goes to `on_log`, and nothing to standard output."""
-    trainer = trainer_class(
-        model=job.model,
-        args=arguments,
-        train_dataset=_dataset(job),
-        data_collator=job.collate,
-        processing_class=job.tokenizer,
-    )
+    with hushed():
+        trainer = trainer_class(
+            model=job.model,
+            args=arguments,
+            train_dataset=_dataset(job),
+            data_collator=job.collate,
+            processing_class=job.tokenizer,
+        )
     if trainer.is_fsdp_enabled and hasattr(job.model, "peft_config"):
         raise UsageError(
             "--lora cannot be trained with FSDP yet", "leave one of them out; several processes do without FSDP"
