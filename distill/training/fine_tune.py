@@ -104,8 +104,8 @@ def train(
                 return _finished(run)
             if not resume and not dry_run:
                 run.folder.check_free()
-            if settings.lora is not None and settings.lora.quantize and not dry_run:
-                check_quantization()
+            if settings.lora is not None and settings.lora.quantize:
+                check_quantization(None if not dry_run else note)
             if world.is_main:  # it tokenizes; the others find the tokens in the cache
                 plan = plan_job(settings, manager, world.size)
         with world.together():

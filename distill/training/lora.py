@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,18 +108,26 @@ def merge_saved_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel
     return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
 
 
-def check_quantization() -> None:
+def check_quantization(note: Callable[[str], None] | None = None) -> None:
     """Refuse QLoRA where it cannot run, before anything is loaded or written.
+
+    Args:
+        note: told instead, in a dry run: the training may be meant for another machine.
 
     Raises:
         DistillError: there is no GPU, or no bitsandbytes.
     """
     import torch
 
+    error = None
     if not torch.cuda.is_available():
-        raise DistillError("--qlora needs a GPU that bitsandbytes can use; there is none here", "use --lora")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise DistillError("--qlora needs bitsandbytes", "pip install 'distill-chat[qlora]', or use --lora")
+        error = DistillError("--qlora needs a GPU that bitsandbytes can use; there is none here", "use --lora")
+    elif importlib.util.find_spec("bitsandbytes") is None:
+        error = DistillError("--qlora needs bitsandbytes", "pip install 'distill-chat[qlora]', or use --lora")
+    if error is not None and note is None:
+        raise error
+    if error is not None and note is not None:
+        note(f"warning: {error.message}")
 
 
 def load_quantized(ref: str) -> PreTrainedModel:

@@ -12,13 +12,13 @@ from trl import SFTConfig, SFTTrainer
 from distill import TrainJob, TrainPlan, TrainResult
 from distill.builtin.trainers.hugging_face import (
     OnLog,
-    check_options,
     evaluate,
     fit,
     make_arguments,
     own_batches,
     plan_of,
 )
+from distill.builtin.trainers.trainer_options import check_options
 
 
 class TRLTrainer:
