@@ -241,4 +241,15 @@ def empty_model(ref: str, dtype: str = "float32") -> PreTrainedModel:
 
 def max_positions(ref: str) -> int | None:
     """The longest input a model takes, in tokens; None where it sets no limit (ALiBi models)."""
-    return getattr(model_config(ref).get_text_config(), "max_position_embeddings", None)
+    return positions_of(model_config(ref))
+
+
+def positions_of(config: PreTrainedConfig) -> int | None:
+    """The tokens that a model was made for, prompt and answer together; None where it sets no limit."""
+    positions: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return positions
+
+
+def has_fixed_positions(config: PreTrainedConfig) -> bool:
+    """Whether a model cannot compute anything beyond its last position: they are a table, learned or not."""
+    return positions_of(config) is not None and not getattr(config.get_text_config(), "rope_parameters", None)

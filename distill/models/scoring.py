@@ -34,13 +34,14 @@ def score_answers(
         Per conversation, the log probabilities of its answer, up to and with its end-of-turn marker.
 
     Raises:
-        DataError: the chat format cannot render one of them.
+        DataError: the chat format cannot render one of them, or it is longer than the model takes.
     """
     found: dict[int, TokenLogprobs] = {}
     tools = tools or [()] * len(conversations)
     encoded = [chat.encoder.encode(messages, tool) for messages, tool in zip(conversations, tools, strict=True)]
     spans = []
     for one, messages in zip(encoded, conversations, strict=True):
+        chat.room(len(one.input_ids) - 1)
         turn = len(messages) - 1
         start = one.turn.index(turn)
         stop = len(one.input_ids) - one.turn[::-1].index(turn)

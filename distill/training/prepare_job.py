@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 from distill.dataset.cache import prepare_data
 from distill.dataset.findings import Findings
-from distill.dataset.pipeline import Pipeline, make_pipeline
+from distill.dataset.pipeline import Pipeline, length_limit, make_pipeline
 from distill.dataset.prepare import Prepared, prepare
 from distill.encode.encoder import Encoder
 from distill.errors import DataError, DistillError, PluginError
-from distill.models.load import max_positions, model_config
+from distill.models.load import model_config
 from distill.models.precision import saved_dtype
 from distill.plugins import PluginManager
 from distill.protocols import Labeler, Loss, PlanningTrainer, Trainer
@@ -87,7 +87,7 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
     if settings.hold_out is not None:
         hold_out = make_hold_out(settings.hold_out, settings.data, pipeline.reader, settings.seed)
         pipeline = replace(pipeline, hold_out=hold_out)
-    max_length = settings.max_length or max_positions(pipeline.ref)
+    max_length = length_limit(pipeline.ref, settings.max_length)
     prepared = prepare_data(settings.data, pipeline, max_length=max_length, overlong=settings.overlong)
     if pipeline.hold_out is not None:
         pipeline.hold_out.check(len(prepared.conversations), prepared.held_out)
