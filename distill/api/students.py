@@ -369,6 +369,7 @@ def export(
     *,
     out: str | Path,
     options: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
     progress: bool = True,
     manager: PluginManager | None = None,
 ) -> Exported:
@@ -379,9 +380,11 @@ def export(
         to: the exporter: merged, gguf, ollama, or a plugin's.
         out: the folder to create.
         options: the exporter's options, e.g. `{"outtype": "q8_0"}` for gguf.
+        trust_remote_code: run Python code that comes with the student.
         progress: whether to tell what is being done.
         manager: the plugins; default: those that are installed.
     """
     from distill.exporters import export as write
 
-    return write(run, to, Path(out), plugins_of(manager), options or {}, note=noter(progress))
+    manager = plugins_of(manager)
+    return write(run, to, Path(out), manager, options or {}, trust_remote_code=trust_remote_code, note=noter(progress))

@@ -36,6 +36,7 @@ def export(
     manager: PluginManager,
     options: Mapping[str, Any] | None = None,
     *,
+    trust_remote_code: bool = False,
     note: Callable[[str], None] = lambda text: None,
 ) -> Exported:
     """Write a trained student in a shape that other programs load.
@@ -46,6 +47,7 @@ def export(
         out: the folder to make.
         manager: the plugins.
         options: the exporter's.
+        trust_remote_code: whether Python code that comes with the student may run.
         note: called with a line about each step.
 
     Raises:
@@ -57,7 +59,7 @@ def export(
     owner = manager.exporters.owner(to).owner
     with _student(run, out) as (model, made):
         try:
-            notes = exporter.export(ExportJob(model, made, Path(run).resolve().name, note))
+            notes = exporter.export(ExportJob(model, made, Path(run).resolve().name, note, trust_remote_code))
         except (DistillError, OSError):
             raise
         except Exception as error:

@@ -119,13 +119,20 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def load_model(ref: str, dtype: torch.dtype | str | None = None, *, quantization_config: Any = None) -> PreTrainedModel:
+def load_model(
+    ref: str,
+    dtype: torch.dtype | str | None = None,
+    *,
+    quantization_config: Any = None,
+    config: PreTrainedConfig | None = None,
+) -> PreTrainedModel:
     """Load a causal language model: safetensors or GGUF only.
 
     Args:
         ref: as `resolve_model` returns it.
         dtype: of the weights, "auto" as they were saved; None is float32, in which optimizers are exact.
         quantization_config: of transformers, to quantize the weights while they are loaded.
+        config: the model's, in place of the one that comes with it.
 
     Raises:
         DistillError: there is none, it cannot be read, or it is not a causal language model.
@@ -140,6 +147,8 @@ def load_model(ref: str, dtype: torch.dtype | str | None = None, *, quantization
 
         if quantization_config is not None:
             extra["quantization_config"] = quantization_config
+        if config is not None:
+            extra["config"] = config
         model, info = AutoModelForCausalLM.from_pretrained(
             location, dtype=dtype or torch.float32, output_loading_info=True, **extra
         )
