@@ -52,6 +52,7 @@ def train(
     trainer_options: Mapping[str, Any] | None = None,
     loss: str = "cross-entropy",
     loss_options: Mapping[str, Any] | None = None,
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto",
     overlong: Literal["error", "drop", "truncate"] = "error",
     epochs: float = 3.0,
     batch_size: int = 8,

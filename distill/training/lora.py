@@ -45,9 +45,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, new_tokens: Sequence
         tables = [model.get_input_embeddings(), model.get_output_embeddings()]
         tied = tables[1] is None or tables[1].weight is tables[0].weight
         rows = {_name_of(table, model): list(new_tokens) for table in tables[: 1 if tied else 2]}
-    chosen = choose_targets(model, lora.target_modules)
-    if chosen.parameters and lora.dropout:
-        raise UsageError("--lora-dropout cannot be applied to experts", "leave it out, or do not name them as targets")
+    chosen = choose_targets(model, lora)
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=lora.r,
@@ -66,7 +64,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, new_tokens: Sequence
     except ValueError as error:
         raise UsageError(
             f"--lora-targets: {str(error).splitlines()[0]}",
-            f"by default: {', '.join(choose_targets(model, ()).modules)}",
+            f"by default: {', '.join(choose_targets(model, LoraSettings()).modules)}",
         ) from error
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from distill.errors import UsageError
 from distill.models.load import empty_model, quiet
+from distill.training.settings import LoraSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +33,7 @@ class Targets:
     note: str | None = None
 
 
-def choose_targets(model: PreTrainedModel, named: Sequence[str]) -> Targets:
+def choose_targets(model: PreTrainedModel, lora: LoraSettings) -> Targets:
     """Choose the weights to adapt.
 
     By default that is every linear layer, except the LM head, the routers of a mixture of experts, and the layers whose
@@ -40,7 +41,7 @@ def choose_targets(model: PreTrainedModel, named: Sequence[str]) -> Targets:
 
     Args:
         model: the student, without adapters.
-        named: `--lora-targets`; empty: the default.
+        lora: the adapters; `target_modules` empty: the default.
 
     Raises:
         UsageError: a name that no weight has, one that cannot have an adapter, or a student without linear layers.
@@ -48,8 +49,8 @@ def choose_targets(model: PreTrainedModel, named: Sequence[str]) -> Targets:
     linear = {name for name, module in model.named_modules() if _is_linear(module)}
     direct = _read_by_kernels(model)
     experts = [name for name, _ in fused_experts(model)]
-    if named:
-        return _named(model, named, direct, experts)
+    if lora.target_modules:
+        return _named(model, lora, direct, experts)
     head = model.get_output_embeddings()
     wanted = {
         name
@@ -73,7 +74,7 @@ def choose_targets(model: PreTrainedModel, named: Sequence[str]) -> Targets:
     return Targets(modules, (), f"LoRA adapts {_listed(modules)}; " + "; ".join(notes) if notes else None)
 
 
-def plan_targets(ref: str, named: Sequence[str]) -> Targets:
+def plan_targets(ref: str, lora: LoraSettings) -> Targets:
     """As `choose_targets`, from a model's config alone: no weights are read.
 
     Raises:
@@ -83,7 +84,7 @@ def plan_targets(ref: str, named: Sequence[str]) -> Targets:
 
     with quiet(), torch.device("meta"):
         model = empty_model(ref)
-    return choose_targets(model, named)
+    return choose_targets(model, lora)
 
 
 def fused_experts(model: PreTrainedModel) -> list[tuple[str, nn.Parameter]]:
@@ -97,17 +98,17 @@ def fused_experts(model: PreTrainedModel) -> list[tuple[str, nn.Parameter]]:
     ]
 
 
-def _named(model: PreTrainedModel, named: Sequence[str], direct: Collection[str], experts: Collection[str]) -> Targets:
+def _named(model: PreTrainedModel, lora: LoraSettings, direct: Collection[str], experts: Collection[str]) -> Targets:
     """The weights that the user names."""
     names = [name for name, _ in model.named_modules()]
     modules, parameters = [], []
-    for wanted in named:
+    for wanted in lora.target_modules:
         found = [name for name in _ending(names, wanted) if _takes_adapter(model.get_submodule(name))]
         if refused := sorted(set(found) & set(direct)):
             raise UsageError(
                 f"--lora-targets: {wanted!r} cannot have an adapter: the kernels of a state-space block read its "
                 f"weights by themselves ({refused[0]})",
-                f"name others: {_listed(choose_targets(model, ()).modules)}",
+                f"name others: {_listed(choose_targets(model, LoraSettings()).modules)}",
             )
         fused = _ending(experts, wanted)
         if found:
@@ -121,6 +122,8 @@ def _named(model: PreTrainedModel, named: Sequence[str], direct: Collection[str]
                 f"--lora-targets: the student has no layer {wanted!r}",
                 f"this student's layers: {_listed(sorted(known - {one.rpartition('.')[2] for one in direct}))}",
             )
+    if parameters and lora.dropout:
+        raise UsageError("--lora-dropout cannot be applied to experts", "leave it out, or do not name them as targets")
     return Targets(modules, parameters)
 
 

@@ -83,7 +83,7 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
     trainer = manager.trainers.build(settings.trainer, settings.trainer_options)
     loss, needs = make_loss(settings.loss, settings.loss_options, manager)
     pipeline = make_pipeline(settings, manager, soft_labels=needs is not None)
-    targets = None if settings.lora is None else plan_targets(pipeline.ref, settings.lora.target_modules)
+    targets = None if settings.lora is None else plan_targets(pipeline.ref, settings.lora)
     if settings.hold_out is not None:
         hold_out = make_hold_out(settings.hold_out, settings.data, pipeline.reader, settings.seed)
         pipeline = replace(pipeline, hold_out=hold_out)
