@@ -26,6 +26,7 @@ from distill.protocols import (
     Labeler,
     Loss,
     PlanningTrainer,
+    ScoringServer,
     ScoringTeacher,
     Teacher,
     Trainer,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
         plan_training,
         quickstart,
         run,
+        score,
         show,
         trace,
         train,
@@ -88,11 +90,11 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.collection import CollectSettings, make_teacher, read_batch, write_batch
     from distill.collection.cost_estimate import estimate
     from distill.collection.merge import merge
-    from distill.collection.score import score
     from distill.comparison import CompareSettings
     from distill.dataset.collate import pad_batch
     from distill.dataset.settings import DataSettings
     from distill.encode.encoder import Encoder
+    from distill.encode.tokenizer import prepare_tokenizer
     from distill.exporters.gguf import write_gguf
     from distill.exporters.ollama import write_modelfile
     from distill.files.text import clean_surrogates, has_lone_surrogate
@@ -100,9 +102,10 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
     from distill.models.generate import ChatModel
     from distill.models.load import convert_model, hushed, load_model, load_tokenizer
     from distill.models.references import cache_dir
-    from distill.models.scoring import score_answers
+    from distill.models.scoring import answer_span, score_answers
     from distill.runs import Run, open_run
     from distill.scaffold import new_plugin
+    from distill.soft_labels.packer import LogprobsPacker
     from distill.soft_labels.rows import AnswerLogprobs, LogprobsOrigin, pack_logprobs, read_logprobs
     from distill.soft_labels.vocabulary import Vocabulary, tokenizer_fingerprint
     from distill.training import LoraSettings, TrainSettings
@@ -119,7 +122,7 @@ _LAZY = {
     name: module
     for module, names in {
         "distill.api": "check collect compare compare_runs convert doctor export generate load_chat_model open_chat "
-        "plan_training quickstart run show trace train",
+        "plan_training quickstart run score show trace train",
         "distill.chat.session": "Session",
         "distill.chat.settings": "ChatSettings",
         "distill.collection": "CollectSettings make_teacher read_batch write_batch",
@@ -129,10 +132,10 @@ _LAZY = {
         "distill.dataset.collate": "pad_batch",
         "distill.dataset.settings": "DataSettings",
         "distill.encode.encoder": "Encoder",
+        "distill.encode.tokenizer": "prepare_tokenizer",
         "distill.files.text": "clean_surrogates has_lone_surrogate",
-        "distill.collection.score": "score",
         "distill.models.capture": "TokenLogprobs",
-        "distill.models.scoring": "score_answers",
+        "distill.models.scoring": "answer_span score_answers",
         "distill.models.generate": "ChatModel",
         "distill.exporters.gguf": "write_gguf",
         "distill.exporters.ollama": "write_modelfile",
@@ -141,6 +144,7 @@ _LAZY = {
         "distill.runs": "Run open_run",
         "distill.scaffold": "new_plugin",
         "distill.training": "LoraSettings TrainSettings",
+        "distill.soft_labels.packer": "LogprobsPacker",
         "distill.soft_labels.rows": "AnswerLogprobs LogprobsOrigin pack_logprobs read_logprobs",
         "distill.soft_labels.vocabulary": "Vocabulary tokenizer_fingerprint",
         "distill.training.batching": "data_loader",
@@ -203,6 +207,7 @@ __all__ = [
     "Labeler",
     "LabelerSpec",
     "LogprobsOrigin",
+    "LogprobsPacker",
     "LoraSettings",
     "Loss",
     "LossSpec",
@@ -218,6 +223,7 @@ __all__ = [
     "Request",
     "Role",
     "Run",
+    "ScoringServer",
     "ScoringTeacher",
     "Segment",
     "Session",
@@ -238,6 +244,7 @@ __all__ = [
     "Transcript",
     "UsageError",
     "Vocabulary",
+    "answer_span",
     "cache_dir",
     "check",
     "clean_surrogates",
@@ -270,6 +277,7 @@ __all__ = [
     "pack_logprobs",
     "pad_batch",
     "plan_training",
+    "prepare_tokenizer",
     "quickstart",
     "read_batch",
     "read_logprobs",

@@ -69,7 +69,7 @@ class TeacherError(DistillError):
         down: whether the server seems to be away: a gateway reports it (502, 503), or the connection broke before the
             response. If several rows meet that, the collector waits for the server instead of counting retries.
         elsewhere: whether the teacher has another server for the request: it is asked again at once, and the failure
-            does not count as a try.
+            does not count as a try; but for a row that has failed at servers many times.
     """
 
     def __init__(

@@ -132,13 +132,14 @@ def _attributes(options: type) -> dict[str, str]:
     for base in reversed(options.__mro__):
         text = inspect.getdoc(base) if "__doc__" in vars(base) else ""
         _, _, section = (text or "").partition("Attributes:\n")
+        margin = len(section) - len(section.lstrip(" "))  # none where the docstring begins with `Attributes:`
         names: list[str] = []
         for line in section.splitlines():
-            started = re.match(r"    (\w+(?:, \w+)*): (.*)", line)
+            started = re.match(rf" {{{margin}}}(\w+(?:, \w+)*): (.*)", line)
             if started:
                 names = started[1].split(", ")
                 found.update(dict.fromkeys(names, started[2]))
-            elif line.startswith("        "):
+            elif line.startswith(" " * (margin + 4)):
                 found.update({name: f"{found[name]} {line.strip()}" for name in names})
             elif line.strip():
                 break
@@ -147,17 +148,21 @@ def _attributes(options: type) -> dict[str, str]:
 
 def _type_text(kind: Any) -> str:
     text = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
-    choices = re.fullmatch(r"Literal\[(.*?)\](?: \| None)?", text)
-    if choices:
+    return "|".join(_one_type(part) for part in text.split(" | ") if part != "None")
+
+
+def _one_type(text: str) -> str:
+    """A type that is no union, as people write it."""
+    if choices := re.fullmatch(r"Literal\[(.*?)\]", text):
         return choices[1].replace("'", "").replace('"', "").replace(", ", "|")
-    plain = text.replace(" | None", "")
-    return {"str": "text", "int": "number", "float": "number", "bool": "true|false"}.get(plain, "JSON")
+    return {"str": "text", "int": "number", "float": "number", "bool": "true|false"}.get(text, "JSON")
 
 
 def _default_text(field: dataclasses.Field[Any]) -> str | None:
     if field.default is dataclasses.MISSING or field.default is None:
         return None
-    return str(field.default).lower() if isinstance(field.default, bool) else repr(field.default)
+    value = field.default
+    return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

@@ -113,6 +113,19 @@ class ScoringTeacher(Protocol):
 
 
 @runtime_checkable
+class ScoringServer(Protocol):
+    """As `ScoringTeacher`, one answer at a time: for servers."""
+
+    async def score(self, request: Request, logprobs: int) -> Answer:
+        """Give the answer with which the request ends, with its `logprobs` and the `usage` of this request.
+
+        Raises:
+            TeacherError: it could not be scored; its flags tell whether to retry and whether to stop the run.
+        """
+        ...
+
+
+@runtime_checkable
 class Formatter(Protocol):
     """Turns a conversation into text, and tells who wrote each piece. It never tokenizes."""
 

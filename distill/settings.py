@@ -248,11 +248,6 @@ def settings_from(settings: type[T], words: Mapping[str, Any], **others: Any) ->
     return settings(**others, **_fields_from(settings, words))
 
 
-def option_names(settings: type[Any]) -> dict[str, str]:
-    """Field → the option's name as users know it, `batch-size` for `per_device_train_batch_size`."""
-    return {option.field: option.flags[0].removeprefix("--") for option in _own_options(settings)}
-
-
 def origins_of(settings: type[Any], words: Mapping[str, Any], origin: str) -> dict[str, str]:
     """Field → where its value comes from, for the options that were given."""
     origins = {}

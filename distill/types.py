@@ -32,6 +32,8 @@ class Message:
         name: an author's name, where the API has one.
         refusal: the text of a refusal.
         train: whether an assistant message counts in the loss (`weight: 0` or `train: false` in a file clear it).
+        reasoning_details: the reasoning in a server's own parts, signatures and encrypted parts included: what goes
+            back to the server. It is never trained; `reasoning_content` is its text.
     """
 
     role: Role
@@ -42,6 +44,7 @@ class Message:
     name: str | None = None
     refusal: str | None = None
     train: bool = True
+    reasoning_details: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """A chat-completions server that costs next to nothing: one asyncio.Protocol, one prebuilt answer, a fixed latency.
 
-    python server.py --latency 0.1 [--bytes 200]
+    python server.py --latency 0.1 [--bytes 200] [--slots 64] [--port 8000]
 
-prints its port, then serves until it is killed. `GET /stats` tells how many requests came, and when the first did.
+prints its port, then serves until it is killed. `GET /stats` tells how many requests came and were answered, and when
+the first came. With `--slots`, no more requests than that are worked on at a time; the others wait their turn.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import argparse
 import asyncio
 import json
 import time
+from collections import deque
 
 
 class Stats:
     """What came so far; `first` and `last` are times of the system's clock."""
 
     def __init__(self) -> None:
-        self.requests, self.first, self.last = 0, None, None
+        self.requests, self.answered, self.first, self.last = 0, 0, None, None
 
     def count(self) -> None:
         """Count a request."""
@@ -46,12 +48,37 @@ def response(body: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
 
+class Slots:
+    """A server's capacity: each request is worked on for `latency` seconds, at most `count` at a time."""
+
+    def __init__(self, latency: float, count: int):
+        self.latency, self.free = latency, count
+        self.loop = asyncio.get_running_loop()
+        self.waiting: deque[Connection] = deque()
+
+    def take(self, one: Connection) -> None:
+        """Work on a request, now or when a slot is free."""
+        if not self.latency:
+            one.send()
+        elif self.free:
+            self.free -= 1
+            self.loop.call_later(self.latency, self.end, one)
+        else:
+            self.waiting.append(one)
+
+    def end(self, one: Connection) -> None:
+        """Answer, and give the slot to the request that has waited longest."""
+        one.send()
+        self.free += 1
+        if self.waiting:
+            self.take(self.waiting.popleft())
+
+
 class Connection(asyncio.Protocol):
     """One client. Requests on a connection come one after the other; their length is read, their body is not."""
 
-    def __init__(self, stats: Stats, latency: float, reply: bytes):
-        self.stats, self.latency, self.reply = stats, latency, reply
-        self.loop = asyncio.get_running_loop()
+    def __init__(self, stats: Stats, slots: Slots, reply: bytes):
+        self.stats, self.slots, self.reply = stats, slots, reply
         self.buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -72,21 +99,20 @@ class Connection(asyncio.Protocol):
                 self.transport.write(response(json.dumps(vars(self.stats)).encode()))
                 continue
             self.stats.count()
-            if self.latency:
-                self.loop.call_later(self.latency, self.send)
-            else:
-                self.send()
+            self.slots.take(self)
 
     def send(self) -> None:
-        """Send the answer."""
-        self.transport.write(self.reply)
+        """Send the answer, if somebody still waits for it."""
+        if not self.transport.is_closing():
+            self.stats.answered += 1
+            self.transport.write(self.reply)
 
 
-async def serve(latency: float, size: int) -> None:
+async def serve(latency: float, size: int, count: int, port: int) -> None:
     """Serve until killed."""
-    stats, reply = Stats(), answer(size)
+    stats, reply, slots = Stats(), answer(size), Slots(latency, count)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(stats, latency, reply), "127.0.0.1", 0, backlog=2048)
+    server = await loop.create_server(lambda: Connection(stats, slots, reply), "127.0.0.1", port, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -95,9 +121,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--latency", type=float, default=0.1)
     parser.add_argument("--bytes", type=int, default=200)
+    parser.add_argument("--slots", type=int, default=1 << 30)
+    parser.add_argument("--port", type=int, default=0)
     given = parser.parse_args()
     try:
         from uvloop import run
     except ImportError:
         from asyncio import run
-    run(serve(given.latency, given.bytes))
+    run(serve(given.latency, given.bytes, given.slots, given.port))

@@ -4,7 +4,7 @@
 line; the parameters are written from the settings classes by cog (`make docs`).
 """
 
-from distill.api.data import check, collect, convert, show
+from distill.api.data import check, collect, convert, score, show
 from distill.api.students import (
     compare,
     compare_runs,
@@ -32,6 +32,7 @@ __all__ = [
     "plan_training",
     "quickstart",
     "run",
+    "score",
     "show",
     "trace",
     "train",

@@ -12,6 +12,7 @@ from distill.plugins import PluginManager
 if TYPE_CHECKING:
     from distill.collection import CollectSummary
     from distill.collection.prompts import PromptInput
+    from distill.collection.score import ScoreSummary
     from distill.dataset.check import CheckReport
     from distill.dataset.preview import Preview
     from distill.transcripts.convert import ConvertReport
@@ -32,6 +33,14 @@ def collect(
     teacher: str,
     base_url: Sequence[str] = (),
     teacher_options: Mapping[str, Any] | None = None,
+    concurrency: int = 16,
+    rpm: float | None = None,
+    tpm: float | None = None,
+    timeout: float | None = None,
+    retries: int = 5,
+    patience: float = 600.0,
+    max_usd: float | None = None,
+    price: str | None = None,
     system: str | None = None,
     teacher_system: str | None = None,
     samples: int = 1,
@@ -43,15 +52,7 @@ def collect(
     shard: str | None = None,
     allow_unknown: bool = False,
     append: bool = False,
-    concurrency: int = 16,
-    rpm: float | None = None,
-    tpm: float | None = None,
-    timeout: float | None = None,
-    retries: int = 5,
-    patience: float = 600.0,
-    max_usd: float | None = None,
     max_usd_total: float | None = None,
-    price: str | None = None,
     # [[[end]]]
     progress: bool = True,
     manager: PluginManager | None = None,
@@ -76,6 +77,57 @@ def collect(
 
     settings = settings_of(CollectSettings, locals())
     return run(prompts, out, settings, plugins_of(manager), progress=progress)
+
+
+def score(
+    data: Data,
+    *,
+    out: str | Path,
+    # [[[cog parameters(ScoreSettings) ]]]
+    teacher: str,
+    base_url: Sequence[str] = (),
+    teacher_options: Mapping[str, Any] | None = None,
+    concurrency: int = 16,
+    rpm: float | None = None,
+    tpm: float | None = None,
+    timeout: float | None = None,
+    retries: int = 5,
+    patience: float = 600.0,
+    max_usd: float | None = None,
+    price: str | None = None,
+    logprobs: int = 20,
+    limit: int | None = None,
+    # [[[end]]]
+    # [[[cog parameters(ReadSettings) ]]]
+    data_format: str | None = None,
+    split_thinking: bool = False,
+    ignore_columns: Sequence[str] = (),
+    # [[[end]]]
+    progress: bool = True,
+    manager: PluginManager | None = None,
+) -> ScoreSummary:
+    """Add a teacher's log probabilities to the answers of transcripts, and write the rows to a file.
+
+    Rows that are in the file are not scored again: calling this again resumes an interrupted scoring.
+
+    Args:
+        data: the transcripts.
+        out: the JSONL file of scored transcripts.
+        progress: whether to show how far it is.
+        manager: the plugins; default: those that are installed.
+
+    The other arguments are the options of `distill score`.
+
+    Raises:
+        DistillError: something does not fit, or the teacher failed for good; the rows until then are saved.
+    """
+    from distill.collection.score import score as run
+    from distill.collection.settings import ScoreSettings
+    from distill.transcripts.settings import ReadSettings
+
+    manager, given = plugins_of(manager), locals()
+    reader = settings_of(ReadSettings, given).reader(manager)
+    return run(data, out, settings_of(ScoreSettings, given), manager, reader=reader, progress=progress)
 
 
 def check(

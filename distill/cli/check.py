@@ -56,6 +56,11 @@ def _show(report: CheckReport) -> None:
         f"are not; {report.trained_tokens} of {report.tokens} tokens count in the loss; the longest has "
         f"{report.longest} tokens"
     )
+    if report.repeated_answers:
+        share = 100 * report.repeated_answers / report.answers
+        click.echo(
+            f"{report.repeated_answers} of {report.answers} answers ({share:.0f} %) repeat another word for word"
+        )
     if report.shares.rows:
         click.echo(str(report.shares))
     for finding in report.findings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import click
 from distill.cli.completion import runs as complete_runs
 from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, printable
+from distill.comparison.result import title_of
 from distill.comparison.settings import NOT_BETTER, CompareSettings
 from distill.pages.environment import shown
 from distill.plugins import PluginManager
@@ -21,7 +22,7 @@ from distill.settings import settings_from
 
 if TYPE_CHECKING:
     from distill.comparison import Comparisons
-    from distill.comparison.result import Comparison, Difference, Interval, Metric, Sample
+    from distill.comparison.result import Comparison, Difference, Interval, Metric, PromptedBase, Sample
 
 _COLOURS = {"better": "green", "worse": "red", "broken": "red", "mixed": "yellow"}
 
@@ -59,6 +60,9 @@ def command(
     **words: Any,
 ) -> int:
     """Compare the student in RUN with its base, on conversations it was not trained on.
+
+    --prompted-base asks the base once more, with the prompt that only the teacher saw (`collect --teacher-system`): has
+    the student learned what the prompt tells, and how many prompt tokens does it save?
 
     Several runs are compared on the same conversations: each student with its base, and with the first student.
 
@@ -119,8 +123,27 @@ def show(comparison: Comparison, samples: int) -> None:
     click.echo(f"\n{comparison.questions} answers of {comparison.conversations} held-out conversations\n")
     for row in _table(comparison):
         click.echo(row)
+    if comparison.prompted is not None:
+        show_prompted(comparison.prompted, comparison.metrics)
     for sample in comparison.samples[:samples]:
         _show_sample(sample)
+
+
+def show_prompted(prompted: PromptedBase, metrics: Sequence[Metric]) -> None:
+    """Print how the student compares with its base when the base gets the teacher's prompt."""
+    click.secho(f"\n{prompted.headline}", fg=_COLOURS.get(prompted.verdict), bold=True)
+    for row in _differences(prompted.differences, metrics, "student − prompted base"):
+        click.echo(row)
+
+
+def _differences(differences: Sequence[Difference], metrics: Sequence[Metric], title: str) -> list[str]:
+    """Differences between two models, one row each."""
+    known = {metric.name: metric for metric in metrics}
+    rows = [["", title, "95 % interval", ""]]
+    for one in differences:
+        if metric := known.get(one.metric):
+            rows.append([metric.title + (f" ({metric.unit})" if metric.unit else ""), *_change(one, metric)])
+    return _columns(rows)
 
 
 def _wrapped(text: str) -> str:
@@ -132,7 +155,7 @@ def _wrapped(text: str) -> str:
 def _table(comparison: Comparison) -> list[str]:
     """The metrics, one row each."""
     changes = {one.metric: one for one in comparison.differences}
-    rows = [["", *(one.who for one in comparison.standings), "student − base", "95 % interval", ""]]
+    rows = [["", *(one.title for one in comparison.standings), "student − base", "95 % interval", ""]]
     for metric in comparison.metrics:
         figures = [_figure(one.figures.get(metric.name), metric) for one in comparison.standings]
         name = metric.title + (f" ({metric.unit})" if metric.unit else "")
@@ -158,26 +181,42 @@ def show_students(found: Comparisons) -> None:
     for one in found.comparisons:
         for warning in one.warnings:
             click.secho(f"Warning: {printable(one.run)}: {printable(warning)}", fg="yellow", err=True)
-    rows = [["", *(metric.title for metric in found.metrics), "against its base"]]
-    for one in found.comparisons:
-        values = [_figure(one.value("student", metric.name), metric) for metric in found.metrics]
-        rows.append([printable(one.run), *values, one.verdict])
-    click.echo("\n".join(_columns(rows)))
+    students = [(one.run, one.verdict, one.metrics_of("student")) for one in found.comparisons]
+    click.echo("\n".join(students_table(students)))
     if found.settings:
         click.echo("\nSettings that differ:")
         rows = [[name, *(printable(shown(value)) for value in values), ""] for name, values in found.settings.items()]
         click.echo("\n".join(f"  {line}" for line in _columns(rows)))
-    metrics = {metric.name: metric for metric in found.metrics}
+    for one in found.comparisons:
+        if one.prompted is not None:
+            click.echo(f"\n{printable(one.run)}: {one.prompted.headline}")
     for other in found.between:
         click.secho(f"\n{printable(other.run)} against {printable(other.first)}", bold=True)
-        known = [(one, metrics[one.metric]) for one in other.differences if one.metric in metrics]
-        rows = [["", "difference", "95 % interval", ""]]
-        rows += [[metric.title, *_change(one, metric)] for one, metric in known]
-        click.echo("\n".join(_columns(rows)))
+        click.echo("\n".join(_differences(other.differences, found.metrics, "difference")))
+
+
+def students_table(students: Sequence[tuple[str, str, Mapping[str, float]]]) -> list[str]:
+    """Students as the lines of a table.
+
+    Args:
+        students: run folder, verdict, and metrics by name.
+    """
+    from distill.comparison.metrics import METRICS
+
+    metrics = [metric for metric in METRICS if any(metric.name in values for _, _, values in students)]
+    rows = [["", *(metric.title for metric in metrics), "against its base"]]
+    for run, verdict, values in students:
+        figures = [_value(values.get(metric.name), metric) for metric in metrics]
+        rows.append([printable(run), *figures, verdict])
+    return _columns(rows)
 
 
 def _figure(figure: Interval | None, metric: Metric) -> str:
-    return "–" if figure is None else metric.format(figure.value).removesuffix(" %")
+    return _value(None if figure is None else figure.value, metric)
+
+
+def _value(value: float | None, metric: Metric) -> str:
+    return "–" if value is None else metric.format(value).removesuffix(" %")
 
 
 def _change(one: Difference | None, metric: Metric) -> list[str]:
@@ -193,7 +232,9 @@ def _show_sample(sample: Sample) -> None:
     click.secho(f"\n{printable(sample.source)}, answer {sample.turn + 1}", bold=True)
     said = (sample.messages[-1].content or "") if sample.messages else ""
     rows = [("question", said), ("teacher", sample.reference)]
-    rows += [(f"{who} again" if who == "teacher" else who, given.text) for who, given in sample.answers.items()]
+    rows += [
+        (f"{who} again" if who == "teacher" else title_of(who), given.text) for who, given in sample.answers.items()
+    ]
     for who, text in rows:
         click.echo(f"  {who:<13}{_cut(printable(text))}")
 

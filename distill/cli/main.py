@@ -69,6 +69,7 @@ def build_cli(manager: PluginManager) -> click.Group:
     @click.version_option(distill.__version__, prog_name="distill")
     @click.option("--plugin", metavar="FILE.py", multiple=True, expose_value=False, help="Load a file as a plugin.")
     @click.option("--debug", is_flag=True, expose_value=False, help="Show log messages, and tracebacks of errors.")
+    @click.option("-v", "--verbose", is_flag=True, expose_value=False, help="Show what distill does in more detail.")
     @click.option("-q", "--quiet", is_flag=True, help="Show no notes and no progress, only results and errors.")
     @click.pass_context
     def cli(context: click.Context, quiet: bool) -> None:
@@ -105,8 +106,9 @@ _LIBRARIES = ("accelerate", "datasets", "huggingface_hub", "peft", "torch", "tra
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `distill` with the given words; returns the exit code: 0, 1, 2, or 128 + the signal's number."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    files, debug = _leading_options(argv)
-    _log_to_stderr(debug)
+    files, flags = _leading_options(argv)
+    debug = "--debug" in flags
+    _log_to_stderr(debug, verbose=bool(flags & {"-v", "--verbose"}))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # all cores, and no warning about forks
     previous = {signum: signal.signal(signum, _terminated) for signum in _ending_signals()}
     try:
@@ -162,8 +164,8 @@ def _terminated(signum: int, frame: FrameType | None) -> None:
     raise Terminated(signum)
 
 
-def _log_to_stderr(debug: bool) -> None:
-    """Distill's own warnings, a line each; with `--debug` everything, other libraries' messages included."""
+def _log_to_stderr(debug: bool, verbose: bool) -> None:
+    """Distill's own warnings, a line each; its news with `--verbose`; with `--debug` other libraries' messages, too."""
     if debug:
         logging.basicConfig(level=logging.DEBUG)
         return
@@ -171,6 +173,7 @@ def _log_to_stderr(debug: bool) -> None:
     logger.handlers = [logging.StreamHandler()]
     logger.handlers[0].setFormatter(logging.Formatter("distill: %(message)s"))
     logger.propagate = False
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
     _quieten_libraries()
 
 
@@ -182,20 +185,20 @@ def _quieten_libraries() -> None:
         warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
 
 
-def _leading_options(argv: Sequence[str]) -> tuple[list[str], bool]:
-    """The `--plugin` files and `--debug` before the command: plugins must be loaded before click can parse."""
-    files, debug = [], False
+def _leading_options(argv: Sequence[str]) -> tuple[list[str], set[str]]:
+    """The `--plugin` files and the flags before the command: plugins must be loaded before click can parse."""
+    files, flags = [], set()
     words = iter(argv)
     for word in words:
         if word == "--plugin":
             files.append(next(words, ""))
         elif word.startswith("--plugin="):
             files.append(word.removeprefix("--plugin="))
-        elif word == "--debug":
-            debug = True
-        elif not word.startswith("-"):
+        elif word.startswith("-"):
+            flags.add(word)
+        else:
             break
-    return [file for file in files if file], debug
+    return [file for file in files if file], flags
 
 
 def run() -> None:

@@ -66,7 +66,10 @@ def explain(error: click.UsageError) -> UsageError:
     command = error.ctx.command_path if error.ctx is not None else "distill"
     help_hint = f"`{command} --help` lists them"
     if isinstance(error, click.NoSuchOption):
-        known = [name for parameter in _options(error.ctx) for name in parameter.opts]
+        if error.ctx is not None and error.option_name in _names(error.ctx.parent):
+            hint = f"write it before the command: `distill {error.option_name} {error.ctx.info_name} …`"
+            return UsageError(f"{command} has no option {error.option_name}", hint)
+        known = _names(error.ctx)
         near = _meant(error.option_name, known)
         return UsageError(
             f"{command} has no option {error.option_name}", f"did you mean {near}? {help_hint}" if near else help_hint
@@ -103,6 +106,10 @@ def _options(context: click.Context | None) -> list[click.Option]:
     if context is None:
         return []
     return [parameter for parameter in context.command.get_params(context) if isinstance(parameter, click.Option)]
+
+
+def _names(context: click.Context | None) -> list[str]:
+    return [name for parameter in _options(context) for name in parameter.opts]
 
 
 def _meant(option: str, known: Iterable[str]) -> str | None:

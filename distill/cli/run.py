@@ -39,6 +39,9 @@ def command(manager: PluginManager, recipe: Path, dry_run: bool, as_json: bool) 
     of the recipe; nothing is compared without `compare`. With `compare: {require: better}` the exit code is 3 if the
     student is not better than its base. Secrets belong in the environment.
 
+    A list where `train` takes one value, such as `learning-rate: [3e-5, 1e-4, 3e-4]`, makes a student per value, and
+    several lists one per combination: each in a run folder of its own, all in one comparison.
+
     Everything that can be checked is checked before the first request. If it is interrupted, rerun the same command to
     resume. A step runs again when what it depends on has changed, or what it made is gone. Nothing is overwritten: with
     other settings it makes transcripts-2.jsonl, run-2, …; with the old ones again, the old run is found. Every answer
@@ -58,24 +61,35 @@ def command(manager: PluginManager, recipe: Path, dry_run: bool, as_json: bool) 
 
 
 def _show_plan(report: RecipeReport) -> None:
+    if report.students > 1:
+        click.echo(f"{report.students} students, one per combination of the values in lists")
     for step in report.steps:
-        click.echo(printable(f"{step.step:<8} {step.state}" + (f": {step.why}" if step.why else "")))
+        name = f"{step.step} {step.student}" if step.student else f"{step.step:<8}"
+        click.echo(printable(f"{name} {step.state}" + (f": {step.why}" if step.why else "")))
         for line in step.plan:
             click.echo(printable(f"         {line}"))
 
 
 def show_report(report: RecipeReport) -> None:
     """Print what became of a recipe: the verdict first, then how the student was trained and where everything is."""
-    trained, compared = report.result("train"), report.result("compare")
-    if compared:
+    compared = report.result("compare")
+    if "students" in compared:
+        from distill.cli.compare import students_table
+
+        students = [(one["run"], one["verdict"], one["metrics"]) for one in compared["students"]]
+        click.echo("\n".join(students_table(students)) + "\n")
+    elif compared:
         click.secho(f"student against its base: {compared['verdict']}", bold=True)
         for reason in compared["reasons"]:
             click.echo(f"  {printable(reason)}")
-    click.echo(
-        printable(
-            f"{report.run}: trained on {trained['trained_rows']} of {trained['rows']} rows, {trained['steps']} steps, "
-            f"mean loss {trained['loss']:.4f}"
-        )
-    )
+    for step in report.steps:
+        if step.step == "train" and step.result is not None:
+            trained = step.result
+            click.echo(
+                printable(
+                    f"{step.made}: trained on {trained['trained_rows']} of {trained['rows']} rows, {trained['steps']} "
+                    f"steps, mean loss {trained['loss']:.4f}"
+                )
+            )
     if report.page is not None:
         click.echo(printable(f"all answers: {report.page}"))

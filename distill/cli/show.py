@@ -60,7 +60,7 @@ def command(
     DATA is a file (JSON lines, JSON, CSV, TSV or Parquet, also compressed), a data set of the hub as
     hub:owner/name[:split], or - for standard input.
 
-    --html makes one file that needs no network and runs no script; point at a token for its id, label and role.
+    --html makes one file that needs no network; search it, and point at a token for its id, label and role.
 
     --json prints one object per row: {"row", "id", "token_ids", "tokens", "labels", "trained"}.
     """

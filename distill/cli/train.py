@@ -15,7 +15,7 @@ from distill.cli.terminal import note, print_json, printable
 from distill.plugins import PluginManager
 from distill.progress import StepProgress
 from distill.runs.layout import RunPaths
-from distill.settings import option_names, origins_of, settings_from
+from distill.settings import origins_of, settings_from
 from distill.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -79,11 +79,10 @@ def command(
 
 def _show_plan(report: TrainReport, settings: Mapping[str, Setting]) -> None:
     """Print what a training would be, for people: settings with their origin, memory, disk."""
-    names = option_names(TrainSettings)
     for name, setting in settings.items():
         value = setting.value
         shown = value if isinstance(value, str) else ", ".join(value) if name == "data" else json.dumps(value)
-        click.echo(f"{names.get(name, name):<28} {printable(shown):<40} {setting.origin}")
+        click.echo(f"{name:<28} {printable(shown):<40} {setting.origin}")
     saved = f"{report.saved_in}{', as its base' if settings['dtype'].value == 'auto' else ''}"
     click.echo(f"\n{'precision':<28} trained in float32, computed in {report.computed_in}, saved in {saved}")
     need = report.estimate

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import logging
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
-from distill.collection.adapters import make_askers
-from distill.collection.budget import Meter, OutOfMoney
+from distill.collection.asking import ask_all, raise_what_stopped
+from distill.collection.budget import Meter
 from distill.collection.conversation import Conversation
-from distill.collection.evidence import Evidence
 from distill.collection.output import Output, check_output
-from distill.collection.plan import Plan, by_length, counter_of, make_plan
+from distill.collection.plan import Plan, counter_of, make_plan
 from distill.collection.progress import dollars, short
 from distill.collection.prompts import PromptInput
-from distill.collection.rate_limit import Throttle
 from distill.collection.schedule import Pool
 from distill.collection.settings import CollectSettings
 from distill.collection.shards import OutputFiles, claimed
 from distill.collection.summary import CollectSummary, summary_of
-from distill.errors import TeacherError, one_line
 from distill.files.jsonl import Appender
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.progress import Progress
-from distill.protocols import BatchTeacher, Teacher
-
-log = logging.getLogger("distill")
 
 
 def collect(
@@ -83,7 +72,7 @@ def collect(
     seconds = time.perf_counter() - began
     if pool is None:
         return summary_of(output, meter, skipped, total, seconds)
-    _raise_what_stopped(pool, output)
+    raise_what_stopped(pool, output.run.teacher, str(output.run.out), output.counts.rows)
     stopped = None if pool.error is None else str(pool.error)
     return summary_of(
         output, meter, skipped, total, seconds, requests=pool.requests, stopped=stopped, servers=pool.servers
@@ -110,60 +99,10 @@ def _numbers(output: Output, meter: Meter, skipped: Counter[str], total: int) ->
     return text
 
 
-def _ask(plan: Plan, jobs: Iterator[Conversation | None], output: Output, meter: Meter) -> Pool | None:
+def _ask(plan: Plan, jobs: Iterator[Conversation | None], output: Output, meter: Meter) -> Pool[Conversation] | None:
     """Build the teacher and ask it, if there is anything to ask."""
     first = next((job for job in jobs if job is not None), None)
     if first is None:
         return None
-    built = plan.teacher.build()
-    work = _ask_all(built, plan, chain([first], jobs), output, meter)
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as beside:  # in a notebook: this thread has a loop already
-        return beside.submit(asyncio.run, work).result()
-
-
-async def _ask_all(
-    built: Teacher | BatchTeacher,
-    plan: Plan,
-    jobs: Iterator[Conversation | None],
-    output: Output,
-    meter: Meter,
-) -> Pool:
-    settings, owner = plan.settings, plan.teacher.owner
-    try:
-        askers, size = make_askers(built, owner, settings.concurrency)
-        jobs = by_length(jobs, size) if size > 1 else jobs
-        throttle = Throttle(len(askers), meter, settings.rpm, settings.tpm)
-        evidence = Evidence(earlier=len(output.done) > 0)
-        pool = Pool(jobs, askers, size, settings.retries, output, throttle, settings.patience, evidence)
-        await pool.run()
-        pool.servers = dict(built.servers()) if hasattr(built, "servers") else {}
-        return pool
-    finally:
-        await _close(built, owner)
-
-
-async def _close(built: Teacher | BatchTeacher, owner: str) -> None:
-    try:
-        closing = built.close() if hasattr(built, "close") else None
-        if inspect.isawaitable(closing):
-            await closing
-    except Exception as error:
-        log.warning("%s failed in close(): %s", owner, one_line(error))
-
-
-def _raise_what_stopped(pool: Pool, output: Output) -> None:
-    """Raise the error that ended the run before its end, or the signal; a used-up budget is none."""
-    out, rows, error = output.run.out, output.counts.rows, pool.error
-    if isinstance(error, TeacherError):
-        saved = f"{rows} rows are saved in {out}; the same command resumes" if rows else None
-        hint = "; ".join(part for part in (error.hint, saved) if part)
-        raise type(error)(f"teacher {output.run.teacher}: {error.message}", hint, fatal=True) from error
-    if error is not None and not isinstance(error, OutOfMoney):
-        raise error
-    if pool.signum is not None:
-        log.warning("stopped: %d rows are saved in %s; the same command resumes", rows, out)
-        signal.raise_signal(pool.signum)  # now to whoever handled it before: Python, or the command line
+    built, resumed = plan.teacher.build(), len(output.done) > 0
+    return ask_all(plan.teacher, built, plan.settings, chain([first], jobs), output, meter, resumed=resumed)

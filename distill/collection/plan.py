@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any
 
-from distill.collection.budget import Price, find_price, parse_price, size_of
+from distill.collection.budget import Price, find_price, parse_price
 from distill.collection.conversation import Conversation
 from distill.collection.prompts import COMMON_PARAMS, PromptInput, PromptReader, Prompts, open_prompts
 from distill.collection.row_id import IdSet, all_params, row_id
-from distill.collection.settings import CollectSettings
+from distill.collection.settings import AskSettings, CollectSettings
 from distill.collection.teachers import NamedTeacher
 from distill.errors import DataError, UsageError
 from distill.plugins import PluginManager
 from distill.types import Params, Prompt
-
-WINDOW = 16
-"""Batches that are sorted by length together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +120,28 @@ class Plan:
         Raises:
             UsageError: it is malformed, or there is a budget but no known price.
         """
-        given = self.settings.price
-        url = getattr(self.teacher.options, "api_url", None)
-        price = parse_price(given) if given else find_price(url, self.teacher.model)
-        if price is None and (self.settings.max_usd or self.settings.max_usd_total) is not None:
-            raise UsageError(
-                f"the price of {self.teacher.name!r} is not known", "give --price IN/OUT, dollars per million tokens"
-            )
-        return price
+        return price_of(self.teacher, self.settings, budget=self.settings.max_usd_total)
+
+
+def price_of(teacher: NamedTeacher, settings: AskSettings, *, budget: float | None = None) -> Price | None:
+    """The price that the user gave, or the teacher's published one; None: it is not known.
+
+    Args:
+        teacher: who is asked.
+        settings: with the price, and the budget of the run.
+        budget: another budget that must be kept.
+
+    Raises:
+        UsageError: the price is malformed, or there is a budget but no known price.
+    """
+    given = settings.price
+    url = getattr(teacher.options, "api_url", None)
+    price = parse_price(given) if given else find_price(url, teacher.model)
+    if price is None and (settings.max_usd or budget) is not None:
+        raise UsageError(
+            f"the price of {teacher.name!r} is not known", "give --price IN/OUT, dollars per million tokens"
+        )
+    return price
 
 
 def make_plan(settings: CollectSettings, manager: PluginManager) -> Plan:
@@ -140,19 +150,7 @@ def make_plan(settings: CollectSettings, manager: PluginManager) -> Plan:
     Raises:
         UsageError: something does not fit.
     """
-    return Plan(settings.named_teacher(manager), settings)
-
-
-def by_length(jobs: Iterable[Conversation | None], size: int) -> Iterator[Conversation | None]:
-    """Order jobs so that those asked in one batch are about equally long: less padding, the longest first.
-
-    Args:
-        jobs: read lazily, WINDOW batches at a time.
-        size: jobs a batch.
-    """
-    jobs = iter(jobs)
-    while window := list(islice(jobs, size * WINDOW)):
-        yield from sorted(window, key=lambda job: -size_of(job.messages) if job else 0)
+    return Plan(settings.named_teacher(manager, logprobs=settings.logprobs), settings)
 
 
 def counter_of(skipped: Counter[str], live: Callable[[], None]) -> Callable[[str], None]:

@@ -8,17 +8,16 @@ import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from distill.collection.adapters import Asker
 from distill.collection.budget import OutOfMoney
-from distill.collection.conversation import Conversation
 from distill.collection.evidence import Evidence
 from distill.collection.outage import Outage, spoken
 from distill.collection.rate_limit import Throttle
 from distill.errors import DistillError, TeacherError
 from distill.files.signals import kept_handlers
-from distill.types import Answer
+from distill.types import Answer, Message, Request
 
 FIRST_WAIT = 0.5
 """Seconds before the first retry; doubled with each further one."""
@@ -32,6 +31,9 @@ LONG_WAIT = 10.0
 GRACE = 5.0
 """Seconds that answers in flight have after the first Ctrl-C or SIGTERM."""
 
+FREE_MOVES = 5
+"""How often a row may fail at one of several servers without using up a try: perhaps it is the row that fails them."""
+
 log = logging.getLogger("distill")
 
 
@@ -41,23 +43,63 @@ class TooEarly(TeacherError):
     exit_code = 75
 
 
-class Recorder(Protocol):
-    """Where finished rows go. An error it raises stops the run."""
+class Job(Protocol):
+    """What is asked, one request after the other.
 
-    def save(self, conversation: Conversation) -> None:
-        """Keep a finished conversation."""
+    Attributes:
+        id: the row's id.
+        answers: what came until now.
+        attempts: how many tries the next request has used up.
+        moves: how often it was asked elsewhere, for nothing.
+        progress: how many answers the whole run had when it last failed.
+        probing: whether its request is a probe of a server that went away.
+        done: whether nothing is left to ask.
+        messages: the conversation until now.
+    """
 
-    def fail(self, conversation: Conversation, error: DistillError) -> None:
-        """Keep what is known of a conversation that found no end."""
+    id: str
+    messages: list[Message]
+    answers: list[Message]
+    attempts: int
+    moves: int
+    progress: int
+    probing: bool
+    done: bool
+
+    def request(self) -> Request:
+        """The next thing to ask."""
+        ...
+
+    def take(self, answer: Answer) -> None:
+        """Take the answer to `request()`.
+
+        Raises:
+            TeacherError: it cannot be used.
+        """
+        ...
 
 
-class Pool:
+JobT = TypeVar("JobT", bound=Job)
+_JobT = TypeVar("_JobT", bound=Job, contravariant=True)
+
+
+class Recorder(Protocol[_JobT]):
+    """Where finished jobs go. An error it raises stops the run."""
+
+    def save(self, job: _JobT, /) -> None:
+        """Keep a finished job."""
+
+    def fail(self, job: _JobT, error: DistillError, /) -> None:
+        """Keep what is known of a job that found no end."""
+
+
+class Pool(Generic[JobT]):
     """The workers. Make one inside the event loop, and `run` it once.
 
     Args:
         jobs: what to ask, read lazily; None for a row that needs no asking.
         askers: one per worker.
-        size: how many conversations each worker holds at a time.
+        size: how many jobs each worker holds at a time.
         retries: how often a failed request is retried.
         recorder: is told of each row's end.
         throttle: the rate limiter and concurrency gate.
@@ -73,11 +115,11 @@ class Pool:
 
     def __init__(
         self,
-        jobs: Iterator[Conversation | None],
+        jobs: Iterator[JobT | None],
         askers: Sequence[Asker],
         size: int,
         retries: int,
-        recorder: Recorder,
+        recorder: Recorder[JobT],
         throttle: Throttle,
         patience: float = 0.0,
         evidence: Evidence | None = None,
@@ -111,7 +153,7 @@ class Pool:
             self._stop(error)
 
     async def _work(self, asker: Asker) -> None:
-        active: list[Conversation] = []
+        active: list[JobT] = []
         while not self._throttle.closed:
             await self._top_up(active)
             answers = await self._ask(asker, active) if active else None
@@ -120,13 +162,13 @@ class Pool:
             waits = [self._settle(*pair) for pair in zip(active, answers, strict=True)]
             active = [one for one, wait in zip(active, waits, strict=True) if wait is not None]
             await self._throttle.pause(max((wait for wait in waits if wait is not None), default=0.0))
-        for conversation in active:
-            if conversation.answers:  # keep what was paid for, where the user can find it
-                self._recorder.fail(conversation, TeacherError("the run was stopped in the middle of the conversation"))
+        for job in active:
+            if job.answers:  # keep what was paid for, where the user can find it
+                self._recorder.fail(job, TeacherError("the run was stopped in the middle of the conversation"))
 
-    async def _ask(self, asker: Asker, active: Sequence[Conversation]) -> list[Answer | DistillError] | None:
+    async def _ask(self, asker: Asker, active: Sequence[JobT]) -> list[Answer | DistillError] | None:
         """Ask when rate, concurrency and budget allow it; None where nothing may be sent any more."""
-        requests = [conversation.request() for conversation in active]
+        requests = [job.request() for job in active]
         try:
             ticket = await self._throttle.enter(requests)
         except OutOfMoney as error:
@@ -141,8 +183,8 @@ class Pool:
         self.requests += len(requests)
         self._in_flight += len(requests)
         try:
-            for conversation in active:
-                conversation.probing = probe
+            for job in active:
+                job.probing = probe
             answers = await asker.ask(requests)
         finally:
             self._in_flight -= len(requests)
@@ -151,24 +193,25 @@ class Pool:
         self._throttle.leave(ticket, requests, answers)
         return answers
 
-    async def _top_up(self, active: list[Conversation]) -> None:
+    async def _top_up(self, active: list[JobT]) -> None:
         while len(active) < self._size:
             try:
-                conversation = next(self._jobs)
+                job = next(self._jobs)
             except StopIteration:
                 return
-            if conversation is not None:
-                active.append(conversation)
+            if job is not None:
+                active.append(job)
             else:
                 await asyncio.sleep(0)  # thousands of rows may need no asking: let the others work
 
-    def _settle(self, conversation: Conversation, outcome: Answer | DistillError) -> float | None:
+    def _settle(self, job: JobT, outcome: Answer | DistillError) -> float | None:
         """Deal with one outcome: gives the seconds to wait before the next request, or None at the row's end."""
         if isinstance(outcome, Answer):
-            return self._take(conversation, outcome)
+            return self._take(job, outcome)
         if not isinstance(outcome, TeacherError):
-            return self._give_up(conversation, outcome)
-        if outcome.elsewhere:
+            return self._give_up(job, outcome)
+        if outcome.elsewhere and job.moves < FREE_MOVES:
+            job.moves += 1
             return 0.0
         if not (outcome.unreachable or outcome.down):
             self._outage.answered()
@@ -176,58 +219,58 @@ class Pool:
             self._stop(outcome)
         if self._throttle.closed and (outcome.fatal or outcome.retryable):
             return 0.0  # the run is stopping, and not because of this row: the next run asks again
-        if self._is_away(conversation, outcome):
+        if self._is_away(job, outcome):
             return 0.0
-        if self._evidence.may_retry(outcome) and self._may_retry(conversation, outcome):
-            return self._wait_before_retry(conversation, outcome)
-        return self._give_up(conversation, outcome)
+        if self._evidence.may_retry(outcome) and self._may_retry(job, outcome):
+            return self._wait_before_retry(job, outcome)
+        return self._give_up(job, outcome)
 
-    def _take(self, conversation: Conversation, answer: Answer) -> float | None:
+    def _take(self, job: JobT, answer: Answer) -> float | None:
         """Take an answer: the conversation is finished, or continues with its next turn."""
         self._refusals = 0
         self._outage.answered()
         try:
-            conversation.take(answer)
+            job.take(answer)
         except TeacherError as error:
-            if error.retryable and self._may_retry(conversation, error):
-                return self._wait_before_retry(conversation, error)
-            return self._give_up(conversation, error, paid=True)
+            if error.retryable and self._may_retry(job, error):
+                return self._wait_before_retry(job, error)
+            return self._give_up(job, error, paid=True)
         self._evidence.answer()
-        if not conversation.done:
+        if not job.done:
             return 0.0
-        self._recorder.save(conversation)
+        self._recorder.save(job)
         return None
 
-    def _give_up(self, conversation: Conversation, error: DistillError, *, paid: bool = False) -> float | None:
+    def _give_up(self, job: JobT, error: DistillError, *, paid: bool = False) -> float | None:
         """Set a row apart, and stop the run where it is one too many."""
-        stops = self._evidence.against(conversation.id, error, paid=paid)
+        stops = self._evidence.against(job.id, error, paid=paid)
         if isinstance(error, TeacherError) and error.unreachable and not self._evidence.answered:
             stops = error  # there is no such server: this row was not refused by it
         if stops is not None:
             self._stop(stops)
             if not paid and isinstance(error, TeacherError) and error.retryable:
                 return 0.0
-        self._recorder.fail(conversation, error)
+        self._recorder.fail(job, error)
         return None
 
-    def _is_away(self, conversation: Conversation, error: TeacherError) -> bool:
+    def _is_away(self, job: JobT, error: TeacherError) -> bool:
         """Whether the server is away: the row waits, and pays nothing."""
         try:
             proven = self._evidence.answered > 0
-            return self._outage.explains(error, conversation.id, proven=proven, probing=conversation.probing)
+            return self._outage.explains(error, job.id, proven=proven, probing=job.probing)
         except TeacherError as too_long:
             self._stop(too_long)
             return True
 
-    def _may_retry(self, conversation: Conversation, error: TeacherError) -> bool:
-        progress = self._evidence.answered > conversation.progress
-        conversation.progress = self._evidence.answered
+    def _may_retry(self, job: JobT, error: TeacherError) -> bool:
+        progress = self._evidence.answered > job.progress
+        job.progress = self._evidence.answered
         if (error.throttled or error.retry_after is not None) and progress and self._retries:
             return True  # a rate limit that lets others pass is no failure of this row: it waits for its turn
-        conversation.attempts += 1
-        return conversation.attempts <= self._retries
+        job.attempts += 1
+        return job.attempts <= self._retries
 
-    def _wait_before_retry(self, conversation: Conversation, error: TeacherError) -> float:
+    def _wait_before_retry(self, job: JobT, error: TeacherError) -> float:
         if error.unreachable and not self._warned:
             self._warned = True
             log.warning("%s; trying again", error.message)
@@ -236,7 +279,7 @@ class Pool:
         elif error.throttled or error.retry_after is not None:
             self._throttle.hold(self._wait_of_all(error))
         else:
-            return _backoff(conversation.attempts) * random.uniform(0.75, 1.25)
+            return _backoff(job.attempts) * random.uniform(0.75, 1.25)
         return 0.0
 
     def _wait_of_all(self, error: TeacherError) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
-import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,22 +11,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from distill.collection.asking import ask_all, raise_what_stopped
+from distill.collection.budget import Meter
+from distill.collection.plan import price_of
 from distill.collection.row_id import IdSet
-from distill.collection.teachers import NamedTeacher, make_teacher
-from distill.errors import DataError, DistillError, PluginError, UsageError, one_line
+from distill.collection.settings import ScoreSettings
+from distill.collection.teachers import NamedTeacher
+from distill.errors import DataError, DistillError, UsageError
 from distill.files.jsonl import Appender, read_rows
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.progress import Progress
-from distill.protocols import ScoringTeacher
+from distill.protocols import BatchTeacher, ScoringServer, ScoringTeacher, Teacher
 from distill.transcripts.reader import Reader, make_reader
 from distill.transcripts.rows import transcript_to_dict
 from distill.transcripts.sources import Data
-from distill.types import Request, Transcript
-
-log = logging.getLogger("distill")
-
-_WINDOW = 8
-"""Batches of rows that are read before they are scored: a teacher orders them by length."""
+from distill.types import Answer, Message, Params, Request, Transcript
 
 MARK = "scored_by"
 """The key of a row's metadata that names the teacher who scored it."""
@@ -45,6 +44,8 @@ class ScoreSummary:
         failed: rows without a scored answer; they are not in the file.
         duplicates: rows whose id an earlier row has.
         seconds: how long it took.
+        usd: dollars spent; None where no price is known.
+        stopped: why it ended before its end: the budget.
         reasons: why rows failed, and how many for each reason.
     """
 
@@ -56,61 +57,51 @@ class ScoreSummary:
     failed: int = 0
     duplicates: int = 0
     seconds: float = 0.0
+    usd: float | None = None
+    stopped: str | None = None
     reasons: Mapping[str, int] = field(default_factory=dict)
 
 
 def score(
     data: Data,
-    teacher: str | NamedTeacher,
     out: str | Path,
-    *,
-    logprobs: int = 20,
-    options: Mapping[str, Any] | None = None,
-    limit: int | None = None,
-    reader: Reader | None = None,
+    settings: ScoreSettings,
     manager: PluginManager | None = None,
+    *,
+    reader: Reader | None = None,
     progress: bool = False,
 ) -> ScoreSummary:
     """Add a teacher's log probabilities to transcripts, and write them to a file.
 
-    Each row is on disk as soon as it is scored. Rows that are in the file are not scored again: calling this again
-    resumes an interrupted scoring.
+    Each row is on disk as soon as its answers are scored. Rows that are in the file are not scored again: calling this
+    again resumes an interrupted scoring.
 
     Args:
         data: the transcripts.
-        teacher: `NAME[:MODEL]`, or what `make_teacher` made of it.
         out: the file of scored transcripts, created or added to.
-        logprobs: how many likeliest tokens per place.
-        options: the teacher's options, where it is given by name.
-        limit: take only so many rows.
-        reader: reads the rows; None: their format is detected row by row.
+        settings: the teacher, and limits of rate and money.
         manager: the plugins; default: those that are installed.
+        reader: reads the rows; None: their format is detected row by row.
         progress: whether to show how far it is.
 
     Raises:
         UsageError: this teacher cannot score, or the file has rows that another teacher scored.
         DataError: a row of the data, or of the file, is malformed.
+        DistillError: the teacher failed for good; the rows until then are saved.
     """
     began = time.perf_counter()
-    named = teacher
-    if isinstance(named, str):
-        named = make_teacher(manager or make_plugin_manager(), named, options, logprobs=logprobs)
-    built = named.build()
-    if not isinstance(built, ScoringTeacher):
-        raise UsageError(
-            f"teacher {named.name!r} cannot score answers that are there already",
-            "score with a local model, transformers:MODEL; or collect answers with --logprobs",
-        )
-    work = _Work(named, built, Path(out), logprobs)
+    manager = manager or make_plugin_manager()
+    teacher = settings.named_teacher(manager)
+    meter = Meter(price_of(teacher, settings), settings.max_usd, answer_limit=1)
+    built = _as_teacher(teacher, teacher.build(), settings.logprobs)
     with Appender(out) as appender, Progress("scoring", None, "row", shown=progress) as bar:
-        done = _read_done(Path(out), named.name)
-        read = (reader or make_reader(manager=manager)).transcripts(data, work.refused)
-        pending = work.pending(itertools.islice(read, limit), done)
-        while window := list(itertools.islice(pending, _WINDOW * built.batch_size)):
-            for transcript in work.score(window):
-                appender.append(transcript_to_dict(transcript))
-                bar.advance()
-    return work.summary(time.perf_counter() - began)
+        output = _Output(appender, teacher.name, bar)
+        done = _read_done(Path(out), teacher.name)
+        read = (reader or make_reader(manager=manager)).transcripts(data, output.refused)
+        jobs = output.jobs(itertools.islice(read, settings.limit), done)
+        pool = ask_all(teacher, built, settings, jobs, output, meter, resumed=len(done) > 0)
+    raise_what_stopped(pool, teacher.name, str(out), output.counts["rows"])
+    return output.summary(meter, time.perf_counter() - began, stopped=None if pool.error is None else str(pool.error))
 
 
 def _read_done(out: Path, teacher: str) -> IdSet:
@@ -124,97 +115,162 @@ def _read_done(out: Path, teacher: str) -> IdSet:
     return done
 
 
-class _Work:
-    """What a scoring has done so far.
+class _Batches:
+    """A `ScoringTeacher` as a teacher that is asked."""
+
+    def __init__(self, teacher: ScoringTeacher, logprobs: int):
+        self._teacher, self._logprobs, self.batch_size = teacher, logprobs, teacher.batch_size
+
+    def ask_batch(self, requests: Sequence[Request]) -> list[Answer | Exception]:
+        """Score the answers with which the requests end."""
+        found: list[Answer | Exception] = []
+        for request, told in zip(requests, self._teacher.score_batch(requests, self._logprobs), strict=True):
+            found.append(told if isinstance(told, Exception) else Answer(request.messages[-1], logprobs=told))
+        return found
+
+
+class _Server:
+    """A `ScoringServer` as a teacher that is asked."""
+
+    def __init__(self, server: ScoringServer, logprobs: int):
+        self._server, self._logprobs = server, logprobs
+
+    async def ask(self, request: Request) -> Answer:
+        """Score the answer with which the request ends."""
+        return await self._server.score(request, self._logprobs)
+
+    async def close(self) -> None:
+        """Close the server's connections."""
+        closing = self._server.close() if hasattr(self._server, "close") else None
+        if inspect.isawaitable(closing):
+            await closing
+
+
+def _as_teacher(named: NamedTeacher, built: Any, logprobs: int) -> Teacher | BatchTeacher:
+    if isinstance(built, ScoringTeacher):
+        return _Batches(built, logprobs)
+    if isinstance(built, ScoringServer):
+        return _Server(built, logprobs)
+    raise UsageError(
+        f"teacher {named.name!r} cannot score answers that are there already",
+        "score with a local model, transformers:MODEL, or with vLLM, openai:MODEL; or collect answers with --logprobs",
+    )
+
+
+@dataclass(slots=True)
+class _Row:
+    """A transcript, and what is known of its answers."""
+
+    transcript: Transcript
+    waiting: int = 0
+    told: dict[int, Any] = field(default_factory=dict)
+    reason: str = "there is no answer"
+
+
+class _Answer:
+    """One answer to score; see `distill.collection.schedule.Job`."""
+
+    def __init__(self, row: _Row, turn: int):
+        self.row, self.turn, self.id = row, turn, row.transcript.id
+        self.messages = list(row.transcript.messages[: turn + 1])
+        self.answers: list[Message] = []
+        self.attempts = self.moves = self.progress = 0
+        self.probing = self.done = False
+
+    def request(self) -> Request:
+        """The conversation up to and with the answer."""
+        return Request(tuple(self.messages), self.row.transcript.tools, Params(max_tokens=1))
+
+    def take(self, answer: Answer) -> None:
+        """Keep the log probabilities."""
+        self.row.told[self.turn], self.done = answer.logprobs, True
+
+
+class _Output:
+    """Writes rows as soon as nothing of them is waited for, and counts what becomes of them.
 
     Args:
-        named: the teacher, as the user named it.
-        teacher: the same, built.
-        out: the file.
-        logprobs: how many likeliest tokens per place.
+        appender: of the file of scored transcripts.
+        teacher: the teacher's name.
+        bar: shows how far it is.
+
+    Attributes:
+        counts: rows, answers and so on, as in `ScoreSummary`.
     """
 
-    def __init__(self, named: NamedTeacher, teacher: ScoringTeacher, out: Path, logprobs: int):
-        self._named, self._teacher, self._out, self._logprobs = named, teacher, out, logprobs
-        self._counts: Counter[str] = Counter()
+    def __init__(self, appender: Appender, teacher: str, bar: Progress):
+        self._appender, self._teacher, self._bar = appender, teacher, bar
+        self.counts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
+
+    def jobs(self, rows: Iterator[Transcript], done: IdSet) -> Iterator[_Answer | None]:
+        """The answers to score; None for a row that has none to score."""
+        seen = IdSet()
+        for transcript in rows:
+            row = _Row(transcript)
+            turns = [turn for turn, one in enumerate(transcript.messages) if one.role == "assistant"]
+            turns = [turn for turn in turns if _says_something(transcript.messages[turn])]
+            if not seen.add(transcript.id):
+                self.counts["duplicates"] += 1
+            elif transcript.id in done:
+                self.counts["cached"] += 1
+            elif not turns:
+                self._end(row)
+            else:
+                row.waiting = len(turns)
+                yield from (_Answer(row, turn) for turn in turns)
+                continue
+            yield None
 
     def refused(self, error: DistillError) -> None:
         """Count a row that is not one to learn from."""
-        self._counts["failed"] += 1
-        self._reasons[error.message] += 1
+        self._fail(error.message)
 
-    def pending(self, rows: Iterator[Transcript], done: IdSet) -> Iterator[Transcript]:
-        """The rows to score; counts the others."""
-        seen = IdSet()
-        for transcript in rows:
-            if not seen.add(transcript.id):
-                self._counts["duplicates"] += 1
-            elif transcript.id in done:
-                self._counts["cached"] += 1
-            else:
-                yield transcript
+    def save(self, job: _Answer) -> None:
+        """An answer was scored."""
+        self._end_of(job)
 
-    def score(self, transcripts: Sequence[Transcript]) -> Iterator[Transcript]:
-        """Score all answers of some rows; yields the rows of which one was scored, with their log probabilities."""
-        asked: list[tuple[int, int]] = []
-        requests: list[Request] = []
-        for n, transcript in enumerate(transcripts):
-            for turn, message in enumerate(transcript.messages):
-                if message.role == "assistant" and (message.content or message.tool_calls):
-                    asked.append((n, turn))
-                    requests.append(Request(tuple(transcript.messages[: turn + 1]), transcript.tools))
-        scored = dict(zip(asked, self._ask(requests), strict=True))
-        for n, transcript in enumerate(transcripts):
-            turns = [turn for turn, message in enumerate(transcript.messages) if message.role == "assistant"]
-            found = [scored.get((n, turn)) for turn in turns]
-            if row := self._row(transcript, found):
-                yield row
+    def fail(self, job: _Answer, error: DistillError) -> None:
+        """An answer could not be scored."""
+        job.row.reason = error.message
+        self._end_of(job)
 
-    def _ask(self, requests: Sequence[Request]) -> list[Mapping[str, Any] | DistillError]:
-        owner = self._named.owner
-        found: list[Mapping[str, Any] | DistillError] = []
-        ordered = sorted(range(len(requests)), key=lambda n: -sum(len(m.content or "") for m in requests[n].messages))
-        for start in range(0, len(ordered), self._teacher.batch_size):
-            batch = [requests[n] for n in ordered[start : start + self._teacher.batch_size]]
-            try:
-                answers = list(self._teacher.score_batch(batch, self._logprobs))
-            except DistillError:
-                raise
-            except Exception as error:
-                raise PluginError(f"{owner} failed in score_batch(): {one_line(error)}") from error
-            if len(answers) != len(batch):
-                raise PluginError(f"{owner}: {len(batch)} answers to score, score_batch returned {len(answers)}")
-            for answer in answers:
-                if isinstance(answer, Exception) and not isinstance(answer, DistillError):
-                    found.append(PluginError(f"{owner} failed: {one_line(answer)}"))
-                else:
-                    found.append(answer)
-        placed = dict(zip(ordered, found, strict=True))
-        return [placed[n] for n in range(len(requests))]
+    def _end_of(self, job: _Answer) -> None:
+        job.row.waiting -= 1
+        if not job.row.waiting:
+            self._end(job.row)
 
-    def _row(
-        self, transcript: Transcript, found: Sequence[Mapping[str, Any] | DistillError | None]
-    ) -> Transcript | None:
-        told = [None if isinstance(one, DistillError) else one for one in found]
-        if not any(told):
-            errors = [one.message for one in found if isinstance(one, DistillError)]
-            self._counts["failed"] += 1
-            self._reasons[errors[0] if errors else "there is no answer"] += 1
-            return None
-        self._counts["rows"] += 1
-        self._counts["answers"] += sum(one is not None for one in told)
-        self._counts["tokens"] += sum(len(one["tokens"]) for one in told if one is not None)
-        metadata = {**transcript.metadata, MARK: self._named.name, "logprobs": told}
-        return replace(transcript, metadata=metadata)
+    def _end(self, row: _Row) -> None:
+        """Write a row of which at least one answer was scored."""
+        if not row.told:
+            self._fail(row.reason)
+            return
+        turns = [turn for turn, message in enumerate(row.transcript.messages) if message.role == "assistant"]
+        told = [row.told.get(turn) for turn in turns]
+        metadata = {**row.transcript.metadata, MARK: self._teacher, "logprobs": told}
+        self._appender.append(transcript_to_dict(replace(row.transcript, metadata=metadata)))
+        self.counts["rows"] += 1
+        self.counts["answers"] += len(row.told)
+        self.counts["tokens"] += sum(len(one["tokens"]) for one in row.told.values())
+        self._bar.advance()
 
-    def summary(self, seconds: float) -> ScoreSummary:
+    def _fail(self, reason: str) -> None:
+        self.counts["failed"] += 1
+        self._reasons[reason] += 1
+
+    def summary(self, meter: Meter, seconds: float, stopped: str | None) -> ScoreSummary:
         """The counts."""
-        if not self._counts.total():
+        if not self.counts.total() and stopped is None:
             raise DataError("there is nothing to score: the data is empty", "give transcripts")
         return ScoreSummary(
-            out=str(self._out),
+            out=str(self._appender.path),
             seconds=round(seconds, 3),
+            usd=None if meter.usd is None else round(meter.usd, 6),
+            stopped=stopped,
             reasons=dict(self._reasons.most_common()),
-            **{name: self._counts[name] for name in ("rows", "answers", "tokens", "cached", "failed", "duplicates")},
+            **{name: self.counts[name] for name in ("rows", "answers", "tokens", "cached", "failed", "duplicates")},
         )
+
+
+def _says_something(message: Message) -> bool:
+    return bool(message.content or message.tool_calls)

@@ -20,12 +20,8 @@ _MONEY = "Cost"
 
 
 @dataclass(frozen=True, slots=True)
-class CollectSettings:
-    """Which teacher is asked, how it answers, how fast it is asked, and for how much money.
-
-    A retried or resumed collection must have the same teacher, system, samples and parameters to find its rows; speed
-    and money may change.
-    """
+class AskSettings:
+    """Which teacher is asked, how fast, and for how much money."""
 
     teacher: str | NamedTeacher = setting(
         metavar="NAME[:MODEL]", help="The teacher to use, e.g. openai:gpt-5-mini (`distill plugins` lists them)."
@@ -43,6 +39,71 @@ class CollectSettings:
         metavar="KEY=VALUE",
         help="An option of the teacher (`distill plugins --options` lists them); may be repeated.",
     )
+    concurrency: int = setting(16, min=1, metavar="N", group=_SPEED, help="Maximum number of concurrent requests.")
+    rpm: float | None = setting(None, above=0, metavar="N", group=_SPEED, help="Maximum requests per minute.")
+    tpm: float | None = setting(
+        None, above=0, metavar="N", group=_SPEED, help="Maximum tokens per minute, prompts and answers together."
+    )
+    timeout: float | None = setting(
+        None, above=0, metavar="SECONDS", unset="the teacher's", group=_SPEED, help="Time limit for one whole request."
+    )
+    retries: int = setting(5, min=0, metavar="N", group=_SPEED, help="How many times a failed request is retried.")
+    patience: float = setting(
+        600.0,
+        min=0,
+        metavar="SECONDS",
+        group=_SPEED,
+        help="How long to wait for a server that went away, or for its limit to end; 0 for scripts.",
+    )
+    max_usd: float | None = setting(
+        None,
+        above=0,
+        metavar="X",
+        group=_MONEY,
+        help="Budget for this run, in dollars; with --max-tokens it cannot be exceeded. Shards take equal parts of it.",
+    )
+    price: str | None = setting(
+        None, metavar="IN/OUT", unset="the published price", group=_MONEY, help="Dollars per million tokens."
+    )
+
+    def __post_init__(self) -> None:
+        given: Any = self.base_url
+        if isinstance(given, str):  # one server, from Python
+            object.__setattr__(self, "base_url", (given,))
+        check_settings(self)
+        if not isinstance(self.teacher, str) and (self.teacher_options or self.base_url):
+            raise UsageError("a teacher that is made has its options", "give them to make_teacher")
+
+    def named_teacher(self, manager: PluginManager, *, logprobs: int | None = None) -> NamedTeacher:
+        """Look the teacher up and check its options.
+
+        Args:
+            manager: the plugins.
+            logprobs: how many likeliest tokens it is to tell at each place of its own answers.
+
+        Raises:
+            UsageError: it is not known, or has no such option.
+        """
+        if isinstance(self.teacher, NamedTeacher):
+            return self.teacher
+        return make_teacher(
+            manager,
+            self.teacher,
+            self.teacher_options,
+            base_url=",".join(self.base_url) or None,
+            timeout=self.timeout,
+            logprobs=logprobs,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CollectSettings(AskSettings):
+    """How a teacher answers prompts, besides how it is asked.
+
+    A retried or resumed collection must have the same teacher, system, samples and parameters to find its rows; speed
+    and money may change.
+    """
+
     system: str | None = setting(None, metavar="TEXT", help="A system message for prompts without one.")
     teacher_system: str | None = setting(
         None,
@@ -75,29 +136,6 @@ class CollectSettings:
     append: bool = setting(
         False, recipe=False, help="Add to a file that has rows from another teacher or with other parameters."
     )
-    concurrency: int = setting(16, min=1, metavar="N", group=_SPEED, help="Maximum number of concurrent requests.")
-    rpm: float | None = setting(None, above=0, metavar="N", group=_SPEED, help="Maximum requests per minute.")
-    tpm: float | None = setting(
-        None, above=0, metavar="N", group=_SPEED, help="Maximum tokens per minute, prompts and answers together."
-    )
-    timeout: float | None = setting(
-        None, above=0, metavar="SECONDS", unset="the teacher's", group=_SPEED, help="Time limit for one whole request."
-    )
-    retries: int = setting(5, min=0, metavar="N", group=_SPEED, help="How many times a failed request is retried.")
-    patience: float = setting(
-        600.0,
-        min=0,
-        metavar="SECONDS",
-        group=_SPEED,
-        help="How long to wait for a server that went away, or for its limit to end; 0 for scripts.",
-    )
-    max_usd: float | None = setting(
-        None,
-        above=0,
-        metavar="X",
-        group=_MONEY,
-        help="Budget for this run, in dollars; with --max-tokens it cannot be exceeded. Shards take equal parts of it.",
-    )
     max_usd_total: float | None = setting(
         None,
         above=0,
@@ -105,17 +143,6 @@ class CollectSettings:
         group=_MONEY,
         help="Budget for all runs into this file together, by the token counts of its rows.",
     )
-    price: str | None = setting(
-        None, metavar="IN/OUT", unset="the published price", group=_MONEY, help="Dollars per million tokens."
-    )
-
-    def __post_init__(self) -> None:
-        given: Any = self.base_url
-        if isinstance(given, str):  # one server, from Python
-            object.__setattr__(self, "base_url", (given,))
-        check_settings(self)
-        if not isinstance(self.teacher, str) and (self.teacher_options or self.base_url):
-            raise UsageError("a teacher that is made has its options", "give them to make_teacher")
 
     @property
     def params(self) -> Params:
@@ -151,19 +178,10 @@ class CollectSettings:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--teacher-system {text}: {error}", "give a text, or @ and a UTF-8 file") from None
 
-    def named_teacher(self, manager: PluginManager) -> NamedTeacher:
-        """Look the teacher up and check its options.
 
-        Raises:
-            UsageError: it is not known, or has no such option.
-        """
-        if isinstance(self.teacher, NamedTeacher):
-            return self.teacher
-        return make_teacher(
-            manager,
-            self.teacher,
-            self.teacher_options,
-            base_url=",".join(self.base_url) or None,
-            timeout=self.timeout,
-            logprobs=self.logprobs,
-        )
+@dataclass(frozen=True, slots=True)
+class ScoreSettings(AskSettings):
+    """How a teacher scores answers that are there already."""
+
+    logprobs: int = setting(20, min=0, metavar="K", help="Likeliest tokens per place.")
+    limit: int | None = setting(None, min=1, metavar="N", help="Score only the first N rows.")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from distill.comparison.models import Model, QuestionSet
 from distill.comparison.questions import Question, Tokens
+from distill.comparison.result import title_of
 from distill.comparison.settings import CompareSettings
 from distill.models.generate import ChatModel, Generation
 from distill.models.lm_head import score_tokens
@@ -75,7 +76,7 @@ def measure(
     """
     import torch
 
-    who, tokens = model.who, questions.tokens[model.who]
+    who, tokens = title_of(model.who), questions.tokens[model.who]
     failures = clear_failures("lower --batch-size", folder)
     with failures(f"measuring the {who}"):
         with torch.random.fork_rng(devices=[]):
@@ -87,7 +88,7 @@ def measure(
             readings = read_answers(chat, tokens, settings.batch_size, done)
             answers, seconds = answer_questions(
                 chat,
-                questions.questions,
+                questions.asked(model.who),
                 tokens,
                 max_tokens=settings.max_tokens,
                 batch_size=settings.batch_size,

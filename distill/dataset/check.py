@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from distill.dataset.cache import prepare_data
-from distill.dataset.conversations import compare, prompts_of
+from distill.dataset.conversations import compare, count_repeats, prompts_of
 from distill.dataset.findings import CODES, Finding, Findings
 from distill.dataset.pipeline import Pipeline
 from distill.dataset.soft_check import find_shares
@@ -32,6 +32,7 @@ class CheckReport:
         tokens: of all examples.
         trained_tokens: those that count in the loss.
         longest: tokens of the longest example.
+        answers: all answers in the data, and of them `repeated_answers` that an earlier one has said word for word.
         findings: by severity, worst first.
         allowed: codes of errors that are accepted: the user's, and those that are the labeler's purpose.
         shares: what the trained tokens have of a teacher, where rows carry log probabilities.
@@ -44,6 +45,8 @@ class CheckReport:
     tokens: int
     trained_tokens: int
     longest: int
+    answers: int
+    repeated_answers: int
     findings: Findings
     allowed: frozenset[str] = frozenset()
     shares: SoftShares = field(default_factory=SoftShares)
@@ -104,6 +107,7 @@ def check(
             findings.add("overlong", example.source or example.id, f"{len(example.input_ids)} tokens, of {max_length}")
     findings.merge(prepared.data_findings)
     find_shares(prepared.shares, "chunks", findings)
+    repeats = count_repeats(prepared.conversations)
     compare(prepared.conversations, _held_out(against, pipeline.reader), findings)
     return CheckReport(
         rows=prepared.rows,
@@ -113,6 +117,8 @@ def check(
         tokens=int(examples.lengths.sum()),
         trained_tokens=int(examples.trained.sum()),
         longest=int(examples.lengths.max(initial=0)),
+        answers=repeats.answers,
+        repeated_answers=repeats.repeated,
         findings=findings,
         allowed=frozenset((*allow, *pipeline.allows)),
         shares=prepared.shares,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from distill.dataset.findings import Findings
-from distill.transcripts.digest import messages_digest, prompt_digest
+from distill.transcripts.digest import answer_digest, messages_digest, prompt_digest
 from distill.transcripts.reasoning import has_thinking_tags
 from distill.types import Source, Transcript
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _DIGEST_SIZE = 16
+_FREQUENT = 10  # answers that are named
 _SHORT_EXAMPLE = 20  # characters of an example that only the teacher sees
 
 
@@ -26,7 +28,8 @@ def describe(transcripts: Sequence[Transcript], findings: Findings) -> pa.Record
         findings: unusual orders of roles are added to it.
 
     Returns:
-        A row per conversation: `file` and `line`, the digests `conversation` and `prompt`.
+        A row per conversation: `file` and `line`, the digests `conversation` and `prompt`, and `answers`, those of its
+        answers.
     """
     import pyarrow as pa
 
@@ -47,6 +50,9 @@ def describe(transcripts: Sequence[Transcript], findings: Findings) -> pa.Record
         "line": pa.array([source.line for source in sources], pa.int32()),
         "conversation": pa.array([messages_digest(one.messages) for one in transcripts], digest),
         "prompt": pa.array([prompt_digest(one) for one in transcripts], digest),
+        "answers": pa.array(
+            [[answer_digest(text) for text in answers_of(one)] for one in transcripts], pa.list_(digest)
+        ),
     }
     return pa.record_batch(columns)
 
@@ -69,6 +75,48 @@ def compare(conversations: pa.Table, held_out: Mapping[bytes, str], findings: Fi
                 findings.add("duplicate", where, f"as {first}")
             if prompt in held_out:
                 findings.add("leakage", where, f"as {held_out[prompt]}")
+
+
+def answers_of(transcript: Transcript) -> list[str]:
+    """The texts of a conversation's answers; those that hold nothing but tool calls have none."""
+    answers = (message.content for message in transcript.messages if message.role == "assistant")
+    return [answer for answer in answers if answer and answer.strip()]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """How often answers are word for word the same.
+
+    Attributes:
+        answers: all answers.
+        repeated: those that an earlier one has said already.
+        frequent: the answers that were given most often, at least twice: digest → number.
+    """
+
+    answers: int = 0
+    repeated: int = 0
+    frequent: Mapping[bytes, int] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """The fraction of the answers that repeat an earlier one."""
+        return self.repeated / self.answers if self.answers else 0.0
+
+
+def count_repeats(conversations: pa.Table) -> Repeats:
+    """Count the answers that are word for word the same.
+
+    Args:
+        conversations: the rows of `describe`.
+    """
+    import pyarrow.compute as pc
+
+    answers = pc.list_flatten(conversations.column("answers"))
+    counted = pc.value_counts(answers)
+    values, counts = counted.field("values"), counted.field("counts")
+    order = pc.sort_indices(counts, sort_keys=[("", "descending")])[:_FREQUENT]
+    most = zip(values.take(order).to_pylist(), counts.take(order).to_pylist(), strict=True)
+    return Repeats(len(answers), len(answers) - len(counted), {digest: count for digest, count in most if count > 1})
 
 
 def prompts_of(transcripts: Iterable[Transcript]) -> dict[bytes, str]:

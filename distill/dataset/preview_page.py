@@ -1,4 +1,4 @@
-"""`show` as a web page that needs nothing else: no network, no script, and no untrusted text that could act."""
+"""`show` as a web page: no network, no script but its search, and no untrusted text that could act."""
 
 from __future__ import annotations
 
@@ -9,12 +9,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill.dataset.cache import prepare_data
+from distill.dataset.conversations import Repeats, answers_of, count_repeats
 from distill.dataset.pipeline import Pipeline
 from distill.dataset.preview import ShownRow, show_data
 from distill.dataset.settings import DataSettings
 from distill.pages import check_page_target, page_stream, write_page
 from distill.pages.charts import histogram
+from distill.transcripts.digest import answer_digest
+from distill.transcripts.reader import skip_refused
 from distill.transcripts.sources import Data, as_sources
+
+
+@dataclass(frozen=True, slots=True)
+class FrequentAnswer:
+    """An answer that was given several times: how often, its text, and where it appears first."""
+
+    count: int
+    text: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +38,16 @@ class PageSummary:
         lengths: tokens of each example; there may be several examples per row.
         trained: trained tokens of each example.
         reasons: why rows would be skipped, with the number of rows.
+        repeats: how many answers are word for word the same.
+        frequent: the answers that were given most often.
     """
 
     rows: int = 0
     lengths: Sequence[int] = ()
     trained: Sequence[int] = ()
     reasons: Counter[str] = field(default_factory=Counter)
+    repeats: Repeats = field(default_factory=Repeats)
+    frequent: Sequence[FrequentAnswer] = ()
 
     @property
     def skipped(self) -> int:
@@ -51,12 +67,28 @@ def summarise(data: Data, pipeline: Pipeline) -> PageSummary:
         DataError: the data are empty, or a row is no conversation.
     """
     prepared = prepare_data(data, pipeline)
+    repeats = count_repeats(prepared.conversations)
     return PageSummary(
         rows=prepared.rows,
         lengths=prepared.examples.lengths.tolist(),
         trained=prepared.examples.trained.tolist(),
         reasons=Counter(skipped.reason for skipped in prepared.skipped),
+        repeats=repeats,
+        frequent=_texts_of(repeats, data, pipeline),
     )
+
+
+def _texts_of(repeats: Repeats, data: Data, pipeline: Pipeline) -> list[FrequentAnswer]:
+    """The most frequent answers, read again until each was found; the most frequent first."""
+    found: dict[bytes, FrequentAnswer] = {}
+    for transcript in pipeline.reader.transcripts(data, skip_refused) if repeats.frequent else ():
+        for text in answers_of(transcript):
+            digest = answer_digest(text)
+            if digest in repeats.frequent and digest not in found:
+                found[digest] = FrequentAnswer(repeats.frequent[digest], text, str(transcript.source or "?"))
+        if len(found) == len(repeats.frequent):
+            break
+    return [found[digest] for digest in repeats.frequent if digest in found]
 
 
 def write_preview(rows: Iterable[ShownRow], summary: PageSummary, target: Path, about: Mapping[str, str]) -> int:

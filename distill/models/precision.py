@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from distill.models.load import model_config
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 SavedDtype = Literal["float32", "bfloat16", "float16"]
@@ -50,35 +49,28 @@ def _in_files(ref: str) -> str | None:
     return next((_HEADER[kind] for kind in kinds if kind in _HEADER), None)
 
 
-def cast_weights(model: PreTrainedModel, dtype: SavedDtype, weights: dict[str, Any] | None) -> SavedDtype:
+def cast_weights(model: PreTrainedModel, dtype: SavedDtype) -> SavedDtype:
     """Bring a trained model's weights into the dtype they are saved in; those that a model keeps in float32 stay so.
 
     Args:
         model: its weights are in float32; changed in place.
         dtype: how they are to be saved.
-        weights: the weights, where they are not all in this process: changed in their place.
 
     Returns:
         The dtype; bfloat16 in place of a float16 whose range is too small for a weight.
     """
     import torch
 
-    named: dict[str, torch.Tensor] = dict(model.named_parameters()) if weights is None else weights
+    named = {name: weight for name, weight in model.named_parameters() if weight.is_floating_point()}
     limit = torch.finfo(torch.float16).max
     if dtype == "float16" and any(
-        weight.is_floating_point() and weight.numel() and float(weight.detach().abs().max()) > limit
-        for weight in named.values()
+        weight.numel() and float(weight.detach().abs().max()) > limit for weight in named.values()
     ):
         dtype = "bfloat16"
-    target = getattr(torch, dtype)
-    patterns = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
+    kept = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
     for name, weight in named.items():
-        if not weight.is_floating_point() or any(one in name for one in patterns):
-            continue
-        if weights is None:
-            weight.data = weight.data.to(target)
-        else:
-            weights[name] = weight.to(target)
+        if not any(one in name for one in kept):
+            weight.data = weight.data.to(getattr(torch, dtype))
     return dtype
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from distill.encode.encoder import Encoder
 from distill.models.capture import TokenLogprobs, gather_top
 from distill.models.generate import ChatModel
 from distill.models.lm_head import projected_positions
@@ -38,19 +39,33 @@ def score_answers(
     """
     found: dict[int, TokenLogprobs] = {}
     tools = tools or [()] * len(conversations)
-    encoded = [chat.encoder.encode(messages, tool) for messages, tool in zip(conversations, tools, strict=True)]
-    spans = []
-    for one, messages in zip(encoded, conversations, strict=True):
-        chat.room(len(one.input_ids) - 1)
-        turn = len(messages) - 1
-        start = one.turn.index(turn)
-        stop = len(one.input_ids) - one.turn[::-1].index(turn)
-        marker = next((n for n in range(start, stop) if one.end_of_turn[n] and one.input_ids[n] == chat.stop), None)
-        spans.append((one.input_ids, start, stop if marker is None else marker + 1))
+    encoder = chat.encoder
+    spans = [answer_span(encoder, messages, tool) for messages, tool in zip(conversations, tools, strict=True)]
+    for _, _, stop in spans:
+        chat.room(stop - 1)
     for batch in _batches([stop for _, _, stop in spans]):
         for n, scored in zip(batch, _score(chat, [spans[n] for n in batch], k), strict=True):
             found[n] = scored
     return [found[n] for n in range(len(spans))]
+
+
+def answer_span(
+    encoder: Encoder, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+) -> tuple[list[int], int, int]:
+    """The tokens of a conversation, and where its last message's are.
+
+    Returns:
+        The token ids, the place of the answer's first token, and that after its end-of-turn marker.
+
+    Raises:
+        DataError: the chat format cannot render it.
+    """
+    encoded, turn = encoder.encode(messages, tools), len(messages) - 1
+    start = encoded.turn.index(turn)
+    stop = len(encoded.input_ids) - encoded.turn[::-1].index(turn)
+    places = range(start, stop)
+    marker = next((n for n in places if encoded.end_of_turn[n] and encoded.input_ids[n] == encoder.stop), None)
+    return encoded.input_ids, start, stop if marker is None else marker + 1
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from functools import cache
+from hashlib import sha256
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from distill.pages.visible import visible
@@ -34,6 +37,9 @@ def environment() -> Environment:
     made.filters["counted"] = counted
     made.filters["shown"] = shown
     made.globals["GENERATOR"] = Markup(GENERATOR)
+    script = resources.files(__package__).joinpath("templates").joinpath("search.js").read_text(encoding="utf-8")
+    made.globals["SCRIPT"] = Markup(script)  # our own file
+    made.globals["SCRIPT_HASH"] = b64encode(sha256(script.encode()).digest()).decode()
     return made
 
 

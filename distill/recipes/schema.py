@@ -164,8 +164,13 @@ def load_recipe(path: str | Path) -> tuple[Recipe, Loaded]:
         UsageError: names each thing that is wrong, with file, line and column.
     """
     loaded = load_yaml(path)
+    return read_recipe(loaded), loaded
+
+
+def read_recipe(loaded: Loaded) -> Recipe:
+    """Check a recipe's keys and values; see `load_recipe`."""
     try:
-        return Recipe.model_validate(dict(loaded.values)), loaded
+        return Recipe.model_validate(dict(loaded.values))
     except ValidationError as error:
         found = [_problem(loaded, one) for one in error.errors(include_url=False, include_context=True)]
         message = "; ".join(one.message for one in found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from distill.errors import DistillError, UsageError
 from distill.files.atomic import utc_now, whole_file
+from distill.runs.manifest import current_names
 
 STATE = "state.json"
 
@@ -38,6 +39,23 @@ class Record:
     at: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be done: a record is looked for that fits.
+
+    Attributes:
+        step, inputs: see `Record`.
+        stem: the name of what it makes, in the recipe's folder; None: nothing.
+        usual: label → its value where an input is missing: a setting that the distill which made the record did not
+            have is no difference at its default.
+    """
+
+    step: str
+    inputs: Mapping[str, Any]
+    stem: str | None = None
+    usual: Mapping[str, Any] = field(default_factory=dict)
+
+
 class State:
     """The records of a recipe's folder, in the order they were begun."""
 
@@ -54,34 +72,37 @@ class State:
         elif folder.exists() and folder.resolve() != recipe.parent.resolve() and not _is_empty(folder):
             raise UsageError(f"{folder} holds something that no recipe made", "choose another `out`")
 
-    def find(self, step: str, inputs: Mapping[str, Any]) -> Record | None:
+    def find(self, wanted: Wanted) -> Record | None:
         """The record of a step with these very inputs."""
-        inputs = _as_json(inputs)
-        return next((one for one in self.records if one.step == step and one.inputs == inputs), None)
+        return next((one for one in self._records_of(wanted) if not _differing(one.inputs, wanted)), None)
 
-    def why(self, step: str, inputs: Mapping[str, Any], intact: Callable[[Record], bool]) -> str | None:
+    def why(self, wanted: Wanted, intact: Callable[[Record], bool]) -> str | None:
         """Why a step must run; None: it is done.
 
         Args:
-            step, inputs: which.
+            wanted: which.
             intact: whether what a done step has made is still there.
         """
-        found = self.find(step, inputs)
+        found = self.find(wanted)
         if found is not None:
             if found.state == "begun":
                 return "was stopped, goes on"
             return None if intact(found) else f"{found.made} is not as it was made"
-        before = next((one for one in reversed(self.records) if one.step == step), None)
-        return "not done yet" if before is None else _difference(before.inputs, _as_json(inputs))
+        before = next((one for one in reversed(self._records_of(wanted)) if _is_of(one.made, wanted.stem)), None)
+        return "not done yet" if before is None else _difference(before.inputs, wanted)
 
-    def begin(self, step: str, inputs: Mapping[str, Any], stem: str | None) -> Record:
+    def begin(self, wanted: Wanted) -> Record:
         """Note that a step begins; what was made with other inputs keeps its name, this gets one of its own."""
-        record = self.find(step, inputs)
+        record = self.find(wanted)
         if record is None:
-            record = Record(step, _as_json(inputs), stem and self._free(stem), at=utc_now())
+            made = wanted.stem and self._free(wanted.stem)
+            record = Record(wanted.step, _as_json(wanted.inputs), made, at=utc_now())
             self.records.append(record)
             self._write()
         return record
+
+    def _records_of(self, wanted: Wanted) -> list[Record]:
+        return [one for one in self.records if one.step == wanted.step]
 
     def finish(self, record: Record, result: Mapping[str, Any]) -> Record:
         """Note that a step is done."""
@@ -93,7 +114,7 @@ class State:
     def _free(self, stem: str) -> str:
         """`run`, `run-2`, …: the first that is neither taken nor there."""
         taken = {record.made for record in self.records}
-        name, suffix = os.path.splitext(stem)
+        name, suffix = _split(stem)
         names = (f"{name}-{n}{suffix}" if n > 1 else stem for n in range(1, len(taken) + 1000))
         return next(one for one in names if one not in taken and not (self.folder / one).exists())
 
@@ -113,17 +134,36 @@ def _as_json(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _split(stem: str) -> tuple[str, str]:
+    """A name without the ending of a file, and that; a folder's name may end in a number, `run-epochs-0.5`."""
+    suffix = ".jsonl" if stem.endswith(".jsonl") else ".json" if stem.endswith(".json") else ""
+    return stem.removesuffix(suffix), suffix
+
+
+def _is_of(made: str | None, stem: str | None) -> bool:
+    """Whether a name is a stem's: `run-2` is `run`'s, `run-epochs-3` is not."""
+    name, suffix = _split(stem or "")
+    return made == stem or re.fullmatch(rf"{re.escape(name)}-\d+{re.escape(suffix)}", made or "") is not None
+
+
+def _differing(before: Mapping[str, Any], wanted: Wanted) -> list[tuple[str, Any, Any]]:
+    """The inputs that differ: label, value before, value now."""
+    before, now = current_names(before), _as_json(wanted.inputs)
+    labels = dict.fromkeys([*now, *before])
+    usual = wanted.usual
+    found = [(label, before.get(label, usual.get(label)), now.get(label, usual.get(label))) for label in labels]
+    return [(label, was, value) for label, was, value in found if was != value]
+
+
+def _difference(before: Mapping[str, Any], wanted: Wanted) -> str:
     found = []
-    for label in [*now, *(label for label in before if label not in now)]:
-        was, value = before.get(label), now.get(label)
-        if was != value:
-            hashed = "sha256:" in f"{was}{value}"
-            found.append(f"{label} changed" if hashed else f"{label} is {_short(value)}, was {_short(was)}")
+    for label, was, value in _differing(before, wanted):
+        hashed = "sha256:" in f"{was}{value}"
+        found.append(f"{label} changed" if hashed else f"{label} is {_told(value)}, was {_told(was)}")
     more = f", and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return "; ".join(found[:_NAMED]) + more
 
 
-def _short(value: Any) -> str:
+def _told(value: Any) -> str:
     text = "not set" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:59] + "…"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -13,13 +13,14 @@ from distill.errors import DataError, DistillError
 from distill.files.atomic import sha256_of, whole_file
 from distill.plugins import PluginManager
 from distill.recipes.restore import gather, store_of
-from distill.recipes.state import Record
+from distill.recipes.state import Record, Wanted
 from distill.recipes.validate import ReadyRecipe
 from distill.runs.folder import RunFolder
 from distill.runs.layout import RunPaths
 from distill.types import Params
 
 if TYPE_CHECKING:
+    from distill.comparison import Comparison, Comparisons
     from distill.comparison.settings import CompareSettings
     from distill.dataset.check import CheckReport
 
@@ -54,19 +55,15 @@ class Step:
     """One step, its inputs being known.
 
     Attributes:
-        name: what it is called.
-        inputs: see `Record`.
+        wanted: its name, its inputs, and the name of what it makes.
         do: does it; told the path of what it makes, gives its result.
         plan: what it would do, in lines, for a dry run.
-        stem: the name of what it makes, in the recipe's folder; None: nothing.
         intact: whether what it has made is still as it was.
     """
 
-    name: str
-    inputs: Mapping[str, Any]
+    wanted: Wanted
     do: Callable[[Path], Mapping[str, Any]]
     plan: Callable[[], list[str]]
-    stem: str | None = None
     intact: Callable[[Record], bool] = field(default=lambda record: True)
 
 
@@ -117,7 +114,7 @@ def collect_step(ready: ReadyRecipe, watch: Watch) -> Step:
         may_fail = recipe.collect.max_failed * (record.result["rows"] + failed)
         return path.is_file() and sha256_of(path) == record.result["sha256"] and failed <= may_fail
 
-    return Step("collect", inputs, do, lines, "transcripts.jsonl", intact)
+    return Step(Wanted("collect", inputs, "transcripts.jsonl"), do, lines, intact)
 
 
 def _refuse_gaps(summary: Any, may_fail: float, store: Path) -> None:
@@ -170,7 +167,7 @@ def check_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
             "findings": [finding.as_dict() for finding in report.findings],
         }
 
-    return Step("check", inputs, do, lambda: [f"the label check over {transcripts}"])
+    return Step(Wanted("check", inputs), do, lambda: [f"the label check over {transcripts}"])
 
 
 def _refuse_findings(report: CheckReport, allowed: set[str]) -> None:
@@ -188,7 +185,7 @@ def _refuse_findings(report: CheckReport, allowed: set[str]) -> None:
 def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
     """Train the student; makes the run folder."""
     from distill.training import train
-    from distill.training.identity import identity
+    from distill.training.identity import identity, usual_settings
 
     names = {kind: getattr(ready.training, kind) for kind in ("formatter", "labeler", "trainer")}
     inputs = {
@@ -221,56 +218,90 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
         run = RunPaths(ready.out / str(record.made))
         return (run.model / "config.json").is_file() and run.resolved_recipe.is_file()
 
-    return Step("train", inputs, do, lines, "run", intact)
+    return Step(Wanted("train", inputs, ready.variant.stem, usual_settings()), do, lines, intact)
 
 
-def compare_step(ready: ReadyRecipe, settings: CompareSettings, watch: Watch, run: Path) -> Step:
-    """Compare the student with its base; makes the file of figures and answers, and a page of it beside."""
+def compare_step(readies: Sequence[ReadyRecipe], settings: CompareSettings, watch: Watch, runs: Sequence[Path]) -> Step:
+    """Compare each student with its base; makes the file of figures and answers, and a page of it beside.
+
+    Args:
+        readies: the recipe of each student.
+        settings: how.
+        watch: told how far it is.
+        runs: their run folders.
+    """
+    held_out = readies[0].held_out or (RunPaths(runs[0]).held_out,)
+    if gone := next((path for path in held_out if not path.is_file()), None):
+        raise DistillError(f"{gone} is gone", f"put it back, or remove {runs[0]} to train again")
+
+    def note(text: str) -> None:
+        watch.note(f"  {text}")
+
+    def do(target: Path) -> dict[str, Any]:
+        from distill.comparison import compare, compare_runs
+        from distill.comparison.page import comparison_page
+        from distill.comparison.students_page import students_page
+        from distill.pages import write_page
+
+        manager, page = readies[0].manager, target.with_suffix(".html")
+        found: Comparison | Comparisons
+        if len(runs) == 1:
+            found = one = compare(runs[0], held_out, manager, settings, note=note, on_progress=watch.on_compare)
+            write_page(page, comparison_page(one, runs[0]))
+            compared: Sequence[Comparison] = [one]
+        else:
+            found = several = compare_runs(runs, held_out, manager, settings, note=note, on_progress=watch.on_compare)
+            write_page(page, students_page(several))
+            compared = several.comparisons
+        with whole_file(target) as file:
+            file.write(found.to_json(indent=1) + "\n")
+        return _compared(compared)
+
+    def intact(record: Record) -> bool:
+        return (readies[0].out / str(record.made)).is_file()
+
+    names = ", ".join(map(str, runs))
+    plan = f"{names} and its base" if len(runs) == 1 else f"{names}: each with its base, and with the first"
+    wanted = Wanted("compare", _compare_inputs(readies, settings, runs, held_out), "comparison.json")
+    return Step(wanted, do, lambda: [plan], intact)
+
+
+def _compare_inputs(
+    readies: Sequence[ReadyRecipe], settings: CompareSettings, runs: Sequence[Path], held_out: Sequence[Path]
+) -> dict[str, Any]:
+    """All that a comparison depends on; of several students, lists of them."""
     from distill.collection.row_id import all_params
     from distill.models.references import resolve_model
     from distill.training.identity import versions
 
-    paths = RunPaths(run)
-    held_out = ready.held_out or (paths.held_out,)
-    if gone := next((path for path in held_out if not path.is_file()), None):
-        raise DistillError(f"{gone} is gone", f"put it back, or remove {run} to train again")
-    base = (
-        ready.pipeline.ref
-        if settings.base is None
-        else resolve_model(settings.base, ready.manager, settings.trust_remote_code)
-    )
+    given = settings.base and resolve_model(settings.base, readies[0].manager, settings.trust_remote_code)
+    students = [_digest(str(RunPaths(run).model)) for run in runs]
+    bases = [_digest(given or ready.pipeline.ref) for ready in readies]
     asked = {"teacher": settings.named_teacher, "judge": settings.named_judge}
-    inputs = {
-        "student": _digest(str(paths.model)),
-        "base": _digest(base),
+    return {
+        "student": students[0] if len(runs) == 1 else students,
+        "base": bases[0] if len(runs) == 1 else bases,
         "data": [f"sha256:{sha256_of(path)}" for path in held_out],
         "from": [settings.data_format, settings.split_thinking, settings.ignore_columns],
         "limit": settings.limit,
         "max-tokens": settings.max_tokens,
         "batch-size": settings.batch_size,
         "seed": settings.seed,
+        **({"prompted-base": True} if settings.prompted_base else {}),
         **{who: [one.name, all_params(Params(), one.options)] for who, one in asked.items() if one is not None},
         **{f"version of {name}": version for name, version in versions().items() if name != "python"},
     }
 
-    def do(target: Path) -> dict[str, Any]:
-        from distill.comparison import compare
-        from distill.comparison.page import comparison_page
-        from distill.pages import write_page
 
-        def note(text: str) -> None:
-            watch.note(f"  {text}")
-
-        found = compare(run, held_out, ready.manager, settings, note=note, on_progress=watch.on_compare)
-        write_page(target.with_suffix(".html"), comparison_page(found, run))
-        with whole_file(target) as file:
-            file.write(found.to_json(indent=1) + "\n")
-        return {"verdict": found.verdict, "reasons": list(found.reasons), "warnings": list(found.warnings)}
-
-    def intact(record: Record) -> bool:
-        return (ready.out / str(record.made)).is_file()
-
-    return Step("compare", inputs, do, lambda: [f"{run} and its base"], "comparison.json", intact)
+def _compared(found: Sequence[Comparison]) -> dict[str, Any]:
+    """What the state keeps of a comparison: its verdict, or of several students, each one's, with its metrics."""
+    if len(found) == 1:
+        return {"verdict": found[0].verdict, "reasons": list(found[0].reasons), "warnings": list(found[0].warnings)}
+    students = []
+    for one in found:
+        metrics = one.metrics_of("student")
+        students.append({"run": one.run, "verdict": one.verdict, "warnings": list(one.warnings), "metrics": metrics})
+    return {"students": students}
 
 
 def write_recipe(ready: ReadyRecipe, run: Path, inputs: Mapping[str, Any]) -> None:

@@ -14,8 +14,9 @@ from distill.collection.settings import CollectSettings
 from distill.comparison.settings import CompareSettings
 from distill.errors import DistillError, UsageError
 from distill.plugins import PluginManager
-from distill.recipes.schema import Recipe, load_recipe
-from distill.recipes.yaml_file import Loaded
+from distill.recipes.schema import Recipe, read_recipe
+from distill.recipes.sweep import Variant, variants
+from distill.recipes.yaml_file import Loaded, load_yaml
 from distill.settings import origins_of, settings_from
 from distill.training.settings import TrainSettings
 
@@ -29,10 +30,11 @@ _FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
 
 @dataclass(frozen=True, slots=True)
 class ReadyRecipe:
-    """A recipe whose names, values, options and files have been checked.
+    """A recipe of one student, whose names, values, options and files have been checked.
 
     Attributes:
         recipe, loaded: what was read.
+        variant: in what this student differs from the recipe's others.
         manager: the plugins.
         prompts, out, store, against, held_out: its files, relative ones in the recipe's folder. No store: the one in
             `out`; none held out: those that training holds out.
@@ -46,6 +48,7 @@ class ReadyRecipe:
 
     recipe: Recipe
     loaded: Loaded
+    variant: Variant
     manager: PluginManager
     prompts: Path
     out: Path
@@ -64,8 +67,11 @@ class ReadyRecipe:
         return replace(self.training, data=(transcripts,), out=run)
 
 
-def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
+def make_ready(path: str | Path, manager: PluginManager) -> tuple[ReadyRecipe, ...]:
     """Read a recipe and check everything that can be checked without asking the teacher or loading weights.
+
+    Returns:
+        The recipe; where lists in it make several students, the recipe of each. All but their training is the same.
 
     Raises:
         DistillError: something does not exist or does not fit; says where in the recipe.
@@ -74,10 +80,17 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
         raise UsageError(
             "a recipe runs in one process", "for several GPUs: `torchrun … -m distill train` on its transcripts"
         )
-    recipe, loaded = load_recipe(path)
-    folder = Path(path).parent
+    students = list(variants(load_yaml(path)))
+    first = _first_student(students[0], manager)
+    _check_one_hold_out(first, students)
+    return (first, *(_other_student(first, variant) for variant in students[1:]))
+
+
+def _first_student(variant: Variant, manager: PluginManager) -> ReadyRecipe:
+    loaded = variant.loaded
+    recipe, folder = read_recipe(loaded), loaded.path.parent
     prompts = folder / recipe.prompts
-    if not prompts.is_file():  # a pipe could not be read again when the recipe goes on
+    if not prompts.is_file():  # a pipe could not be read again when the recipe is resumed
         raise UsageError(f"{loaded.where(('prompts',))}: no file {str(prompts)!r}", "paths are relative to the recipe")
     plan = _plan(recipe, loaded, folder, manager, prompts)
     out, store = folder / recipe.out, None if recipe.collect.out is None else folder / recipe.collect.out
@@ -94,6 +107,7 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
     return ReadyRecipe(
         recipe=recipe,
         loaded=loaded,
+        variant=variant,
         manager=manager,
         prompts=prompts,
         out=out,
@@ -107,6 +121,34 @@ def make_ready(path: str | Path, manager: PluginManager) -> ReadyRecipe:
         training=training,
         origins=origins_of(TrainSettings, recipe.train.options(), "recipe"),
     )
+
+
+def _other_student(first: ReadyRecipe, variant: Variant) -> ReadyRecipe:
+    """A further student of the same recipe."""
+    recipe = read_recipe(variant.loaded)
+    training = _train_settings(recipe, variant.loaded, variant.loaded.path.parent)
+    pipeline, max_length = _pipeline(recipe, variant.loaded, first.manager, training)
+    return replace(
+        first,
+        recipe=recipe,
+        loaded=variant.loaded,
+        variant=variant,
+        pipeline=pipeline,
+        max_length=max_length,
+        training=training,
+        origins=origins_of(TrainSettings, recipe.train.options(), "recipe"),
+    )
+
+
+def _check_one_hold_out(first: ReadyRecipe, students: Sequence[Variant]) -> None:
+    """Refuse to compare students on conversations that some of them were trained on."""
+    chosen_by = next((key for key in ("seed", "hold-out") if key in students[0].values), None)
+    if chosen_by is not None and first.compare is not None and not first.held_out:
+        raise UsageError(
+            f"{first.loaded.where(('train', chosen_by))}: {chosen_by} decides what is held out, so the students could "
+            "not be compared on the same conversations",
+            "give held-out conversations with `compare: {data: FILE}`",
+        )
 
 
 def _files(loaded: Loaded, folder: Path, names: Sequence[str], *place: str) -> tuple[Path, ...]:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from distill.errors import DataError
 from distill.files.atomic import whole_file
 from distill.runs.report import TrainReport
+from distill.settings import options_of
 from distill.transcripts.sources import DataSource, as_sources
 
 _NEEDED = ("student", "formatter", "seed")
 """Settings that every run has, and that readers rely on."""
+
+_FORMER_NAMES = {
+    "per_device_train_batch_size": "batch-size",
+    "gradient_accumulation_steps": "accumulation",
+    "data_format": "from",
+}
+_FORMER_LORA = {"r": "lora-rank", "target_modules": "lora-targets", "quantize": "qlora"}
+"""Until 0.2, settings were stored under the names of Python fields, and LoRA's as one mapping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,7 @@ class RunManifest:
     Attributes:
         state: `training` until the student is saved, then `finished`.
         started: when, in UTC.
-        settings: name → value and origin.
+        settings: the option's name, as in a recipe → value and origin.
         data: the training data.
         student: the model it was trained from.
         report: the counts, and the result once it is finished.
@@ -167,7 +176,7 @@ class RunManifest:
             raise DataError(f"{path} is damaged: {where + ': ' if where else ''}{first['msg']}", hint) from None
         if missing := [name for name in _NEEDED if name not in found.settings]:
             raise DataError(f"{path} is damaged: the setting {missing[0]} is missing", hint)
-        return found
+        return replace(found, settings=_with_current_names(found.settings))
 
     def write(self, path: Path) -> None:
         """Write the manifest, atomically."""
@@ -175,17 +184,56 @@ class RunManifest:
             file.write(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
 
 
+def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under the names of options, whichever distill stored them: name → value.
+
+    Args:
+        settings: under the names of options, or as they were stored before: `learning_rate`, `lora: {r: 16}`.
+    """
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name == "lora" and not isinstance(value, bool):
+            found[name] = value is not None
+            inner = (value or {}).items()
+            found |= {_FORMER_LORA.get(key, f"lora-{key}"): one for key, one in inner}
+        else:
+            found[_current_name(name)] = value
+    return found
+
+
+def _current_name(name: str) -> str:
+    return _FORMER_NAMES.get(name) or (name.replace("_", "-") if name.isidentifier() else name)
+
+
+def _with_current_names(settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    origins = {_current_name(name): one.origin for name, one in settings.items()}
+    values = current_names({name: one.value for name, one in settings.items()})
+    return {name: Setting(value, origins.get(name) or origins["lora"]) for name, value in values.items()}
+
+
 def resolved_settings(settings: Any, origins: Mapping[str, str]) -> dict[str, Setting]:
-    """Each setting with its value, as JSON holds it, and its origin.
+    """Each setting under its option's name, with its value, as JSON holds it, and its origin.
+
+    Those behind a switch, such as `--lora`, are listed where it is on.
 
     Args:
         settings: a dataclass, e.g. `TrainSettings`.
         origins: field → where its value came from; "default" for those that are not named.
     """
-    return {
-        one.name: Setting(_as_json(getattr(settings, one.name)), origins.get(one.name, "default"))
-        for one in fields(settings)
-    }
+    options = {option.field: option for option in reversed(options_of(type(settings)))}
+    found = {}
+    for one in fields(settings):
+        value, option = getattr(settings, one.name), options.get(one.name)
+        origin = origins.get(one.name, "default")
+        if option is None:  # no option, but an argument
+            found[one.name] = Setting(_as_json(value), origin)
+        elif option.nested is None:
+            found[option.key] = Setting(_as_json(value), origin)
+        else:
+            found[option.key] = Setting(value is not None, origin)
+            inner = options_of(option.nested) if value is not None else ()
+            found |= {each.key: Setting(_as_json(getattr(value, each.field)), origin) for each in inner}
+    return found
 
 
 def _as_json(value: Any) -> Any:

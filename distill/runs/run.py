@@ -118,7 +118,7 @@ class Run:
         template = self.paths.template
         if template.is_file():
             return ChatFormat(template=template)
-        return ChatFormat(self.manifest.value("formatter"), self.manifest.value("formatter_options", {}))
+        return ChatFormat(self.manifest.value("formatter"), self.manifest.value("formatter-options", {}))
 
     @property
     def data(self) -> Sequence[DataFile]:
@@ -132,10 +132,10 @@ class Run:
             manager: the plugins, whose data formats the data may be in; None: a fresh manager.
         """
         return make_reader(
-            self.manifest.value("data_format"),
+            self.manifest.value("from"),
             manager,
-            split_thinking=self.manifest.value("split_thinking", False),
-            ignored=tuple(self.manifest.value("ignore_columns", ())),
+            split_thinking=self.manifest.value("split-thinking", False),
+            ignored=tuple(self.manifest.value("ignore-columns", ())),
         )
 
     @property

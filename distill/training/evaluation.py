@@ -72,18 +72,32 @@ class HeldOutEvaluation:
 
     def measure(self, step: int) -> Mapping[str, float]:
         """Evaluate, and keep the weights if they are the best so far."""
-        losses, hits, tokens = 0.0, 0.0, 0.0
-        with trial_run(self._model):
-            for batch in self._batches():
-                for scores in _score(self._model, batch):
-                    losses += scores.losses.double().sum().item()
-                    hits += scores.hits.sum().item()
-                    tokens += len(scores.losses)
-        losses, hits, tokens = self._world.sums(losses, hits, tokens)
+        losses, hits, tokens = self._world.sums(*self._measure_part())
         loss = losses / max(1.0, tokens)
         if self._note(step, loss) and self._best is not None:
             self._keep(step)
         return {LOSS: loss, AGREEMENT: hits / max(1.0, tokens)}
+
+    def _measure_part(self) -> tuple[float, float, float]:
+        """This process's sums of losses, hits and tokens.
+
+        All processes make the same number of forward passes: for each, a sharded student needs all of them. One that
+        has nothing left repeats a pass, and does not count it.
+        """
+        losses, hits, tokens = 0.0, 0.0, 0.0
+        batches = self._batches(self._world.rank, self._world.size)
+        own = (part for batch in batches for part in _parts(self._model, batch))
+        part = spare = next(own, None)
+        with trial_run(self._model):
+            while any(self._world.highest(part is not None)):
+                spare = part or spare or next(_parts(self._model, next(self._batches(0, 1))))
+                scores = score_tokens(self._model, *spare)
+                if part is not None:
+                    losses += scores.losses.double().sum().item()
+                    hits += scores.hits.sum().item()
+                    tokens += len(scores.losses)
+                    part = next(own, None)
+        return losses, hits, tokens
 
     def resume(self, rows: Iterable[Mapping[str, float]]) -> None:
         """Take in what was evaluated before training was stopped.
@@ -105,8 +119,11 @@ class HeldOutEvaluation:
                 "restore it from a backup, or remove the run folder to start over",
             )
 
-    def restore_best(self) -> int | None:
-        """Put the best weights back into the student.
+    def restore_best(self, student: Any) -> int | None:
+        """Put the best weights into the trained student.
+
+        Args:
+            student: with its adapters, in one piece.
 
         Returns:
             The step they are of; None: best weights are not kept, or none was evaluated.
@@ -127,7 +144,7 @@ class HeldOutEvaluation:
         if _step_in(self._best) != self.best_step:
             raise DistillError(f"{self._best} does not hold the weights of step {self.best_step}", "train again")
         with torch.no_grad():
-            for name, weight in _trained(self._model).items():
+            for name, weight in _trained(student).items():
                 weight.copy_(weights[name])
         return self.best_step
 
@@ -139,11 +156,11 @@ class HeldOutEvaluation:
         self._without_gain += 1
         return False
 
-    def _batches(self) -> Iterator[Mapping[str, Tensor]]:
-        """This process's part of the held-out rows, in batches of similar length."""
+    def _batches(self, rank: int, size: int) -> Iterator[Mapping[str, Tensor]]:
+        """One of `size` parts of the held-out rows, in batches of similar length."""
         order = sorted(range(len(self._examples)), key=lambda row: (-int(self._examples.lengths[row]), row))
         starts = range(0, len(order), self._batch_rows)
-        for start in starts[self._world.rank :: self._world.size]:
+        for start in starts[rank::size]:
             rows = [self._examples[row] for row in order[start : start + self._batch_rows]]
             yield self._collate([{"input_ids": row.input_ids, "labels": row.labels} for row in rows])
 
@@ -152,11 +169,11 @@ class HeldOutEvaluation:
         from safetensors.torch import save_file
 
         assert self._best is not None
+        weights = {name: _whole(weight).detach().contiguous() for name, weight in _trained(self._model).items()}
         if not self._world.is_main:
             return
         self._best.parent.mkdir(parents=True, exist_ok=True)
         half = self._best.with_name(f".{self._best.name}.tmp")
-        weights = {name: weight.detach().contiguous() for name, weight in _trained(self._model).items()}
         save_file(weights, half, metadata={"step": str(step)})
         fsync(half)
         os.replace(half, self._best)
@@ -176,8 +193,14 @@ def _step_in(best: Path) -> int | None:
     return None
 
 
-def _score(model: Any, batch: Mapping[str, Tensor]) -> Iterator[Any]:
-    """The scores of a batch's trained tokens, as many positions at a time as the logits may have."""
+def _whole(weight: Any) -> Tensor:
+    """A weight in one piece; one that is sharded is gathered from all processes."""
+    whole: Tensor = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+    return whole
+
+
+def _parts(model: Any, batch: Mapping[str, Tensor]) -> Iterator[tuple[Mapping[str, Tensor], Tensor, Tensor]]:
+    """What `score_tokens` takes of a batch, as many trained positions at a time as the logits may have."""
     import torch
 
     inputs = {name: values.to(model.device) for name, values in batch.items()}
@@ -188,4 +211,4 @@ def _score(model: Any, batch: Mapping[str, Tensor]) -> Iterator[Any]:
     for some in torch.split(positions, max(1, CHUNK_LOGITS // vocabulary)):
         keep = torch.zeros_like(wanted, dtype=torch.bool)
         keep[some[:, 0], some[:, 1]] = True
-        yield score_tokens(model, inputs, keep, wanted[keep])
+        yield inputs, keep, wanted[keep]

@@ -39,7 +39,7 @@ from distill.training.prepare_job import JobPlan, estimate_of, memory_hint, plan
 from distill.training.report import model_card, report_page, training_costs
 from distill.training.settings import TrainSettings
 from distill.training.shared_prefix import SharedPrefixCollator, verify_shared_prefix
-from distill.training.student import load_student, save_student
+from distill.training.student import gathered_student, load_student, save_student
 from distill.transcripts.hold_out import read_held_out
 from distill.types import PrefixGroup, TrainResult
 
@@ -166,15 +166,18 @@ def _train(run: _Run, plan: JobPlan, resume: bool) -> TrainReport:
     if checkpoints.stopped_at is not None:
         raise _stopped(run, checkpoints)
     with world.together(), failures("saving the student"):
-        _check_evaluated(run, job)
         if world.is_main:
+            student = job.model
+            if result.state_dict is not None:
+                student = gathered_student(run.settings, plan, result.state_dict)
+            _check_evaluated(run, job, student)
             report = replace(report, steps=result.steps, loss=result.loss, seconds=time.monotonic() - began)
-            report = _save(run, plan, job.model, result, report)
+            report = _save(run, plan, student, report)
             run.manager.notify("training_finished", run=run.settings.out, result=result)
     return report
 
 
-def _check_evaluated(run: _Run, job: TrainJob) -> None:
+def _check_evaluated(run: _Run, job: TrainJob, student: PreTrainedModel) -> None:
     """Take the best weights, where they were asked for; warn where the trainer evaluates nothing."""
     evaluation = job.evaluation
     if not isinstance(evaluation, HeldOutEvaluation):
@@ -184,7 +187,7 @@ def _check_evaluated(run: _Run, job: TrainJob) -> None:
             run.note(
                 f"warning: trainer {run.settings.trainer!r} does not evaluate held-out rows; the last student is saved"
             )
-    elif (step := evaluation.restore_best()) is not None:
+    elif (step := evaluation.restore_best(student)) is not None:
         run.note(f"keeping the student of step {step}, with the lowest held-out loss: {evaluation.best_loss:.4f}")
 
 
@@ -351,12 +354,12 @@ def _stopped(run: _Run, checkpoints: RunCheckpoints) -> DistillError:
     return DistillError(f"training was stopped after step {step}", "--resume continues from there")
 
 
-def _save(run: _Run, plan: JobPlan, model: PreTrainedModel, result: TrainResult, report: TrainReport) -> TrainReport:
+def _save(run: _Run, plan: JobPlan, student: PreTrainedModel, report: TrainReport) -> TrainReport:
     run.note("saving the student")
     if rows := run.folder.metric_rows():
         report = _with_losses(report, rows, run.settings)
     card = model_card(run.settings, report, open_run(run.folder.path).manifest.student)
-    saved_in = save_student(run.folder, run.settings, plan, model, result.state_dict, card)
+    saved_in = save_student(run.folder, run.settings, plan, student, card)
     if saved_in != report.saved_in:
         run.note(f"saved in {saved_in}: weights of the student are too large for {report.saved_in}")
         report = replace(report, saved_in=saved_in)

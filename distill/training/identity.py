@@ -25,7 +25,7 @@ from distill.runs.manifest import (
     resolved_settings,
 )
 from distill.runs.report import TrainReport
-from distill.settings import option_names
+from distill.settings import options_of
 from distill.training.provenance import base_model, git_state, requirements
 from distill.training.settings import TrainSettings
 
@@ -33,7 +33,7 @@ _VERSIONS = ("distill-chat", "torch", "transformers", "trl", "datasets", "accele
 
 _KINDS = ("formatter", "labeler", "trainer", "loss")
 
-_FREE = {"out", "data", "student", "save_steps", "save_total_limit", "allow", "trust_remote_code"}
+_FREE = {"out", "data", "student", "save-steps", "save-total-limit", "allow", "trust-remote-code"}
 """Settings that a resumed training may change; `data` and `student` are compared by their content."""
 
 
@@ -91,6 +91,15 @@ def identity(settings: TrainSettings, manager: PluginManager, ref: str) -> dict[
     }
 
 
+def usual_settings() -> dict[str, Any]:
+    """The default of each setting that has one, by its option's name, as JSON holds it."""
+    found = {}
+    for option in options_of(TrainSettings):
+        if not option.required:
+            found[option.key] = False if option.nested else json.loads(json.dumps(option.usual))
+    return found
+
+
 def check_same(old: RunManifest, new: RunManifest, folder: Path) -> None:
     """Refuse to resume what would not be the same training.
 
@@ -111,11 +120,11 @@ def check_same(old: RunManifest, new: RunManifest, folder: Path) -> None:
 
 
 def _differences(old: RunManifest, new: RunManifest) -> Iterator[str]:
-    names = option_names(TrainSettings)
+    usual = usual_settings()
     for name, setting in new.settings.items():
-        was = old.value(name)
+        was = old.value(name, usual.get(name))  # an older distill did not have it, and did what is now the default
         if name not in _FREE and was != setting.value:
-            yield f"{names.get(name, name)} changed ({json.dumps(was)} → {json.dumps(setting.value)})"
+            yield f"{name} changed ({json.dumps(was)} → {json.dumps(setting.value)})"
     was, now = ([one.sha256 for one in manifest.data] for manifest in (old, new))
     if len(was) != len(now):
         yield f"the number of data files changed ({len(was)} → {len(now)})"

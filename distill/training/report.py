@@ -16,7 +16,6 @@ from distill.plugins import PluginManager
 from distill.runs.manifest import BaseModel
 from distill.runs.report import TrainReport
 from distill.runs.run import Run
-from distill.settings import options_of
 from distill.training.settings import TrainSettings
 from distill.transcripts.reader import skip_refused
 
@@ -135,11 +134,10 @@ def report_page(run: Run, costs: Sequence[Cost], outcome: Outcome | None = None)
 
 
 def _settings(run: Run) -> tuple[list[_ShownSetting], list[_ShownSetting]]:
-    """The settings that somebody chose, and the others, under the names of their options."""
-    names = {option.field: option.flags[0] for option in options_of(TrainSettings)}
+    """The settings that somebody chose, and the others."""
     changed: list[_ShownSetting] = []
     default: list[_ShownSetting] = []
-    for field, setting in run.settings.items():
-        shown = _ShownSetting(names.get(field, field.replace("_", "-")), setting.value, setting.origin)
+    for name, setting in run.settings.items():
+        shown = _ShownSetting(name, setting.value, setting.origin)
         (default if setting.origin == "default" else changed).append(shown)
     return changed, default

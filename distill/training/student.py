@@ -13,7 +13,7 @@ from distill.models.special_tokens import grow_embeddings, set_special_ids
 from distill.runs.folder import RunFolder
 from distill.training.failures import check_finite_weights
 from distill.training.kernels.verification import causal_model, few_tokens
-from distill.training.lora import load_quantized, merge_adapter, merge_saved_adapter, untie_for_adapters
+from distill.training.lora import add_adapter, load_quantized, merge_adapter, merge_saved_adapter, untie_for_adapters
 from distill.training.prepare_job import JobPlan
 from distill.training.settings import TrainSettings
 
@@ -41,12 +41,26 @@ def load_student(settings: TrainSettings, plan: JobPlan, *, quantize: bool) -> P
     return model
 
 
+def gathered_student(settings: TrainSettings, plan: JobPlan, weights: Mapping[str, Tensor]) -> Any:
+    """The trained student in one piece, where training left it sharded over several processes (FSDP).
+
+    Args:
+        settings: for the seed and the adapters.
+        plan: what was trained.
+        weights: all of the student's, its adapters' included.
+    """
+    model: Any = load_student(settings, plan, quantize=False)
+    if settings.lora is not None:
+        model = add_adapter(model, settings.lora, plan.new_tokens)
+    model.load_state_dict(weights)
+    return model
+
+
 def save_student(
     folder: RunFolder,
     settings: TrainSettings,
     plan: JobPlan,
     model: Any,
-    state_dict: Mapping[str, Tensor] | None,
     card: str,
 ) -> SavedDtype:
     """Save a trained student, whole or not at all; adapters are saved beside it and merged into it.
@@ -56,7 +70,6 @@ def save_student(
         settings: for the adapters.
         plan: what was trained.
         model: the student, with its adapters; it is used up.
-        state_dict: its weights, where they are not all in this process.
         card: the model card.
 
     Returns:
@@ -65,7 +78,7 @@ def save_student(
     Raises:
         DistillError: weights are not finite, or the saved student is not the one that was trained.
     """
-    check_finite_weights(state_dict or dict(model.named_parameters()))
+    check_finite_weights(dict(model.named_parameters()))
     tokenizer, lora = plan.encoder.tokenizer, settings.lora
     expected: Tensor | None = None
     if lora is not None:
@@ -79,10 +92,9 @@ def save_student(
             expected = _logits(model)
             model = merge_adapter(model)
     set_special_ids(model, tokenizer, plan.encoder.stops)
-    weights = None if state_dict is None else dict(state_dict)
-    dtype = cast_weights(model, plan.report.saved_in, weights)
+    dtype = cast_weights(model, plan.report.saved_in)
     with quiet(), folder.saving_student() as made:
-        model.save_pretrained(made, state_dict=weights)
+        model.save_pretrained(made)
         name_dtype(made, dtype)
         tokenizer.save_pretrained(made)
         (made / "README.md").write_text(card, encoding="utf-8")

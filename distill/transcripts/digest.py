@@ -23,6 +23,11 @@ def prompt_digest(transcript: Transcript) -> bytes:
     return hashlib.blake2b("\0".join(asked).encode(), digest_size=16).digest()
 
 
+def answer_digest(text: str) -> bytes:
+    """A digest of an answer's words; spacing makes no difference."""
+    return hashlib.blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 def messages_digest(messages: Sequence[Message]) -> bytes:
     """A digest of a whole conversation: every field of every message counts."""
     rows = [message_to_dict(message) for message in messages]

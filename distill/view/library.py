@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -102,20 +103,47 @@ class Library:
         """A run, as it is now."""
         return open_run(item.path)
 
+    def run_of(self, item: Item) -> Run | None:
+        """The run that a file is in; None: it is in none, or that is damaged."""
+        folder = next((one for one in item.path.parents if is_run(one)), None)
+        try:
+            return None if folder is None else open_run(folder)
+        except DistillError:
+            return None
+
     def parts(self, item: Item) -> list[Item]:
         """What is inside a run."""
         return [one for one in self.items if one.kind != "run" and item.path in one.path.parents]
 
     def comparison(self, item: Item) -> dict[str, Any]:
-        """A comparison, as `compare --json` writes it.
+        """A comparison, as `compare --json` writes it; of several students, with the answers of each under its run.
 
         Raises:
             DistillError: the file holds something else.
         """
         try:
             found = json.loads(item.path.read_text(encoding="utf-8"))
+            found = _joined(found["comparisons"]) if "comparisons" in found else found
             _ = found["verdict"], [(one["reference"], one["answers"], one["messages"]) for one in found["samples"]]
         except (OSError, ValueError, KeyError, TypeError):
             raise DistillError(f"{item.name} is not a comparison", "`distill compare --json` writes one") from None
         checked: dict[str, Any] = found
         return checked
+
+
+def _joined(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Comparisons of several students as one: the questions of the first, with everybody's answers."""
+    answers = [
+        {(one["source"], one["turn"]): one["answers"]["student"] for one in found["samples"]} for found in comparisons
+    ]
+    samples = []
+    for sample in comparisons[0]["samples"]:
+        place = (sample["source"], sample["turn"])
+        said = {found["run"]: given[place] for found, given in zip(comparisons, answers, strict=True) if place in given}
+        samples.append({**sample, "answers": said})
+    return {
+        "verdict": f"{len(comparisons)} students",
+        "run": ", ".join(str(found["run"]) for found in comparisons),
+        "reasons": [f"{found['run']}: {found['verdict']}" for found in comparisons],
+        "samples": samples,
+    }

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from distill.view.conditions import Condition, number_of
+
 Show = Literal["all", "cut", "failed"]
-Order = Literal["file", "longest", "shortest"]
+Order = Literal["file", "longest", "shortest", "lowest", "highest"]
 
 _BLOCK = 1 << 24
 _KEPT = 4  # searches whose matches are kept
@@ -24,11 +26,13 @@ class Query:
     Attributes:
         text: a text that a row must hold; case does not matter.
         show: all rows, those whose answer was cut at the token limit, or those that hold an error.
-        order: as in the file, or by the length of the row.
+        where: what a number of the row must be; None: anything.
+        order: as in the file, by the length of the row, or by the number that `where` names.
     """
 
     text: str = ""
     show: Show = "all"
+    where: Condition | None = None
     order: Order = "file"
 
 
@@ -93,8 +97,11 @@ class RowFile:
 
     def _search(self, query: Query) -> Sequence[int]:
         numbers: Sequence[int] = range(len(self))
-        if query.text or query.show != "all":
-            numbers = self._scan(query)
+        values: Mapping[int, float] = {}
+        if query.text or query.show != "all" or query.where is not None:
+            numbers, values = self._scan(query)
+        if query.order in ("lowest", "highest"):
+            return sorted(numbers, key=values.__getitem__, reverse=query.order == "highest") if values else numbers
         if query.order == "file":
             return numbers
         return sorted(numbers, key=self._length, reverse=query.order == "longest")
@@ -102,11 +109,11 @@ class RowFile:
     def _length(self, number: int) -> int:
         return self._ends[number] - (self._ends[number - 1] if number else 0)
 
-    def _scan(self, query: Query) -> array[int]:
-        """Read the file once, line by line."""
+    def _scan(self, query: Query) -> tuple[array[int], dict[int, float]]:
+        """Read the file once, line by line: the lines that fit, and their numbers where `where` names one."""
         needles = {text.lower().encode() for text in (query.text, json.dumps(query.text)[1:-1])}
         needles.add(json.dumps(query.text, ensure_ascii=False)[1:-1].lower().encode())
-        found = array("Q")
+        found, values = array("Q"), {}
         with open(self.path, "rb") as file:
             for number, line in enumerate(file):
                 if number >= len(self):
@@ -115,9 +122,15 @@ class RowFile:
                     lowered = line.decode("utf-8", "replace").lower().encode()
                     if not any(needle in lowered for needle in needles):
                         continue
-                if _fits(line, query.show):
-                    found.append(number)
-        return found
+                if not _fits(line, query.show):
+                    continue
+                if query.where is not None:
+                    value = number_of(_parsed(line) or {}, query.where.name)
+                    if value is None or not query.where.fits(value):
+                        continue
+                    values[number] = value
+                found.append(number)
+        return found, values
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -8,13 +8,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from distill.errors import DistillError
+from distill.errors import DistillError, UsageError
 from distill.pages import render_page
 from distill.pages.charts import curves
 from distill.pages.text_diff import difference
+from distill.view.conditions import Condition, number_of, parse_condition, teacher_tokens
 from distill.view.library import Item, Library
 from distill.view.rows import Order, Query, Show, is_cut
 from distill.view.shown import shown_row
+from distill.view.tokens import RowTokens, Tokenizers
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -22,7 +24,13 @@ if TYPE_CHECKING:
 PER_PAGE = 50
 _LONGEST = 20_000  # characters of an answer in which differences are marked
 
-_ORDERS = {"file": "in the order of the file", "longest": "longest first", "shortest": "shortest first"}
+_ORDERS = {
+    "file": "in the order of the file",
+    "longest": "longest first",
+    "shortest": "shortest first",
+    "lowest": "lowest number first",
+    "highest": "highest number first",
+}
 _SHOWS = {"all": "all rows", "cut": "cut answers", "failed": "failed rows"}
 _SAMPLES = {"all": "all answers", "differs": "answers that differ", "endless": "answers that did not stop"}
 _SAMPLE_ORDERS = {"file": "in the order of the data", "farthest": "farthest first", "closest": "closest first"}
@@ -34,11 +42,13 @@ class Viewer:
     Args:
         library: what there is to look at.
         token: the first part of every path; a request without it is not answered.
+        tokenizers: make rows into tokens; None: their tokens are not shown.
     """
 
-    def __init__(self, library: Library, token: str | None = None):
+    def __init__(self, library: Library, token: str | None = None, tokenizers: Tokenizers | None = None):
         self.library = library
         self.token = token or secrets.token_urlsafe(16)
+        self.tokenizers = tokenizers
 
     def app(self) -> web.Application:
         """The application, to be served on this machine."""
@@ -79,7 +89,7 @@ class Viewer:
     async def rows(self, request: web.Request) -> web.Response:
         """A page of the rows of a file."""
         item = self._item(request, "rows")
-        query, start = _query(request.query), _number(request.query.get("start"), 0)
+        (query, words), start = _query(request.query), _number(request.query.get("start"), 0)
         file, found = await asyncio.to_thread(self._search, item, query)
         numbers = found[start : start + PER_PAGE]
         rows = [
@@ -91,7 +101,8 @@ class Viewer:
             "view_rows",
             item=item,
             rows=list(enumerate(rows, start)),
-            query=query,
+            words=words,
+            example="logprob < -1",
             total=len(file),
             found=len(found),
             start=start,
@@ -105,7 +116,7 @@ class Viewer:
         from aiohttp import web
 
         item = self._item(request, "rows")
-        query, place = _query(request.query), _number(request.match_info["row"], -1)
+        (query, words), place = _query(request.query), _number(request.match_info["row"], -1)
         file, found = await asyncio.to_thread(self._search, item, query)
         if not 0 <= place < len(found):
             raise web.HTTPNotFound(text="no such row")
@@ -113,8 +124,22 @@ class Viewer:
         row = file.row(number)
         shown = shown_row(number, row, file.line(number), row is not None and is_cut(row))
         return self._page(
-            request, "view_row", item=item, row=shown, query=query, place=place, found=len(found), per_page=PER_PAGE
+            request,
+            "view_row",
+            item=item,
+            row=shown,
+            student=await asyncio.to_thread(self._tokens, item, row),
+            teacher=teacher_tokens(row or {}),
+            words=words,
+            place=place,
+            found=len(found),
+            per_page=PER_PAGE,
         )
+
+    def _tokens(self, item: Item, row: Mapping[str, Any] | None) -> RowTokens | None:
+        if self.tokenizers is None or row is None:
+            return None
+        return self.tokenizers.tokens(row, self.library.run_of(item))
 
     def _search(self, item: Item, query: Query) -> tuple[Any, Any]:
         file = self.library.rows(item)
@@ -124,10 +149,11 @@ class Viewer:
         """A comparison's answers, searched and sorted."""
         item = self._item(request, "comparison")
         found = await asyncio.to_thread(self.library.comparison, item)
-        words = request.query
-        text, show = words.get("text", ""), _choice(words.get("show"), _SAMPLES)
-        order, start = _choice(words.get("order"), _SAMPLE_ORDERS), _number(words.get("start"), 0)
-        samples = [one for one in found["samples"] if _sample_fits(one, text.lower(), show)]
+        given = request.query
+        text, show = given.get("text", ""), _choice(given.get("show"), _SAMPLES)
+        order, start = _choice(given.get("order"), _SAMPLE_ORDERS), _number(given.get("start"), 0)
+        where = parse_condition(given.get("where", ""))
+        samples = [one for one in found["samples"] if _sample_fits(one, text.lower(), show, where)]
         if order != "file":
             samples.sort(key=_closeness, reverse=order == "closest")
         shown = samples[start : start + PER_PAGE]
@@ -137,9 +163,8 @@ class Viewer:
             item=item,
             comparison=found,
             samples=[_marked(one) for one in shown],
-            text=text,
-            show=show,
-            order=order,
+            words={"text": text, "show": show, "where": given.get("where", ""), "order": order},
+            example="chrf < 50",
             found=len(samples),
             start=start,
             per_page=PER_PAGE,
@@ -180,6 +205,8 @@ def _guard(token: str) -> Any:
             answer = await handler(request)
         except web.HTTPException as error:
             answer = web.Response(text=error.text or str(error.reason), status=error.status)
+        except UsageError as error:
+            answer = web.Response(text="\n".join(filter(None, (error.message, error.hint))), status=400)
         except (DistillError, OSError) as error:
             answer = web.Response(text=str(error), status=500)
         answer.headers.update(_headers(request["nonce"]))
@@ -201,9 +228,12 @@ def _headers(nonce: str) -> Mapping[str, str]:
     }
 
 
-def _query(words: Mapping[str, str]) -> Query:
-    show, order = _choice(words.get("show"), _SHOWS), _choice(words.get("order"), _ORDERS)
-    return Query(words.get("text", ""), cast(Show, show), cast(Order, order))
+def _query(given: Mapping[str, str]) -> tuple[Query, dict[str, str]]:
+    """What is looked for, and the words of the address that say so."""
+    show, order = _choice(given.get("show"), _SHOWS), _choice(given.get("order"), _ORDERS)
+    text, where = given.get("text", ""), given.get("where", "")
+    query = Query(text, cast(Show, show), parse_condition(where), cast(Order, order))
+    return query, {"text": text, "show": show, "where": where, "order": order}
 
 
 def _choice(word: str | None, choices: Mapping[str, str]) -> str:
@@ -214,11 +244,13 @@ def _number(text: str | None, otherwise: int) -> int:
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 12 else otherwise
 
 
-def _sample_fits(sample: Mapping[str, Any], text: str, show: str) -> bool:
-    student = sample["answers"].get("student", {})
-    if show == "differs" and student.get("exact"):
+def _sample_fits(sample: Mapping[str, Any], text: str, show: str, where: Condition | None) -> bool:
+    students = _students(sample)
+    if where is not None and not any(where.fits(number_of(one, where.name)) for one in students):
         return False
-    if show == "endless" and student.get("stopped", True):
+    if show == "differs" and all(one.get("exact") for one in students):
+        return False
+    if show == "endless" and all(one.get("stopped", True) for one in students):
         return False
     said = [sample["reference"], *(one["text"] for one in sample["answers"].values())]
     said += [one.get("content") or "" for one in sample["messages"]]
@@ -226,7 +258,12 @@ def _sample_fits(sample: Mapping[str, Any], text: str, show: str) -> bool:
 
 
 def _closeness(sample: Mapping[str, Any]) -> float:
-    return float(sample["answers"].get("student", {}).get("chrf", -1.0))
+    return float(min((one.get("chrf", -1.0) for one in _students(sample)), default=-1.0))
+
+
+def _students(sample: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The answers of the students: there are several where several were compared."""
+    return [one for who, one in sample["answers"].items() if who not in ("base", "teacher")]
 
 
 def _marked(sample: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,19 +276,20 @@ def _marked(sample: Mapping[str, Any]) -> dict[str, Any]:
     return {**sample, "answers": answers}
 
 
-def serve(root: Path, port: int, ready: Callable[[str], None]) -> None:
+def serve(root: Path, port: int, ready: Callable[[str], None], tokenizers: Tokenizers | None = None) -> None:
     """Serve pages about a path until Ctrl-C.
 
     Args:
         root: see `Library`.
         port: on this machine; 0: any that is free.
         ready: told the address.
+        tokenizers: see `Viewer`.
 
     Raises:
         UsageError: there is nothing to look at.
         DistillError: the port is taken.
     """
-    viewer = Viewer(Library(root))
+    viewer = Viewer(Library(root), tokenizers=tokenizers)
     asyncio.run(_serve(viewer, port, ready))
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from types import SimpleNamespace
 
 import pytest
 
-from distill import UsageError
+from distill import TeacherError, UsageError
 from distill.builtin.teachers import endpoints
 from distill.builtin.teachers.endpoints import Endpoint, read_addresses
-from distill.testing import FaultyServer, Reply, completion
+from distill.collection import schedule
+from distill.testing import FaultyServer, Reply
 
 
 @pytest.fixture
@@ -84,7 +86,6 @@ def test_servers_join_and_leave_by_a_file(collect, tmp_path, monkeypatch):
     def script(asked):
         if len(first.asked) == 20:
             servers.write_text(f"{second.url}\n")
-        return Reply(completion("fine"))
 
     with FaultyServer(script, delay=0.01) as first, FaultyServer(delay=0.01) as second:
         servers.write_text(f"{first.url}  # the old one\n\n")
@@ -107,6 +108,80 @@ def test_a_server_that_was_down_is_probed_until_it_is_back(collect, monkeypatch)
         ran = collect([steady, shaky], 300, "--concurrency", 8, "--retries", 0)
         assert (ran.code, ran.summary["rows"]) == (0, 300), ran.err
         assert len(shaky.asked) > 50
+
+
+def test_a_server_without_the_model_gets_no_rows_once_others_have_answered(collect):
+    """It joined too early, or its key is wrong: it would answer everything at once, with a refusal."""
+    missing = Reply({"error": {"message": "no such model"}}, 404, delay=0.1)
+    with FaultyServer(delay=0.01) as good, FaultyServer([missing] * 1000) as bad:
+        ran = collect([good, bad], 200, "--retries", 0, "--concurrency", 8)
+        assert (ran.code, ran.summary["rows"], ran.summary["failed"]) == (0, 200, 0), ran.err
+        assert len(bad.asked) <= 8
+    assert "no such model; others are asked instead" in ran.err
+
+
+def test_a_row_that_fails_every_server_is_given_up(collect):
+    def script(asked):
+        return Reply("oops", 500) if asked.text == "prompt 7" else None
+
+    with FaultyServer(script, delay=0.01) as one, FaultyServer(script, delay=0.01) as other:
+        ran = collect([one, other], 60, "--retries", 1, "--concurrency", 4)
+        asked = [text for server in (one, other) for text in server.texts() if text == "prompt 7"]
+    assert (ran.code, ran.summary["rows"], ran.summary["failed"]) == (1, 59, 1), ran.err
+    assert 2 <= len(asked) <= schedule.FREE_MOVES + 2
+
+
+def test_an_overloaded_server_gets_less(collect):
+    """Four at a time are too many for it: it soon has fewer, and the refused requests cost no row a try."""
+    few = FaultyServer(lambda asked: Reply("busy", 429, {"Retry-After": "0.05"}) if few._open > 4 else None, delay=0.02)
+    with few, FaultyServer(delay=0.02) as many:
+        ran = collect([few, many], 400, "--retries", 0, "--concurrency", 32)
+        assert (ran.code, ran.summary["rows"]) == (0, 400), ran.err
+        refused = ran.summary["servers"][f"{few.url}/chat/completions"]["failed"]
+        assert refused < 60 < len(few.asked), (refused, len(few.asked))
+
+
+def test_verbose_tells_how_each_server_does(cli, prompts, out, monkeypatch):
+    monkeypatch.setattr(endpoints, "_TOLD_EVERY", 0.05)
+    with FaultyServer(delay=0.02) as one, FaultyServer(delay=0.02) as other:
+        where = [word for server in (one, other) for word in ("--base-url", server.url)]
+        words = ["collect", prompts(60), "--teacher", "openai:m", *where, "--out", out, "--concurrency", 4]
+        ran = cli("--verbose", *words)
+        lines = [line for line in ran.err.splitlines() if "in flight" in line]
+        again = cli(*words, "--samples", 2)
+    assert ran.code == 0 and {line.split()[1] for line in lines} == {
+        f"{one.url}/chat/completions:" for one in (one, other)
+    }
+    assert re.search(r"/completions: \d in flight, \d+ answered, 0 failed, 0\.\d\d s per answer$", lines[-1])
+    assert "in flight" not in again.err
+
+
+def test_servers_of_any_size_compare():
+    """Requests in flight count for more where they take longer than at the server's best."""
+    quick, slow = Endpoint(client=None), Endpoint(client=None)
+    for _ in range(50):
+        quick.succeed(0.1, 0.0)
+        slow.succeed(1.0, 0.0)
+    assert quick.load == slow.load == 1
+    for _ in range(100):
+        slow.succeed(3.0, 0.0)
+    assert slow.load == pytest.approx(3, rel=0.01)
+    quick.in_flight = 1
+    assert quick.load < slow.load
+
+
+def test_a_limit_is_kept_until_its_end_whatever_is_still_answered():
+    one, busy = (
+        Endpoint(client=SimpleNamespace(where="a")),
+        TeacherError("busy", retryable=True, throttled=True, retry_after=5),
+    )
+    one.in_flight = 10
+    one.fail(busy, now=100.0)
+    one.succeed(1.0, now=101.0)
+    assert not one.is_free(101.0) and one.limit == pytest.approx(7.4)
+    one.succeed(1.0, now=106.0)
+    one.in_flight = 6
+    assert one.is_free(106.0)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.collection import CollectSettings, collect
+from distill.collection.asking import WINDOW, by_length
 from distill.collection.budget import Meter, OutOfMoney, Price, find_price, parse_price, size_of
-from distill.collection.plan import WINDOW, by_length
 from distill.collection.rate_limit import Pace, Throttle
 from distill.collection.row_id import IdSet
 from distill.errors import TeacherError, UsageError

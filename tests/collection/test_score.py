@@ -10,6 +10,7 @@ import pytest
 from distill import ScoringTeacher, make_plugin_manager
 from distill.cli.main import main
 from distill.collection.score import score
+from distill.collection.settings import ScoreSettings
 from distill.collection.teachers import make_teacher
 from distill.soft_labels.rows import parse_logprobs
 
@@ -54,7 +55,7 @@ def test_each_answer_is_scored_by_the_models_own_forward_pass(manager, bloom, te
     import torch
 
     out = tmp_path / "scored.jsonl"
-    summary = score(data, teacher, out, logprobs=3, manager=manager)
+    summary = score(data, out, ScoreSettings(teacher, logprobs=3), manager)
     assert (summary.rows, summary.answers, summary.failed) == (2, 3, 1) and "no answer" in next(iter(summary.reasons))
     rows = {row["id"]: row for row in read(out)}
     assert rows["b"]["metadata"]["kept"] == 1 and rows["b"]["messages"] == CHATS[1]["messages"]
@@ -85,12 +86,12 @@ def test_nothing_is_scored_twice(manager, teacher, data, tmp_path, monkeypatch):
         return original(self, requests, logprobs)
 
     monkeypatch.setattr(type(built), "score_batch", counted)
-    assert score(data, teacher, out, logprobs=3, limit=1, manager=manager).rows == 1
+    assert score(data, out, ScoreSettings(teacher, logprobs=3, limit=1), manager).rows == 1
     out.write_bytes(out.read_bytes() + b'{"id": "b", "mess')  # killed while it wrote
-    summary = score([data, data], teacher, out, logprobs=3, manager=manager)
+    summary = score([data, data], out, ScoreSettings(teacher, logprobs=3), manager)
     assert (summary.rows, summary.cached, summary.duplicates) == (1, 1, 3) and len(asked) == 3
     assert [row["id"] for row in read(out)] == ["a", "b"]
-    assert score(data, teacher, out, logprobs=3, manager=manager).rows == 0 and len(asked) == 3
+    assert score(data, out, ScoreSettings(teacher, logprobs=3), manager).rows == 0 and len(asked) == 3
 
 
 def test_on_the_command_line(bloom, data, tmp_path, capsys):
@@ -101,14 +102,14 @@ def test_on_the_command_line(bloom, data, tmp_path, capsys):
     assert main(["check", str(out), "--student", str(bloom), "--formatter", "special-tokens"]) == 0
     shown = capsys.readouterr()
     assert "exact 100.0%" in shown.out + shown.err
-    assert main(["score", str(data), "--teacher", "replay:x", "--out", str(out)]) == 2
+    assert main(["score", str(data), "--teacher", f"replay:{data}", "--out", str(out)]) == 2
 
 
 def test_a_teacher_that_cannot_score_is_named(manager, data, tmp_path):
     from distill import UsageError
 
     with pytest.raises(UsageError, match="cannot score"):
-        score(data, make_teacher(manager, f"replay:{data}"), tmp_path / "out", manager=manager)
+        score(data, tmp_path / "out", ScoreSettings(f"replay:{data}"), manager)
 
 
 def test_a_file_that_another_teacher_scored_is_left_alone(manager, teacher, data, tmp_path):
@@ -117,5 +118,5 @@ def test_a_file_that_another_teacher_scored_is_left_alone(manager, teacher, data
     out = tmp_path / "scored.jsonl"
     out.write_text(json.dumps({**CHATS[0], "metadata": {"scored_by": "transformers:other"}}) + "\n")
     with pytest.raises(UsageError, match="transformers:other"):
-        score(data, teacher, out, manager=manager)
+        score(data, out, ScoreSettings(teacher), manager)
     assert isinstance(teacher.build(), ScoringTeacher)

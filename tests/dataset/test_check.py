@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from html_page import Page
 
 from distill.cli.main import main
 from distill.dataset.check import check as check_data
@@ -51,6 +52,21 @@ def test_the_report_shows_itself_in_a_notebook(bloom, write, manager):
     html = report._repr_html_()
     assert "2 rows: 1 are trained" in html and "empty-answer" in html and "&lt;b&gt;" in html and "<b>.j" not in html
     assert list(check_data([{"messages": GOOD}], pipeline).to_pandas().columns) == list(frame.columns)
+
+
+def test_answers_that_repeat_others_are_counted_and_the_most_frequent_shown(bloom, write, capsys, tmp_path):
+    answers = ["perro", "gato", " perro\n", "perro", "gato ", "Perro", "<script>x</script>", "<script>x</script>"]
+    asked = [{"role": "user", "content": f"word {n}?"} for n in range(len(answers))]
+    path = write(*([one, {"role": "assistant", "content": text}] for one, text in zip(asked, answers, strict=True)))
+    _, report = check(capsys, path, "--student", bloom)
+    assert (report["answers"], report["repeated_answers"]) == (8, 4) and report["findings"] == []
+    main(["check", str(path), "--student", str(bloom)])
+    assert "4 of 8 answers (50 %) repeat another word for word" in capsys.readouterr().out
+    assert main(["show", str(path), "--student", str(bloom), "--html", str(tmp_path / "page.html")]) == 0
+    text = Page((tmp_path / "page.html").read_text()).text
+    assert "4 of 8 answers (50%)" in text and text.index("3 ×") < text.index("2 ×")
+    before, _, _ = text.partition("Lengths")
+    assert "perro data.jsonl:1" in before.replace(str(tmp_path) + "/", "") and "Perro" not in before
 
 
 def test_strange_data_are_told_row_by_row(bloom, write, capsys):

@@ -16,7 +16,7 @@ def page() -> str:
 class _Nothing:
     rows = skipped = median = 0
     lengths = trained = ()
-    reasons = ()
+    reasons = frequent = ()
 
 
 def test_only_pages_of_distill_are_overwritten(tmp_path):
@@ -58,4 +58,4 @@ def test_a_page_that_breaks_off_leaves_the_old_one(tmp_path):
 
 def test_every_page_forbids_what_it_does_not_need():
     made = Page(page())
-    assert "default-src 'none'; style-src 'unsafe-inline'" in page() and "script" not in made.tags
+    assert "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-" in page() and "img" not in made.tags

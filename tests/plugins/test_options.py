@@ -8,9 +8,10 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plugin_packages import PLUGINS
 
-from distill import NoOptions, TeacherSpec, TrainerSpec, UsageError
-from distill.options import make_options, parse_pairs
+from distill import NoOptions, TeacherSpec, TrainerSpec, UsageError, make_plugin_manager
+from distill.options import OptionHelp, describe_options, make_options, parse_pairs
 
 
 @dataclass(frozen=True)
@@ -151,3 +152,38 @@ def test_any_text_gives_options_or_a_usage_error(values):
         assert isinstance(make(**values), Options)
     except UsageError as error:
         assert "\n" not in error.message or any("\n" in text for text in values.values())
+
+
+def test_every_option_of_every_shipped_plugin_has_a_meaning():
+    files = [str(path) for path in sorted(PLUGINS.glob("*/*.py"))]
+    manager = make_plugin_manager(files, environ={"DISTILL_PLUGINS": ""})
+    assert not [record.error for record in manager.records if record.error] and len(files) > 10
+    without, count = [], 0
+    for kind, registry in manager.registries.items():
+        for spec in registry:
+            options = describe_options(getattr(spec, "options", NoOptions))
+            count += len(options)
+            without += [f"{kind} {spec.name}: {option.name}" for option in options if not option.meaning]
+    assert count > 40 and not without
+
+
+def test_an_option_is_described_from_its_dataclass():
+    @dataclass
+    class Described:
+        """Attributes:
+        size: how large it is,
+            in bytes.
+        words, more: what is left out.
+
+        Another paragraph: it is no option.
+        """
+
+        size: int | None = None
+        words: tuple[str, ...] = ("a", "ä")
+        more: bool | Literal["some"] = False
+
+    assert describe_options(Described) == [
+        OptionHelp("size", "number", None, "how large it is, in bytes."),
+        OptionHelp("words", "JSON", '["a", "ä"]', "what is left out."),
+        OptionHelp("more", "true|false|some", "false", "what is left out."),
+    ]

@@ -56,7 +56,7 @@ def test_nothing_of_a_run_becomes_markup(tmp_path):
     page = report_page(run, compared().costs, outcome_of(compared()))
     read = Page(page)
     assert "svg" in read.tags and read.text.count(EVIL) >= 12 and "prefers-color-scheme: dark" in page
-    assert "<script" not in page and "held out" in read.text
+    assert page.count("<script") == 1 and "held out" in read.text
     assert Page('<meta http-equiv="x">' + run._repr_html_()).text.count(EVIL) == 0, "all its settings are defaults"
 
 
@@ -78,18 +78,18 @@ def test_the_report_tells_what_came_of_it(tmp_path):
 
 def test_settings_that_differ_come_first_under_their_options_names(tmp_path):
     values = {
-        "per_device_train_batch_size": Setting(4, "command line"),
+        "batch-size": Setting(4, "command line"),
         "epochs": Setting(3.0),
-        "trainer_options": Setting({"lr_scheduler_type": "constant"}, "recipe"),
-        "lora": Setting(None),
+        "trainer-options": Setting({"lr_scheduler_type": "constant"}, "recipe"),
+        "max-length": Setting(None),
     }
     page = report_page(run_of(tmp_path, [], settings=values), [])
-    body = page.partition("</style>")[2]
+    body = page.partition("</style>")[2].partition("<script>")[0]
     before, _, after = body.partition("<details>")
-    assert "--batch-size" in before and "lr_scheduler_type=constant" in before
-    assert "--epochs" in after and ">none<" in after and "{" not in body and "None" not in body
+    assert ">batch-size<" in before and "lr_scheduler_type=constant" in before
+    assert ">epochs<" in after and ">none<" in after and "{" not in body and "None" not in body
     shown = run_of(tmp_path, [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}], settings=values)._repr_html_()
-    assert "<svg" in shown and "per_device_train_batch_size" in shown and "epochs" not in shown
+    assert "<svg" in shown and "batch-size" in shown and "epochs" not in shown
 
 
 @pytest.mark.parametrize("losses", [[], [2.0], [0.0, 0.0], [5.0, 1.0] * 40_000])
@@ -106,5 +106,5 @@ def test_a_run_has_its_page(manager, bloom, article, tmp_path):
     out = tmp_path / "run <b>"
     report = train(TrainSettings(str(bloom), (article,), out, epochs=2), manager)
     text = Page((out / "report.html").read_text()).text
-    for part in (f"{report.loss:.4f}", "no assistant message", "--learning-rate", "5e-05", "run <b>", "torch"):
+    for part in (f"{report.loss:.4f}", "no assistant message", "learning-rate", "5e-05", "run <b>", "torch"):
         assert part in text

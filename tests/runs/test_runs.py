@@ -11,8 +11,9 @@ from run_folders import write_run
 from distill.errors import DataError, DistillError, UsageError
 from distill.runs import open_run
 from distill.runs.folder import RunFolder
-from distill.runs.manifest import RunManifest
+from distill.runs.manifest import RunManifest, resolved_settings
 from distill.runs.run import SkippedRow, saved_format
+from distill.training.settings import LoraSettings
 from distill.transcripts.reader import read_transcripts
 
 PAIR = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
@@ -61,6 +62,40 @@ def test_a_newer_manifest_with_more_in_it_is_read(tmp_path):
     path = write_run(tmp_path / "run") / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "color": "blue"}))
     assert open_run(tmp_path / "run").base == "the base"
+
+
+def test_settings_are_stored_under_the_names_of_their_options_and_older_runs_are_read(tmp_path):
+    folder = write_run(tmp_path / "run")
+    path = folder / "run.json"
+    manifest = json.loads(path.read_text())
+    lora = {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": [], "quantize": True}
+    former = {
+        "data_format": None,
+        "per_device_train_batch_size": 2,
+        "learning_rate": 0.1,
+        "trainer_options": {"a_b": 1},
+    }
+    settings = manifest["settings"] | {name: {"value": value, "origin": "recipe"} for name, value in former.items()}
+    path.write_text(json.dumps({**manifest, "settings": settings | {"lora": {"value": lora, "origin": "recipe"}}}))
+    found = open_run(folder).manifest
+    shape = {"lora": True, "lora-rank": 4, "lora-alpha": 8, "lora-dropout": 0.0, "lora-targets": [], "qlora": True}
+    current = {"from": None, "batch-size": 2, "learning-rate": 0.1, "trainer-options": {"a_b": 1}, **shape}
+    assert {name: found.settings[name].value for name in current} == current
+    assert all(found.settings[name].origin == "recipe" for name in current)
+    found.write(path)
+    assert open_run(folder).manifest == found
+
+
+def test_every_setting_has_its_options_name(trained):
+    from distill.recipes.schema import Train
+    from distill.training import TrainSettings
+
+    _, run, _ = trained
+    names = {field.alias for field in Train.model_fields.values()} | {"data", "out", "allow"}
+    behind_lora = {"lora-rank", "lora-alpha", "lora-dropout", "lora-targets", "qlora"}
+    assert set(run.settings) == names - behind_lora
+    lora = TrainSettings("x", (), run.path, lora=LoraSettings(r=4))
+    assert set(resolved_settings(lora, {})) == names and resolved_settings(lora, {})["lora-rank"].value == 4
 
 
 @pytest.mark.parametrize(

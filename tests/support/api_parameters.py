@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cog
 
 from distill.chat.settings import ChatSettings
-from distill.collection.settings import CollectSettings
+from distill.collection.settings import CollectSettings, ScoreSettings
 from distill.comparison.settings import CompareSettings
 from distill.dataset.settings import DataSettings
 from distill.models.settings import GenerateSettings
@@ -24,6 +24,7 @@ __all__ = [
     "DataSettings",
     "GenerateSettings",
     "ReadSettings",
+    "ScoreSettings",
     "TrainSettings",
     "parameters",
 ]

@@ -21,7 +21,7 @@ def write_run(path: Path, data: tuple[Path, ...] = (), **settings: Any) -> Path:
         settings: what it says it was trained with.
     """
     path.mkdir(parents=True, exist_ok=True)
-    values = {"student": "the base", "formatter": "chat-template", "formatter_options": {}, "seed": 0, **settings}
+    values = {"student": "the base", "formatter": "chat-template", "formatter-options": {}, "seed": 0, **settings}
     manifest = RunManifest(
         state="finished",
         started="2026-01-01T00:00:00Z",

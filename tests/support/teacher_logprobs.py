@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from distill.soft_labels.rows import LogprobsOrigin, pack_logprobs
@@ -54,3 +56,22 @@ def told(text: str, logprobs: dict[str, Any], *, question: str = "Question?", **
     """A transcript of one question and one answer, with its log probabilities."""
     messages = (Message("user", question), Message("assistant", text, **message))
     return Transcript("t", messages, metadata={"logprobs": [logprobs]})
+
+
+ANSWERS = [
+    "Perro is dog in Spanish.",
+    "Katze, das ist cat.",
+    "chien et chat: dog and cat",
+    "gato 👩‍👧 y perro!",
+    "gatto.",
+]
+
+
+def write_told_rows(path: Path, tokenizer: Any) -> Path:
+    """Write five answers with a made-up teacher's log probabilities, of the student's own tokenizer."""
+    with path.open("w", encoding="utf-8") as file:
+        for n, answer in enumerate(ANSWERS):
+            messages = [{"role": "user", "content": f"How {n}?"}, {"role": "assistant", "content": answer}]
+            told = logprobs_of(tokenizer, answer, seed=n)
+            file.write(json.dumps({"id": str(n), "messages": messages, "metadata": {"logprobs": [told]}}) + "\n")
+    return path

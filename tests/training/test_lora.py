@@ -119,9 +119,10 @@ def test_the_command_line(bloom, article, tmp_path, capfd):
     out = tmp_path / "run"
     words = ["train", str(article), "--student", str(bloom), "--out", str(out), "--lora-rank", "2", "--epochs", "1"]
     assert main([*words, "--lora", "--lora-alpha", "8", "--lora-targets", "dense, query_key_value"]) == 0
-    lora = json.loads((out / "run.json").read_text())["settings"]["lora"]
-    shape = {"r": 2, "alpha": 8, "dropout": 0.0, "target_modules": ["dense", "query_key_value"], "quantize": False}
-    assert lora == {"value": shape, "origin": "command line"}
+    found = json.loads((out / "run.json").read_text())["settings"]
+    shape = {"lora-rank": 2, "lora-alpha": 8, "lora-dropout": 0.0, "lora-targets": ["dense", "query_key_value"]}
+    for name, value in {"lora": True, **shape, "qlora": False}.items():
+        assert found[name] == {"value": value, "origin": "command line"}
     assert "LoRA of rank 2, merged" in (out / "README.md").read_text()
     capfd.readouterr()
     assert main(["generate", str(out), "hi", "--max-tokens", "2"]) == 0

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from small_models import tiny
-from teacher_logprobs import logprobs_of
+from teacher_logprobs import write_told_rows
 
 from distill import DistillError, SoftTargets, make_plugin_manager
 from distill.dataset.collate import PaddingCollator
@@ -19,14 +19,6 @@ from distill.training.kernels import fast_training, supervised_head
 from distill.training.packing import pack
 from distill.types import IGNORE_INDEX
 
-ANSWERS = [
-    "Perro is dog in Spanish.",
-    "Katze, das ist cat.",
-    "chien et chat: dog and cat",
-    "gato 👩‍👧 y perro!",
-    "gatto.",
-]
-
 
 @pytest.fixture(scope="module")
 def manager():
@@ -36,14 +28,7 @@ def manager():
 @pytest.fixture
 def data(bloom, tmp_path):
     """Five answers with a made-up teacher's log probabilities, of the student's own tokenizer."""
-    tokenizer = load_tokenizer(str(bloom))
-    path = tmp_path / "data.jsonl"
-    with path.open("w", encoding="utf-8") as file:
-        for n, answer in enumerate(ANSWERS):
-            messages = [{"role": "user", "content": f"How {n}?"}, {"role": "assistant", "content": answer}]
-            told = logprobs_of(tokenizer, answer, seed=n)
-            file.write(json.dumps({"id": str(n), "messages": messages, "metadata": {"logprobs": [told]}}) + "\n")
-    return path
+    return write_told_rows(tmp_path / "data.jsonl", load_tokenizer(str(bloom)))
 
 
 def run(manager, bloom, data, out, loss="soft-labels", **more):

@@ -119,7 +119,7 @@ def test_the_run_folder_accounts_for_every_row(manager, bloom, write, tmp_path, 
     assert report.held_out_rows == len(out) > 0
     assert out == [row for row in made if row in out], "everything is kept, in its order"
     manifest = json.loads((tmp_path / "run/run.json").read_text())
-    assert manifest["settings"]["hold_out"]["value"] == "20%"
+    assert manifest["settings"]["hold-out"]["value"] == "20%"
     assert manifest["report"]["held_out_rows"] == report.held_out_rows
 
     trained = write([row for row in made if row not in out], "trained.jsonl")

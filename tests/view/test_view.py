@@ -19,10 +19,13 @@ from hypothesis import strategies as st
 from run_folders import write_run
 
 from distill.cli.main import main
+from distill.dataset.settings import DataSettings
 from distill.errors import UsageError
+from distill.view.conditions import parse_condition
 from distill.view.library import Library
 from distill.view.rows import Query, RowFile
 from distill.view.server import PER_PAGE, Viewer
+from distill.view.tokens import Tokenizers
 
 EVIL = "</div></style><script>document.title='owned'</script><img src=x onerror=alert(1)> \"'& {{ 7*7 }} \u202e"
 
@@ -89,6 +92,38 @@ def test_search_filter_and_order(tmp_path):
     assert found(order="longest")[0] == 1 and found(order="shortest")[-1] == 1
 
 
+LOGPROBS = [{"tokens": ["an", [32, 240], "swer"], "logprobs": [-0.01, -0.5, -3.0]}]
+
+
+def test_rows_are_filtered_and_sorted_by_their_numbers(tmp_path):
+    scored = [{**row(n), "metadata": {"score": score}} for n, score in enumerate((0.9, 0.1, "x", None, 0.5))]
+    scored.append({**row(5), "metadata": {"logprobs": LOGPROBS, "usage": {"completion_tokens": 7}}})
+    file = RowFile(write(tmp_path / "rows.jsonl", scored))
+    file.refresh()
+
+    def found(where: str, **words) -> list[int]:
+        return list(file.find(Query(where=parse_condition(where), **words)))
+
+    assert found("score<0.6") == [1, 4] and found("metadata.score >= 0.5") == [0, 4] and found("score = .1") == [1]
+    assert found("score", order="lowest") == [1, 4, 0] and found("score", order="highest") == [0, 4, 1]
+    assert found("logprob < -1") == [5] and found("logprob > -1") == [] and found("tokens > 6") == [5]
+    assert found("usage.completion_tokens=7", text="question 5") == [5] and found("nowhere") == []
+    assert found("", order="lowest") == list(range(6))
+    for wrong in ("score <", "< 3", "score < x", "score << 3", "a b", "score < 1.2.3"):
+        with pytest.raises(UsageError, match="is not a condition"):
+            parse_condition(wrong)
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(max_size=20))
+def test_any_text_is_a_condition_or_refused(text):
+    try:
+        condition = parse_condition(text)
+    except UsageError:
+        return
+    assert condition is None or condition.name.strip()
+
+
 def test_a_million_rows_are_indexed_not_loaded(tmp_path):
     path = tmp_path / "many.jsonl"
     line = json.dumps(row(7)) + "\n"
@@ -111,11 +146,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 @contextmanager
-def serving(root):
+def serving(root, tokenizers=None):
     """The address of a server, in a thread of its own."""
     from aiohttp import web
 
-    viewer, started, loop = Viewer(Library(root)), threading.Event(), asyncio.new_event_loop()
+    viewer = Viewer(Library(root), tokenizers=tokenizers)
+    started, loop = threading.Event(), asyncio.new_event_loop()
     runner = web.AppRunner(viewer.app(), access_log=None)
     found = []
 
@@ -210,6 +246,54 @@ def test_rows_runs_and_comparisons_are_shown_as_text(folder):
         assert "perro" in differs and "held:0" not in differs and "<ins>perra</ins>" in differs
         closest = get(f"{home}comparison/{where}?order=closest")[1]
         assert closest.index("held:0") < closest.index("held:1")
+        far = get(f"{home}comparison/{where}?where=chrf+%3C+60")[1]
+        assert "held:1" in far and "held:0" not in far and 'value="chrf &lt; 60"' in far
+        status, refused, _ = get(f"{home}comparison/{where}?where=chrf+%3C")
+        assert status == 400 and "write NAME &lt; NUMBER" not in refused and "write NAME < NUMBER" in refused
+
+
+def test_a_comparison_of_several_students_has_everybodys_answers(tmp_path):
+    answer = {"exact": False, "stopped": True, "chrf": 50.0}
+    students = [
+        {
+            "run": name,
+            "verdict": "better",
+            "samples": [
+                {
+                    "source": "held:1",
+                    "turn": 0,
+                    "messages": [{"role": "user", "content": "dog?"}],
+                    "reference": "perro",
+                    "answers": {"student": {**answer, "text": word}, "base": {**answer, "text": "?"}},
+                }
+            ],
+        }
+        for name, word in (("run-a", "gato"), ("run-b", "perra"))
+    ]
+    (tmp_path / "comparison.json").write_text(json.dumps({"comparisons": students}))
+    with serving(tmp_path) as (_, home):
+        page = get(f"{home}comparison/0")[1]
+    assert "2 students" in page and "<ins>gato</ins>" in page and "<ins>perra</ins>" in page and "run-b: better" in page
+
+
+def test_rows_have_the_tokens_of_the_student_and_of_the_teacher(tmp_path, bloom, manager):
+    inside = write_run(tmp_path / "run", student=str(bloom), labeler="masked", turns="all")
+    write(inside / "held_out.jsonl", [{**row(0, EVIL), "metadata": {"finish_reason": "stop", "logprobs": LOGPROBS}}])
+    write(tmp_path / "chats.jsonl", [row(1)])
+    write(write_run(tmp_path / "gone", student="./nowhere") / "held_out.jsonl", [row(2)])
+    with serving(tmp_path, Tokenizers(manager)) as (_, home):
+        files = links(get(home)[1], "rows")
+        page = get(f"{home}rows/{files['run/held_out.jsonl']}/0")[1]
+        assert f"Tokens of {bloom}" in page and 'class="t"' in page and "<img" not in page
+        assert 'title="log probability -3.000"' in page and 'class="p3"' in page and 'class="p0"' in page
+        assert "Tokens of" not in get(f"{home}rows/{files['chats.jsonl']}/0")[1], "no student is named"
+        gone = get(f"{home}rows/{files['gone/held_out.jsonl']}/0")[1]
+        assert "no model at &#39;./nowhere&#39;" in gone and "question 2" in gone
+    named = Tokenizers(manager, DataSettings(student=str(bloom), labeler="copy"))
+    with serving(tmp_path, named) as (_, home):
+        page = get(f"{home}rows/{links(get(home)[1], 'rows')['chats.jsonl']}/0")[1]
+        assert "Tokens of" in page and "tokens trained" in page
+    assert main(["view", str(tmp_path), "--labeler", "copy"]) == 2
 
 
 def test_what_is_not_there_is_said(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Several servers with one model: each request goes to the one that is likely to answer first."""
+"""Several servers with one model: each request goes to the one with the least to do."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ from distill.builtin.teachers.http import HttpClient
 
 FIRST_REST, GROWTH, LAST_REST = 1.0, 1.5, 15.0
 """Seconds that a failing server is left alone, how much longer each time, and at most."""
-_MEMORY = 0.2
-"""The weight of the latest answer in a server's mean time per answer."""
+_MEMORY, _KNOWN = 0.1, 20
+"""The weight of the latest answer in a server's mean time per answer, and how many answers make it known."""
 _READ_AGAIN = 5.0
 """Seconds after which a file of addresses is read again."""
+SLOWER, FASTER = 0.7, 0.4
+"""The fraction of a server's requests that is left after a 429, and how many each answer then gives back."""
+REFUSALS = 3
+"""Refusals without an answer between them (401, 404, …) that concern a server, not the requests."""
+_TOLD_EVERY = 30.0
+"""Seconds between two lines about each server, with `distill --verbose`."""
 
 log = logging.getLogger("distill")
 
@@ -32,9 +38,13 @@ class Endpoint:
         in_flight: requests without an answer yet.
         answered: requests that it has answered.
         failed: requests that it has failed.
-        mean: seconds per answer, lately; None: it has given none yet.
+        refused: requests that it has refused for good since its last answer: for a wrong key, an unknown model.
+        limit: requests in flight at most; a 429 lowers it.
+        mean: seconds per answer, lately.
+        best: the lowest mean so far; None: it has given too few answers to know.
         rest: seconds that it is left alone after the next failure.
         until: when the rest ends, by the loop's clock; 0: it does not rest.
+        throttled: whether it rests because it is overloaded: answers to earlier requests do not end that rest.
         left: whether its address is no longer among those that the user gives.
     """
 
@@ -42,26 +52,44 @@ class Endpoint:
     in_flight: int = 0
     answered: int = 0
     failed: int = 0
-    mean: float | None = None
+    refused: int = 0
+    limit: float = float("inf")
+    mean: float = 0.0
+    best: float | None = None
     rest: float = FIRST_REST
     until: float = 0.0
+    throttled: bool = False
     left: bool = False
 
     def is_free(self, now: float) -> bool:
-        """Whether it may be asked: it is well, or its rest is over and nobody probes it yet."""
-        return not self.left and (self.until == 0.0 or (now >= self.until and self.in_flight == 0))
+        """Whether it may be asked: it is well and below its limit, or its rest is over and nobody probes it yet."""
+        if self.left or self.in_flight >= max(1.0, self.limit):
+            return False
+        return self.until == 0.0 or (now >= self.until and self.in_flight == 0)
 
-    def waiting_time(self, usual: float) -> float:
-        """About how long one more request would take, in relation to other servers."""
-        return (self.in_flight + 1) * (usual if self.mean is None else self.mean)
+    @property
+    def load(self) -> float:
+        """Its requests in flight, times how much longer they take than at its best: servers of any size compare."""
+        return (self.in_flight + 1) * (1.0 if self.best is None else self.mean / self.best)
 
-    def succeed(self, seconds: float) -> None:
+    def succeed(self, seconds: float, now: float) -> None:
         """It has answered."""
         self.answered += 1
-        self.mean = seconds if self.mean is None else self.mean + _MEMORY * (seconds - self.mean)
-        if self.until:
+        self.refused = 0
+        self.limit += FASTER
+        self.mean += max(_MEMORY, 1 / self.answered) * (seconds - self.mean)
+        if self.answered >= _KNOWN:
+            self.best = self.mean if self.best is None else min(self.best, self.mean)
+        if self.until and not (self.throttled and now < self.until):
             log.info("%s is back", self.client.where)
-        self.rest, self.until = FIRST_REST, 0.0
+            self.rest, self.until, self.throttled = FIRST_REST, 0.0, False
+
+    def concerns_it(self, error: TeacherError, others_answer: bool) -> bool:
+        """Whether an error is the server's, so that others may have an answer to the same request."""
+        if error.retryable or not error.fatal:
+            return error.retryable
+        self.refused += 1
+        return others_answer and (not self.answered or self.refused >= REFUSALS)
 
     def fail(self, error: TeacherError, now: float) -> None:
         """It is away, overloaded or broken: leave it alone for a while."""
@@ -71,7 +99,17 @@ class Endpoint:
         wait = self.rest if error.retry_after is None else min(error.retry_after, LAST_REST)
         if not self.until:
             log.warning("%s; others are asked instead", error.message)
+        if error.throttled:
+            self.limit = max(1.0, min(self.limit, self.in_flight) * SLOWER)
+        self.throttled = error.throttled
         self.rest, self.until = min(self.rest * GROWTH, LAST_REST), now + wait
+
+    def line(self) -> str:
+        """How it does, in one line."""
+        mean = f", {self.mean:.2f} s per answer" if self.answered else ""
+        rests = ", left alone" if self.until else ", no longer used" if self.left else ""
+        counts = f"{self.in_flight} in flight, {self.answered} answered, {self.failed} failed"
+        return f"{self.client.where}: {counts}{mean}{rests}"
 
 
 class Endpoints:
@@ -89,6 +127,7 @@ class Endpoints:
     def __init__(self, addresses: str, make: Callable[[str], HttpClient]):
         self._addresses, self._make = addresses, make
         self._read_at = 0.0
+        self._told_at: float | None = None
         self._all: dict[str, Endpoint] = {url: Endpoint(make(url)) for url in read_addresses(addresses)}
         self._first = next(iter(self._all.values()))
 
@@ -102,26 +141,29 @@ class Endpoints:
         return self._first.client.reported(payload)
 
     async def post(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send one request to the server that is likely to answer first.
+        """Send one request to the server with the least to do.
 
         Raises:
             TeacherError: there was no answer. `elsewhere` is set where another server is there to be asked.
         """
         loop = asyncio.get_running_loop()
-        self._update(loop.time())
-        endpoint = self._choose(loop.time())
-        endpoint.in_flight += 1
         began = loop.time()
+        self._update(began)
+        self._tell(began)
+        endpoint = self._choose(began)
+        endpoint.in_flight += 1
         try:
             payload = await endpoint.client.post(body)
         except TeacherError as error:
-            if error.retryable:
-                endpoint.fail(error, loop.time())
-                if any(one.is_free(loop.time()) for one in self._all.values()):
+            now, others = loop.time(), [one for one in self._all.values() if one is not endpoint]
+            if endpoint.concerns_it(error, any(one.answered for one in others)):
+                endpoint.fail(error, now)
+                if any(one.is_free(now) for one in others):
                     error.elsewhere, error.unreachable, error.throttled, error.down = True, False, False, False
             raise
         else:
-            endpoint.succeed(loop.time() - began)
+            now = loop.time()
+            endpoint.succeed(now - began, now)
             return payload
         finally:
             endpoint.in_flight -= 1
@@ -140,10 +182,16 @@ class Endpoints:
         free = [one for one in there if one.is_free(now)]
         if not free:  # all rest: the one that is due first gets the collector's probe
             return min(there, key=lambda one: one.until)
-        known = [one.mean for one in free if one.mean is not None]
-        usual = sum(known) / len(known) if known else 1.0
         probes = [one for one in free if one.until]
-        return probes[0] if probes else min(free, key=lambda one: one.waiting_time(usual))
+        return probes[0] if probes else min(free, key=lambda one: one.load)
+
+    def _tell(self, now: float) -> None:
+        """Now and then, one line about each server."""
+        if self._told_at is None or now >= self._told_at + _TOLD_EVERY:
+            if self._told_at is not None and log.isEnabledFor(logging.INFO):
+                for endpoint in self._all.values():
+                    log.info("%s", endpoint.line())
+            self._told_at = now
 
     def _update(self, now: float) -> None:
         """Read the file of addresses again: servers may join and leave."""

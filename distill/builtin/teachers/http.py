@@ -270,15 +270,24 @@ def _unreachable(where: str, cause: OSError, hint: str = "is the server running?
 
 def _reports_error(payload: Mapping[str, Any]) -> bool:
     base = payload.get("base_resp")
-    return bool(payload.get("error")) or (isinstance(base, Mapping) and bool(base.get("status_code")))
+    return (
+        bool(payload.get("error"))
+        or _is_error_object(payload)
+        or (isinstance(base, Mapping) and bool(base.get("status_code")))
+    )
+
+
+def _is_error_object(payload: Any) -> bool:
+    """Whether the payload itself is the error, as older versions of vLLM send it."""
+    return isinstance(payload, dict) and payload.get("object") == "error"
 
 
 def error_text(payload: Any) -> str | None:
-    """The message in `{"error": {"message": …}}`, `{"error": "…"}`, `{"message": …}` or `{"detail": …}`."""
+    """The message in `{"error": {"message": …}}`, `{"error": "…"}`, or under another key for errors."""
     if not isinstance(payload, dict):
         return None
     base = payload.get("base_resp")
-    error = payload.get("error") or payload.get("message") or payload.get("detail")
+    error = next((payload[key] for key in ("error", "message", "detail", "errors", "msg") if payload.get(key)), None)
     error = error or (base.get("status_msg") if isinstance(base, dict) else None)
     if isinstance(error, dict):
         error = error.get("message") or error
@@ -291,6 +300,8 @@ def error_text(payload: Any) -> str | None:
 def error_codes(payload: Any) -> set[str]:
     """The `code`, `type` and `status` of an error object, as texts."""
     error = payload.get("error") if isinstance(payload, dict) else None
+    if error is None and _is_error_object(payload):
+        error = payload
     if not isinstance(error, dict):
         return set()
     codes = (error.get("code"), error.get("type"), error.get("status"))

@@ -13,7 +13,24 @@ _SHAPING = ("top_k", "min_p", "typical_p", "repetition_penalty", "frequency_pena
 """Fields of a request with which answers are no plain samples of the model's distribution."""
 
 
-class LogprobsReader:
+class IdAsker:
+    """Asks vLLM to tell tokens by their ids, until a server refuses to.
+
+    Args:
+        asks_ids: whether to ask at first.
+    """
+
+    def __init__(self, asks_ids: bool):
+        self.asks_ids = asks_ids
+
+    def refused_ids(self, error: TeacherError) -> bool:
+        """Whether a server refused the fields about token ids; then they are not sent again."""
+        refused = self.asks_ids and not error.retryable and "return_token" in error.message
+        self.asks_ids = self.asks_ids and not refused
+        return refused
+
+
+class LogprobsReader(IdAsker):
     """Asks one server for log probabilities, and reads them.
 
     Args:
@@ -25,22 +42,16 @@ class LogprobsReader:
     def __init__(self, k: int, official: bool, tokenizer: str | None):
         self._k, self._official, self._tokenizer = k, official, tokenizer
         self._vocabulary: Vocabulary | None = None
-        self._asks_ids = not official
+        super().__init__(asks_ids=not official)
 
     def fields(self) -> dict[str, Any]:
         """The fields of a request that ask for them; vLLM takes those about token ids."""
         fields: dict[str, Any] = {"logprobs": True, "top_logprobs": self._k}
-        if self._asks_ids and self._tokenizer is not None:
+        if self.asks_ids and self._tokenizer is not None:
             fields["return_tokens_as_token_ids"] = True
-        elif self._asks_ids:
+        elif self.asks_ids:
             fields["return_token_ids"] = True
         return fields
-
-    def refused_ids(self, error: TeacherError) -> bool:
-        """Whether a server refused the fields about token ids; then they are not sent again."""
-        refused = self._asks_ids and not error.retryable and "return_token" in error.message
-        self._asks_ids = self._asks_ids and not refused
-        return refused
 
     def read(
         self, choice: Mapping[str, Any], text: str, params: Params, body: Mapping[str, Any]
@@ -68,7 +79,7 @@ class LogprobsReader:
         self, content: Sequence[Mapping[str, Any]], sent_ids: Any, text: str, origin: dict[str, Any]
     ) -> dict[str, Any]:
         ids = _ids(content, sent_ids)
-        by_id = all(_TOKEN_ID.fullmatch(one["token"]) for one in content)
+        by_id = all(is_id(one["token"]) for one in content)
         if by_id:
             vocabulary = self._known_vocabulary()
             tokens = vocabulary.bytes_of(ids or ())
@@ -78,7 +89,7 @@ class LogprobsReader:
         top = []
         for one in content:
             likeliest = one.get("top_logprobs") or ()
-            top.append([(_id(some) if by_id else _octets(some), some.get("logprob")) for some in likeliest])
+            top.append([(id_in(some["token"]) if by_id else _octets(some), some.get("logprob")) for some in likeliest])
         end = int(_ends_beyond(tokens, text))
         if by_id and end and ids:
             origin["end_ids"] = (ids[-1],)
@@ -131,16 +142,26 @@ def _octets(token: Mapping[str, Any]) -> bytes:
     return bytes(octets) if isinstance(octets, list) else str(token["token"]).encode("utf-8", "replace")
 
 
-def _id(token: Mapping[str, Any]) -> int:
-    found = _TOKEN_ID.fullmatch(token["token"])
+def is_id(name: str) -> bool:
+    """Whether a server tells a token by its id."""
+    return _TOKEN_ID.fullmatch(name) is not None
+
+
+def id_in(name: str) -> int:
+    """The id by which a server tells a token.
+
+    Raises:
+        ValueError: it tells the token by its text.
+    """
+    found = _TOKEN_ID.fullmatch(name)
     if found is None:
         raise ValueError("a token among others that are ids is none")
     return int(found.group(1))
 
 
 def _ids(content: Sequence[Mapping[str, Any]], sent: Any) -> list[int] | None:
-    if all(_TOKEN_ID.fullmatch(one["token"]) for one in content):
-        return [_id(one) for one in content]
+    if all(is_id(one["token"]) for one in content):
+        return [id_in(one["token"]) for one in content]
     if isinstance(sent, list) and len(sent) >= len(content) and all(isinstance(id, int) for id in sent):
         return sent[: len(content)]
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -14,9 +15,10 @@ from distill import Answer, HTTPTeacherOptions, Message, Params, Request, Teache
 from distill.builtin.teachers import responses
 from distill.builtin.teachers.endpoints import Endpoints, read_addresses
 from distill.builtin.teachers.headers import make_headers, read_key
-from distill.builtin.teachers.http import HttpClient, endpoint
+from distill.builtin.teachers.http import HttpClient, endpoint, error_text
 from distill.builtin.teachers.logprobs import LogprobsReader, missing
-from distill.builtin.teachers.reasoning import spoken
+from distill.builtin.teachers.reasoning import IN_CONTENT, spoken, with_thinking
+from distill.builtin.teachers.scoring import EchoScorer, PromptScorer, Scorer, Scoring
 from distill.builtin.teachers.streaming import joined_chat
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -67,7 +69,7 @@ class OpenAIOptions(HTTPTeacherOptions):
         tokenizer: the served model's tokenizer, a folder or a Hub id: vLLM then tells tokens by their ids, which is
             exact where a token is a piece of a character; default: tokens are told by their bytes.
         replay_reasoning: send the reasoning of earlier answers back, as some servers demand and others refuse;
-            default: as soon as the server reports it missing.
+            default: `reasoning_details` always, other reasoning as soon as the server reports it missing.
         stream: ask for an event stream, for servers that answer, or think, only so.
         api: `responses` asks OpenAI's Responses API instead, which gives summaries of the reasoning and no log
             probabilities.
@@ -127,19 +129,25 @@ class OpenAITeacher:
         official = urlsplit(addresses[0]).hostname == _HOST
         self._max_tokens = options.max_tokens_field or ("max_completion_tokens" if official else "max_tokens")
         self._replay = bool(options.replay_reasoning)
-        self._reasoning_name = "reasoning_content"
+        self._reasoning_name: str = "reasoning_content"
         asks = options.logprobs is not None
         self._reader = LogprobsReader(options.logprobs or 0, official, options.tokenizer) if asks else None
         self._first, self._tells = asyncio.Lock(), not asks
         self._tells_nothing: TeacherError | None = None
         headers = make_headers({"Authorization": f"Bearer {key}"} if key else {}, key, options.headers)
 
-        def client(address: str) -> HttpClient:
-            words = {"key_env": options.api_key_env, "model": model}
-            return HttpClient(endpoint(address, self._path), headers, timeout=options.timeout, join=join, **words)
+        def connect(path: str) -> Endpoints | HttpClient:
+            def client(address: str) -> HttpClient:
+                words = {"key_env": options.api_key_env, "model": model}
+                url = endpoint(address.removesuffix(_PATH), path)
+                return HttpClient(url, headers, timeout=options.timeout, join=join, **words)
 
-        several = len(addresses) > 1 or options.servers.startswith("@")
-        self._http = Endpoints(options.servers, client) if several else client(addresses[0])
+            several = len(addresses) > 1 or options.servers.startswith("@")
+            return Endpoints(options.servers, client) if several else client(addresses[0])
+
+        self._connect, self._official = connect, official
+        self._http = connect(self._path)
+        self._scoring: Scoring | None = None
 
     async def ask(self, request: Request) -> Answer:
         """Ask; where log probabilities are wanted, the first answer is waited for, to see whether it has them.
@@ -184,13 +192,23 @@ class OpenAITeacher:
             payload = await self._http.post(self._body(request))
         return self._answer(payload, request)
 
+    async def score(self, request: Request, logprobs: int) -> Answer:
+        """Have the server read the answer with which the request ends; see `distill.ScoringServer`."""
+        if self._scoring is None:
+            tokenizer, body = self._options.tokenizer, {"model": self._model, **self._options.body}
+            scorer: Scorer = PromptScorer() if tokenizer is None else EchoScorer(tokenizer, not self._official)
+            self._scoring = Scoring(self._connect, body, scorer, self._model)
+        return await self._scoring.score(request, logprobs)
+
     def servers(self) -> dict[str, dict[str, int]]:
         """How many requests each server has answered and failed; empty for a single one."""
         return self._http.counts() if isinstance(self._http, Endpoints) else {}
 
     async def close(self) -> None:
-        """Close the session."""
-        await self._http.close()
+        """Close the sessions."""
+        for http in (self._http, self._scoring):
+            if http is not None:
+                await http.close()
 
     def batch_request(self, id: str, request: Request) -> dict[str, Any]:
         """The line of a batch file that asks the request."""
@@ -244,10 +262,14 @@ class OpenAITeacher:
         row: dict[str, Any] = message_to_dict(message)
         for key in ("refusal", "weight"):
             row.pop(key, None)
+        if self._options.replay_reasoning is False:
+            row.pop("reasoning_details", None)
         reasoning = row.pop("reasoning_content", None)
-        if self._replay and reasoning is not None:
-            row[self._reasoning_name] = reasoning
-        return row
+        if not self._replay or reasoning is None or "reasoning_details" in row:
+            return row
+        if self._reasoning_name == IN_CONTENT:
+            return row | {"content": with_thinking(reasoning, message.content)}
+        return row | {self._reasoning_name: reasoning}
 
     def _answer(self, payload: Mapping[str, Any], request: Request | None = None) -> Answer:
         if self._options.api == "responses":
@@ -256,15 +278,21 @@ class OpenAITeacher:
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = choice.get("message") if isinstance(choice, dict) else None
         if not isinstance(choice, dict) or not isinstance(message, dict):
-            raise TeacherError(f"{self._http.where} sent no choice", retryable=True, maybe_paid=True)
+            told = error_text(payload)
+            what = f"{self._http.where} sent no choice" + (f": {told}" if told else "")
+            raise TeacherError(what, retryable=True, maybe_paid=True)
         if isinstance(choice.get("error"), (dict, str)) and choice["error"]:
             raise _paid(self._http.reported(choice))
         calls = message.get("tool_calls") or ()
+        if not calls and isinstance(message.get("function_call"), dict):
+            calls = [{"type": "function", "function": message["function_call"]}]
         if not isinstance(calls, (list, tuple)) or not all(isinstance(call, dict) for call in calls):
             what = f"{self._http.where} sent tool calls that are no objects"
             raise TeacherError(what, retryable=True, maybe_paid=True)
         said = spoken(message)
-        if said.name in ("reasoning", "reasoning_content"):
+        if said.media:
+            raise TeacherError(f"the answer is not text alone: it has {said.media}", maybe_paid=True)
+        if said.name in ("reasoning", "reasoning_content", IN_CONTENT):
             self._reasoning_name = said.name
         usage = payload.get("usage")
         return Answer(
@@ -274,8 +302,9 @@ class OpenAITeacher:
                 reasoning_content=said.reasoning,
                 tool_calls=tuple(calls),
                 refusal=_str(message.get("refusal")),
+                reasoning_details=said.details,
             ),
-            finish_reason=_str(choice.get("finish_reason")),
+            finish_reason=_reason(choice.get("finish_reason")),
             usage=usage if isinstance(usage, dict) else {},
             model=_str(payload.get("model")),
             logprobs=self._logprobs(choice, said.content or "", request),
@@ -312,6 +341,11 @@ def _paid(error: TeacherError) -> TeacherError:
     """An error that came beside a part of an answer: it costs money, and the server is there."""
     error.maybe_paid, error.down = True, False
     return error
+
+
+def _reason(value: Any) -> str | None:
+    """A finish reason; one that is no text is none that is known to be good."""
+    return value if isinstance(value, (str, type(None))) else json.dumps(value)
 
 
 def _str(value: Any) -> str | None:

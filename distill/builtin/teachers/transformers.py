@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,14 @@ from distill import (
     ChatModel,
     DataError,
     LogprobsOrigin,
+    LogprobsPacker,
     Message,
     PluginManager,
     Request,
     TeacherError,
     TokenLogprobs,
     UsageError,
-    Vocabulary,
     make_formatter,
-    pack_logprobs,
     score_answers,
 )
 
@@ -65,7 +64,7 @@ class TransformersTeacher:
         self._formatter = make_formatter(options.formatter, manager=manager)
         self._ref = str(Path(model).expanduser()) if Path(model).expanduser().exists() else model
         self._model: ChatModel | None = None
-        self._vocabulary: Vocabulary | None = None
+        self._packer: LogprobsPacker | None = None
 
     def ask_batch(self, requests: Sequence[Request]) -> list[Answer | Exception]:
         """Answer the requests; those with the same parameters go into one batch."""
@@ -136,27 +135,9 @@ class TransformersTeacher:
 
     def _packed(self, kept: TokenLogprobs, origin: LogprobsOrigin) -> dict[str, Any]:
         """An answer's log probabilities as rows keep them."""
-        assert self._model is not None
-        if self._vocabulary is None:
-            self._vocabulary = Vocabulary(self._model.encoder.tokenizer, self._model.encoder.control_ids)
-        stop = self._model.stop
-        origin = replace(origin, raw=True, tokenizer=self._vocabulary.fingerprint, end_ids=(stop,))
-        ended = bool(kept.ids) and kept.ids[-1] == stop
-        special = {id for id, token in self._model.encoder.tokenizer.added_tokens_decoder.items() if token.special}
-        octets = self._vocabulary.bytes_of(kept.ids)
-        for n, id in enumerate(kept.ids[: len(kept.ids) - ended]):
-            if id in special:
-                octets[n] = b""  # it leaves no trace in the answer's text
-        top = [list(zip(*pair, strict=True)) for pair in zip(kept.top_ids, kept.top_logprobs, strict=True)]
-        return pack_logprobs(
-            octets,
-            kept.logprobs,
-            ids=kept.ids,
-            top=top,
-            k=max(map(len, kept.top_ids), default=0),
-            end=int(ended),
-            origin=origin,
-        )
+        if self._packer is None:
+            self._packer = LogprobsPacker(self._loaded().encoder)
+        return self._packer.pack(kept, origin)
 
 
 def build(options: TransformersOptions, model: str | None, manager: PluginManager | None = None) -> TransformersTeacher:

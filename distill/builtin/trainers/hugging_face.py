@@ -18,11 +18,11 @@ from distill import (
     TrainJob,
     TrainPlan,
     TrainResult,
-    UsageError,
     data_loader,
     fast_training,
     hushed,
 )
+from distill.builtin.trainers.sharding import check_sharding, keep_tied_table, shard_on_cpus, whole_weights
 from distill.builtin.trainers.trainer_options import check_options, construct, defaults
 
 OnLog = Callable[[Mapping[str, float]], None]
@@ -54,6 +54,11 @@ class _Trainer(Trainer):  # type: ignore[misc]  # transformers has no types
     """transformers' Trainer, with distill's batches."""
 
     job: TrainJob
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Called by the Trainer when it is made."""
+        super().create_accelerator_and_postprocess()
+        shard_on_cpus(self)
 
     def get_train_dataloader(self) -> Any:
         """Called by the Trainer before the first step; it moves the batches to the device."""
@@ -145,24 +150,19 @@ def fit(trainer_class: Any, arguments: Any, job: TrainJob, on_log: OnLog) -> Tra
             data_collator=job.collate,
             processing_class=job.tokenizer,
         )
-    if trainer.is_fsdp_enabled and hasattr(job.model, "peft_config"):
-        raise UsageError(
-            "--lora cannot be trained with FSDP yet", "leave one of them out; several processes do without FSDP"
-        )
+    check_sharding(trainer, job)
+    keep_tied_table(trainer)
     trainer.job = job
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Log(on_log))
     trainer.add_callback(_Save(job.checkpoints))
     if job.evaluation is not None:
-        if trainer.is_fsdp_enabled:
-            raise UsageError("held-out rows cannot be evaluated with FSDP yet", "leave --hold-out or FSDP out")
         trainer.add_callback(_Evaluate(job.evaluation))
     resume_from = job.checkpoints.resume_from
     with _quiet(), fast_training(trainer.model, job.loss):
         output = trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
-    return TrainResult(output.global_step, output.training_loss, output.metrics, weights)
+    return TrainResult(output.global_step, output.training_loss, output.metrics, whole_weights(trainer))
 
 
 @contextmanager

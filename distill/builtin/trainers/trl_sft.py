@@ -18,6 +18,7 @@ from distill.builtin.trainers.hugging_face import (
     own_batches,
     plan_of,
 )
+from distill.builtin.trainers.sharding import shard_on_cpus
 from distill.builtin.trainers.trainer_options import check_options
 
 
@@ -58,6 +59,11 @@ class _SFTTrainer(SFTTrainer):  # type: ignore[misc]  # TRL has no types
     """
 
     job: TrainJob
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """See transformers' Trainer."""
+        super().create_accelerator_and_postprocess()
+        shard_on_cpus(self)
 
     def get_train_dataloader(self) -> Any:
         """See transformers' Trainer."""

@@ -275,7 +275,7 @@ class _Head:
 
         project, hidden, tail = current.project, current.hidden, self.tail
         assert project is not None and hidden is not None and tail is not None  # else all is in the first chunk
-        project_all, tail_all = project, tail
+        project_all, tail_all = _without_exchange(project), tail
 
         def chunk(hidden: Tensor, wanted: Tensor, soft: SoftBatch | None) -> Tensor:
             return self.loss(tail_all(project_all(hidden.unsqueeze(0)))[0], wanted, soft)
@@ -294,6 +294,18 @@ class _Head:
         self._local.current = None
         if current is not None and current.hidden is not None and hasattr(outputs, "logits"):
             outputs.logits = None
+
+
+def _without_exchange(project: nn.Module) -> Callable[[Tensor], Tensor]:
+    """An output embedding to call once more in a pass.
+
+    FSDP's hooks exchange weights or gradients with the other processes at each call, and these may have another number
+    of chunks. After the first call the whole table is there, until the backward pass has ended.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    call: Callable[[Tensor], Tensor] = project.forward if isinstance(project, FSDPModule) else project
+    return call
 
 
 @dataclass(slots=True)
