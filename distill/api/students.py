@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from distill.api.arguments import given, noter, plugins_of, settings_of
 from distill.plugins import PluginManager
 from distill.progress import PartProgress, StepProgress
+from distill.runs import open_run
 from distill.settings import origins_of, settings_from
 from distill.types import Message
 
@@ -96,7 +97,6 @@ def train(
     Returns:
         The finished run: `run.report` counts rows and tokens, `run.model_dir` is the student.
     """
-    from distill.runs import open_run
     from distill.training import train as run
 
     settings, origins = _train_settings(locals())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -10,6 +11,8 @@ from distill.models.load import model_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+log = logging.getLogger("distill")
 
 SavedDtype = Literal["float32", "bfloat16", "float16"]
 """How weights may be saved."""
@@ -66,6 +69,7 @@ def cast_weights(model: PreTrainedModel, dtype: SavedDtype) -> SavedDtype:
     if dtype == "float16" and any(
         weight.numel() and float(weight.detach().abs().max()) > limit for weight in named.values()
     ):
+        log.warning("the student is saved in bfloat16: weights of it are too large for float16, its base's precision")
         dtype = "bfloat16"
     kept = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
     for name, weight in named.items():

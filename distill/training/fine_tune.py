@@ -359,10 +359,7 @@ def _save(run: _Run, plan: JobPlan, student: PreTrainedModel, report: TrainRepor
     if rows := run.folder.metric_rows():
         report = _with_losses(report, rows, run.settings)
     card = model_card(run.settings, report, open_run(run.folder.path).manifest.student)
-    saved_in = save_student(run.folder, run.settings, plan, student, card)
-    if saved_in != report.saved_in:
-        run.note(f"saved in {saved_in}: weights of the student are too large for {report.saved_in}")
-        report = replace(report, saved_in=saved_in)
+    report = replace(report, saved_in=save_student(run.folder, run.settings, plan, student, card))
     _finish(run, report)
     return report
 
