@@ -341,6 +341,25 @@ class ExportJob:
 
 
 @dataclass(frozen=True, slots=True)
+class DataExportJob:
+    """A data set to export: what `export_data(job)` is given, which an exporter may have beside `export`.
+
+    Attributes:
+        data: the file of transcripts. It is not to be changed.
+        card: its card, in Markdown.
+        out: an empty folder to write into; when the export succeeds, it appears as `--out`.
+        name: the data set's name.
+        note: call it with a line about each step that takes time.
+    """
+
+    data: Path
+    card: str
+    out: Path
+    name: str
+    note: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
 class PrefixGroup:
     """Training rows with a common beginning, which are batched together.
 

@@ -376,10 +376,10 @@ def export(
     progress: bool = True,
     manager: PluginManager | None = None,
 ) -> Exported:
-    """Write a student in a format that other programs load.
+    """Write a student in a format that other programs load, or publish a data set.
 
     Args:
-        run: the run folder.
+        run: the run folder; or a file of transcripts, with an exporter that publishes data sets, such as hub.
         to: the exporter: merged, gguf, ollama, or a plugin's.
         out: the folder to create.
         options: the exporter's options, e.g. `{"outtype": "q8_0"}` for gguf.

@@ -358,10 +358,14 @@ def _save(run: _Run, plan: JobPlan, student: PreTrainedModel, report: TrainRepor
     run.note("saving the student")
     if rows := run.folder.metric_rows():
         report = _with_losses(report, rows, run.settings)
-    card = model_card(run.settings, report, open_run(run.folder.path).manifest.student)
-    report = replace(report, saved_in=save_student(run.folder, run.settings, plan, student, card))
+    report = replace(report, saved_in=save_student(run.folder, run.settings, plan, student, _card(run, report)))
     _finish(run, report)
     return report
+
+
+def _card(run: _Run, report: TrainReport) -> str:
+    opened = open_run(run.folder.path)
+    return model_card(run.settings, report, opened.manifest.student, opened.teachers)
 
 
 def _report(run: _Run, manifest: RunManifest) -> str:
@@ -372,8 +376,7 @@ def _report(run: _Run, manifest: RunManifest) -> str:
 def _finish(run: _Run, report: TrainReport) -> None:
     """Write what follows the student: the pages, and the final manifest."""
     manifest = replace(open_run(run.folder.path).manifest, state="finished", finished=utc_now(), report=report)
-    card = model_card(run.settings, report, manifest.student)
-    run.folder.write_pages(card, _report(run, manifest))
+    run.folder.write_pages(_card(run, report), _report(run, manifest))
     run.folder.finish(manifest, keep_checkpoints=run.settings.save_total_limit is not None)
 
 

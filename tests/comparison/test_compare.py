@@ -309,6 +309,8 @@ def test_the_run_s_report_shows_its_last_comparison(copycat, chats, tmp_path, ma
     assert found.headline in text and found.summary in text
     assert sum(sample.reference in text for sample in found.samples) == 5, "the telling answers"
     assert json.loads((run / "comparison" / "comparison.json").read_text())["verdict"] == found.verdict
+    for card in (run / "README.md", run / "model" / "README.md"):
+        assert "| Exact match | 0.0 % " in card.read_text() and "Not compared yet" not in card.read_text()
 
 
 def test_several_students_show_themselves(copycat, idle, chats, manager):
