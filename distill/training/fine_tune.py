@@ -33,7 +33,7 @@ from distill.training.failures import check_finite_row, clear_failures
 from distill.training.identity import check_same, describe
 from distill.training.kernels.verification import causal_model
 from distill.training.lora import add_adapter, check_quantization
-from distill.training.losses import CheckedLoss, explain
+from distill.training.losses import CheckedLoss
 from distill.training.packing import PackingCollator, verify_packing, without_cache
 from distill.training.prepare_job import JobPlan, estimate_of, memory_hint, plan_job
 from distill.training.report import model_card, report_page, training_costs
@@ -111,13 +111,8 @@ def train(
         with world.together():
             if not world.is_main:
                 plan = plan_job(settings, manager, world.size)
-        for finding in plan.prepared.findings:
-            if finding.severity != "note":
-                note(f"{finding.severity}: {finding}")
         for line in plan.notes:
             note(line)
-        if plan.prepared.shares.rows:
-            note(explain(plan.loss, plan.prepared.shares))
         if dry_run:
             if settings.packing:
                 note("packing is verified when the student is loaded; memory is estimated as if it is packed")

@@ -20,8 +20,8 @@ from distill.protocols import Labeler, Loss, PlanningTrainer, Trainer
 from distill.runs.report import MemoryEstimate, TrainReport
 from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
-from distill.training.lora_targets import plan_targets
-from distill.training.losses import check_shares, make_loss
+from distill.training.lora_targets import Targets, plan_targets
+from distill.training.losses import check_shares, explain, make_loss
 from distill.training.settings import TrainSettings
 from distill.training.shared_prefix import group_by_prefix
 from distill.transcripts.hold_out import HoldOut, make_hold_out, read_held_out
@@ -114,8 +114,18 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
         hold_out=pipeline.hold_out,
         held_out=_held_out(settings, pipeline, max_length),
         prefix_groups=groups,
-        notes=[targets.note] if targets is not None and targets.note else [],
+        notes=_notes(prepared, targets, loss),
     )
+
+
+def _notes(prepared: Prepared, targets: Targets | None, loss: Loss | None) -> list[str]:
+    """What is to be told before the training, one line each."""
+    notes = [f"{finding.severity}: {finding}" for finding in prepared.findings if finding.severity != "note"]
+    if targets is not None and targets.note:
+        notes.append(targets.note)
+    if prepared.shares.rows:
+        notes.append(explain(loss, prepared.shares))
+    return notes
 
 
 def _prefix_groups(settings: TrainSettings, prepared: Prepared, ref: str) -> Sequence[PrefixGroup]:
