@@ -184,7 +184,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def hushed() -> Iterator[bool]:
-    """Keep transformers' progress bars and warnings off the terminal, unless `--debug` is given.
+    """Keep transformers' progress bars, and its warnings and those of datasets, off the terminal, but with `--debug`.
 
     Yields:
         Whether they are kept off.
@@ -195,12 +195,16 @@ def hushed() -> Iterator[bool]:
         yield False
         return
     bars, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
+    others = logging.getLogger("datasets")
+    others_level = others.level
+    others.setLevel(logging.ERROR)
     hf_logging.disable_progress_bar()
     hf_logging.set_verbosity_error()
     try:
         yield True
     finally:
         hf_logging.set_verbosity(level)
+        others.setLevel(others_level)
         if bars:
             hf_logging.enable_progress_bar()
 

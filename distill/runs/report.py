@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from distill.pages.environment import counted
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
@@ -75,3 +77,9 @@ class TrainReport:
     held_out_rows: int = 0
     held_out_loss: float | None = None
     best_step: int | None = None
+
+    @property
+    def counts(self) -> str:
+        """What is trained, in a line: `5 of 6 rows, 1,200 of 3,000 tokens, 1 step`."""
+        tokens = f"{self.trained_tokens:,} of {counted(self.tokens, 'token')}"
+        return f"{self.trained_rows:,} of {counted(self.rows, 'row')}, {tokens}, {counted(self.steps, 'step')}"

@@ -294,7 +294,8 @@ def _dataset(job: TrainJob) -> Any:
         return {**tokens, "length": wanted["length"], **soft}
 
     lengths = job.lengths
-    return Dataset.from_dict({"row": range(len(lengths)), "length": lengths}).with_transform(rows)
+    with hushed():  # it would warn that it cannot hash `rows`
+        return Dataset.from_dict({"row": range(len(lengths)), "length": lengths}).with_transform(rows)
 
 
 class _Log(TrainerCallback):  # type: ignore[misc]  # transformers has no types
