@@ -64,7 +64,7 @@ def command(
 
     words = given(words)
     settings = settings_from(TrainSettings, words, data=data)
-    origins = origins_of(TrainSettings, words, "command line")
+    origins = {"data": "command line", **origins_of(TrainSettings, words, "command line")}
     with StepProgress() as on_log:
         report = train(settings, manager, resume=resume, dry_run=dry_run, on_log=on_log, note=note, origins=origins)
     if not is_main_process():
