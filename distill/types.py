@@ -330,12 +330,14 @@ class ExportJob:
         out: an empty folder to write into; when the export succeeds, it appears as `--out`.
         name: the run's name.
         note: call it with a line about each step that takes time.
+        trust_remote_code: whether Python code that comes with the student may run.
     """
 
     model: Path
     out: Path
     name: str
     note: Callable[[str], None]
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from distill.plugins import PluginManager
 )
 @click.option("--outtype", metavar="TYPE", help="With gguf and ollama, short for -O outtype=TYPE.")
 @click.option("--llama-cpp", metavar="PATH", help="With gguf and ollama, short for -O llama_cpp=PATH.")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the student.")
 @json_option
 @click.pass_obj
 def command(
@@ -47,6 +48,7 @@ def command(
     pairs: tuple[str, ...],
     outtype: str | None,
     llama_cpp: str | None,
+    trust_remote_code: bool,
     as_json: bool,
 ) -> None:
     """Write the student of RUN to DIR, to be loaded without distill; or publish the transcripts in the file DATA.
@@ -79,7 +81,7 @@ def command(
         options[key] = value
     from distill.exporters import export
 
-    made = export(run, to, out, manager, options, note=note)
+    made = export(run, to, out, manager, options, trust_remote_code=trust_remote_code, note=note)
     size = sum(path.stat().st_size for path in made.files)
     if as_json:
         files = [str(path.relative_to(out)) for path in made.files]

@@ -47,6 +47,7 @@ def export(
     manager: PluginManager,
     options: Mapping[str, Any] | None = None,
     *,
+    trust_remote_code: bool = False,
     note: Callable[[str], None] = lambda text: None,
 ) -> Exported:
     """Write a trained student in a shape that other programs load, or publish a data set.
@@ -57,6 +58,7 @@ def export(
         out: the folder to make.
         manager: the plugins.
         options: the exporter's.
+        trust_remote_code: whether Python code that comes with the student may run.
         note: called with a line about each step.
 
     Raises:
@@ -76,7 +78,7 @@ def export(
     else:
         model = open_run(run).model_dir
         with _made(out) as made:
-            job = ExportJob(model, made, source.resolve().name, note)
+            job = ExportJob(model, made, source.resolve().name, note, trust_remote_code)
             notes = _run(owner, to, made, out, partial(exporter.export, job))
     return Exported(sorted(path for path in out.rglob("*") if path.is_file()), list(notes or ()))
 
