@@ -13,6 +13,7 @@ import click
 from distill.cli.completion import runs as complete_runs
 from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, printable
+from distill.comparison.result import title_of
 from distill.comparison.settings import NOT_BETTER, CompareSettings
 from distill.pages.environment import shown
 from distill.plugins import PluginManager
@@ -21,7 +22,7 @@ from distill.settings import settings_from
 
 if TYPE_CHECKING:
     from distill.comparison import Comparisons
-    from distill.comparison.result import Comparison, Difference, Interval, Metric, Sample
+    from distill.comparison.result import Comparison, Difference, Interval, Metric, PromptedBase, Sample
 
 _COLOURS = {"better": "green", "worse": "red", "broken": "red", "mixed": "yellow"}
 
@@ -59,6 +60,9 @@ def command(
     **words: Any,
 ) -> int:
     """Compare the student in RUN with its base, on conversations it was not trained on.
+
+    --prompted-base asks the base once more, with the prompt that only the teacher saw (`collect --teacher-system`): has
+    the student learned what the prompt tells, and how many prompt tokens does it save?
 
     Several runs are compared on the same conversations: each student with its base, and with the first student.
 
@@ -119,8 +123,27 @@ def show(comparison: Comparison, samples: int) -> None:
     click.echo(f"\n{comparison.questions} answers of {comparison.conversations} held-out conversations\n")
     for row in _table(comparison):
         click.echo(row)
+    if comparison.prompted is not None:
+        show_prompted(comparison.prompted, comparison.metrics)
     for sample in comparison.samples[:samples]:
         _show_sample(sample)
+
+
+def show_prompted(prompted: PromptedBase, metrics: Sequence[Metric]) -> None:
+    """Print how the student compares with its base when the base gets the teacher's prompt."""
+    click.secho(f"\n{prompted.headline}", fg=_COLOURS.get(prompted.verdict), bold=True)
+    for row in _differences(prompted.differences, metrics, "student − prompted base"):
+        click.echo(row)
+
+
+def _differences(differences: Sequence[Difference], metrics: Sequence[Metric], title: str) -> list[str]:
+    """Differences between two models, one row each."""
+    known = {metric.name: metric for metric in metrics}
+    rows = [["", title, "95 % interval", ""]]
+    for one in differences:
+        if metric := known.get(one.metric):
+            rows.append([metric.title + (f" ({metric.unit})" if metric.unit else ""), *_change(one, metric)])
+    return _columns(rows)
 
 
 def _wrapped(text: str) -> str:
@@ -132,7 +155,7 @@ def _wrapped(text: str) -> str:
 def _table(comparison: Comparison) -> list[str]:
     """The metrics, one row each."""
     changes = {one.metric: one for one in comparison.differences}
-    rows = [["", *(one.who for one in comparison.standings), "student − base", "95 % interval", ""]]
+    rows = [["", *(one.title for one in comparison.standings), "student − base", "95 % interval", ""]]
     for metric in comparison.metrics:
         figures = [_figure(one.figures.get(metric.name), metric) for one in comparison.standings]
         name = metric.title + (f" ({metric.unit})" if metric.unit else "")
@@ -164,13 +187,12 @@ def show_students(found: Comparisons) -> None:
         click.echo("\nSettings that differ:")
         rows = [[name, *(printable(shown(value)) for value in values), ""] for name, values in found.settings.items()]
         click.echo("\n".join(f"  {line}" for line in _columns(rows)))
-    metrics = {metric.name: metric for metric in found.metrics}
+    for one in found.comparisons:
+        if one.prompted is not None:
+            click.echo(f"\n{printable(one.run)}: {one.prompted.headline}")
     for other in found.between:
         click.secho(f"\n{printable(other.run)} against {printable(other.first)}", bold=True)
-        known = [(one, metrics[one.metric]) for one in other.differences if one.metric in metrics]
-        rows = [["", "difference", "95 % interval", ""]]
-        rows += [[metric.title, *_change(one, metric)] for one, metric in known]
-        click.echo("\n".join(_columns(rows)))
+        click.echo("\n".join(_differences(other.differences, found.metrics, "difference")))
 
 
 def students_table(students: Sequence[tuple[str, str, Mapping[str, float]]]) -> list[str]:
@@ -210,7 +232,9 @@ def _show_sample(sample: Sample) -> None:
     click.secho(f"\n{printable(sample.source)}, answer {sample.turn + 1}", bold=True)
     said = (sample.messages[-1].content or "") if sample.messages else ""
     rows = [("question", said), ("teacher", sample.reference)]
-    rows += [(f"{who} again" if who == "teacher" else who, given.text) for who, given in sample.answers.items()]
+    rows += [
+        (f"{who} again" if who == "teacher" else title_of(who), given.text) for who, given in sample.answers.items()
+    ]
     for who, text in rows:
         click.echo(f"  {who:<13}{_cut(printable(text))}")
 

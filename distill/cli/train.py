@@ -83,12 +83,14 @@ def _show_plan(report: TrainReport, settings: Mapping[str, Setting]) -> None:
         value = setting.value
         shown = value if isinstance(value, str) else ", ".join(value) if name == "data" else json.dumps(value)
         click.echo(f"{name:<28} {printable(shown):<40} {setting.origin}")
+    saved = f"{report.saved_in}{', as its base' if settings['dtype'].value == 'auto' else ''}"
+    click.echo(f"\n{'precision':<28} trained in float32, computed in {report.computed_in}, saved in {saved}")
     need = report.estimate
     if need is None:
         return
     parts = ("weights", "gradients", "optimizer", "activations", "logits", "process")
     of = ", ".join(f"{part} {_size(getattr(need, part))}" for part in parts if getattr(need, part))
-    click.echo(f"\n{'parameters':<28} {need.trained_parameters:,} trained, of {need.parameters:,}")
+    click.echo(f"{'parameters':<28} {need.trained_parameters:,} trained, of {need.parameters:,}")
     click.echo(f"{'memory':<28} about {_size(need.peak_memory)} a process at its peak: {of}")
     click.echo(f"{'disk':<28} up to {_size(need.peak_disk)}, {_size(need.checkpoint)} of it each checkpoint\n")
 

@@ -109,7 +109,8 @@ def checked(answer: Any, owner: str) -> Answer | DistillError:
     message: Any = given
     if not isinstance(message.content, (str, type(None))):
         return PluginError(f"{owner} returned an Answer whose content is a {type(message.content).__name__}, not text")
-    texts = (message.content, message.reasoning_content, message.refusal, message.tool_calls, answer.logprobs)
+    reasoning = (message.reasoning_content, message.reasoning_details)
+    texts = (message.content, *reasoning, message.refusal, message.tool_calls, answer.logprobs)
     try:
         dumps({"texts": texts, "usage": answer.usage}).encode()
     except UnicodeEncodeError:
@@ -117,7 +118,16 @@ def checked(answer: Any, owner: str) -> Answer | DistillError:
     except (TypeError, ValueError, RecursionError):  # no JSON: it fails when its row is written
         pass
     usage: Any = answer.usage
-    return answer if isinstance(usage, Mapping) else replace(answer, usage={})
+    reason: Any = answer.finish_reason
+    if isinstance(usage, Mapping) and isinstance(reason, (str, type(None))):
+        return answer
+    return Answer(
+        answer.message,
+        None if reason is None else str(reason),
+        usage if isinstance(usage, Mapping) else {},
+        answer.model,
+        answer.logprobs,
+    )
 
 
 def _without_surrogates(answer: Answer) -> Answer:
@@ -128,6 +138,7 @@ def _without_surrogates(answer: Answer) -> Answer:
         reasoning_content=clean_surrogates(message.reasoning_content),
         refusal=clean_surrogates(message.refusal),
         tool_calls=tuple(clean_surrogates(message.tool_calls)),
+        reasoning_details=tuple(clean_surrogates(message.reasoning_details)),
     )
     usage, logprobs = clean_surrogates(answer.usage or {}), clean_surrogates(answer.logprobs)
     return replace(answer, message=cleaned, usage=usage, logprobs=logprobs)

@@ -109,7 +109,7 @@ def _texts(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> I
     for message in messages:
         yield message.content or ""
         yield message.reasoning_content or ""
-        yield from (dumps(call) for call in message.tool_calls)
+        yield from (dumps(part) for part in (*message.tool_calls, *message.reasoning_details))
     yield from (dumps(tool) for tool in tools)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from distill.errors import TeacherError
-from distill.transcripts.finish import Finish, finish_of
+from distill.transcripts.finish import Finish, finish_of, tells_of_calls
+from distill.transcripts.reasoning import is_only_thinking
 from distill.types import Answer, Message, Params, Prompt, Request
+
+_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 
 
 class Conversation:
@@ -92,22 +96,17 @@ class Conversation:
 
 def as_teacher_sees(teacher_messages: Sequence[Message], messages: Sequence[Message]) -> tuple[Message, ...]:
     """A conversation with what only the teacher sees before it; two system messages become one."""
-    if not teacher_messages or teacher_messages[0].role != "system" or messages[0].role != "system":
-        system, rest = _system_first(messages) if teacher_messages else ((), tuple(messages))
-        return (*system, *teacher_messages, *rest)
-    both = f"{teacher_messages[0].content or ''}\n\n{messages[0].content or ''}"
+    system = messages[:1] if messages and messages[0].role == "system" else ()
+    if not system or not teacher_messages or teacher_messages[0].role != "system":
+        return (*system, *teacher_messages, *messages[len(system) :])
+    both = f"{teacher_messages[0].content or ''}\n\n{system[0].content or ''}"
     return (Message("system", both), *teacher_messages[1:], *messages[1:])
-
-
-def _system_first(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    count = 1 if messages[0].role == "system" else 0
-    return tuple(messages[:count]), tuple(messages[count:])
 
 
 def _problem(answer: Answer) -> TeacherError | None:
     """Why an answer cannot be learnt from; None where it can."""
     message, finish, reason = answer.message, finish_of(answer.finish_reason), answer.finish_reason
-    empty = not (message.tool_calls or (message.content or "").strip())
+    empty = not (message.tool_calls or (message.content or "").strip(_INVISIBLE).strip())
     if message.refusal:
         return TeacherError(f"the teacher refused: {message.refusal[:200]}")
     if finish is Finish.REFUSED:
@@ -117,11 +116,39 @@ def _problem(answer: Answer) -> TeacherError | None:
     if finish is Finish.UNKNOWN:
         return TeacherError(f"the answer may not be whole: its finish reason is {reason!r}")
     if not empty:
-        return None
+        return _incomplete(message, reason) if finish is Finish.WHOLE else None
     if finish is Finish.CUT:
         hint = "raise --max-tokens"
         return TeacherError(f"the answer is empty: the token limit cut it before it began ({hint})", hint)
     return TeacherError("the answer is empty")
+
+
+def _incomplete(message: Message, reason: str | None) -> TeacherError | None:
+    """Why an answer is not whole although its finish reason is a good one; None where it is."""
+    if message.tool_calls:
+        return next((problem for call in message.tool_calls if (problem := _broken_call(call))), None)
+    if tells_of_calls(reason):
+        return TeacherError(f"the finish reason {reason!r} tells of tool calls, but the answer has none")
+    if is_only_thinking(message.content or ""):
+        return TeacherError("the answer is empty: it is nothing but reasoning")
+    return None
+
+
+def _broken_call(call: Mapping[str, Any]) -> TeacherError | None:
+    """Why nobody could make a tool call; None where somebody could, or it is of a kind that is not known here."""
+    if "function" not in call:
+        return None
+    function = call["function"]
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"].strip():
+        return TeacherError("the answer has a tool call without a function name")
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str) or not arguments.strip():
+        return None
+    try:
+        json.loads(arguments)
+    except (ValueError, RecursionError):
+        return TeacherError(f"a tool call may not be whole: its arguments are no JSON: {arguments[:100]}")
+    return None
 
 
 def add_usage(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

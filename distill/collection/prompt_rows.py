@@ -27,6 +27,13 @@ _PARAMS = (
 )
 """Keys of a row that are parameters; `params` may hold any others."""
 
+_NOT_PARAMS = {
+    **dict.fromkeys(("model", "stream", "stream_options", "logprobs", "top_logprobs"), "it is the same for all rows"),
+    **dict.fromkeys(("messages", "input", "system", "tools", "functions"), "it is a key of the row"),
+    **dict.fromkeys(("n", "best_of", "candidate_count"), "use --samples, or several rows"),
+}
+"""Names that `params` must not hold, since distill sets them, and what to do instead."""
+
 _KEYS = ("prompt", "messages", "turns", "id", "system", "tools", "functions", "metadata", "params")
 _TEACHER_KEYS = ("teacher_system", "teacher_messages")
 _PICTURES = ("image", "images", "audio", "audios", "video", "videos")
@@ -197,9 +204,12 @@ def _params(row: Mapping[str, Any], source: Source) -> dict[str, Any]:
     """The parameters of the row: those among its keys, and those in `params`.
 
     Raises:
-        DataError: one is given twice, or a common one has another type or is out of bounds.
+        DataError: one is given twice, is none of a row's, or a common one has another type or is out of bounds.
     """
     found = dict(_object(row, "params", source))
+    for name in found:
+        if name in _NOT_PARAMS:
+            raise DataError(f"{source}: `params` must not set `{name}`", f"leave it out: {_NOT_PARAMS[name]}")
     for name in _PARAMS:
         if name in row:
             if name in found:

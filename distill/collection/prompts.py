@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -28,6 +29,8 @@ PromptInput: TypeAlias = DataInput | Iterable[Prompt | str | Mapping[str, Any]]
 """What prompts may be given as: a file (`-` is standard input), a data set, a frame, or prompts, texts and rows."""
 
 _PEEK = 4096
+_TEXT_ENDINGS = ("", ".txt", ".text", ".gz", ".zst", ".bz2", ".xz")
+_OTHER_TEXT = re.compile(rb"\s*(?:---\s*$|(?:- +)?(?:prompt|messages|turns): |<\?xml|<!doctype|%PDF-)", re.I | re.M)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,15 @@ def _is_text(file: io.BufferedReader, name: str) -> bool:
         return not head.strip() if named_text else False
     if kind := looks_like_table(head):
         raise DataError(f"{name} looks like {kind}, not like one prompt per line", f"name it .{kind.lower()}")
+    if (ending := Path(name).suffix.lower()) not in _TEXT_ENDINGS:
+        raise DataError(
+            f"{name} is not read as prompts: a {ending} file may be anything",
+            "name it .txt if it has one prompt per line; else save it as JSON lines or CSV",
+        )
+    if _OTHER_TEXT.match(head):
+        raise DataError(
+            f"{name} looks like YAML, XML or PDF, not like one prompt per line", "save it as JSON lines or CSV"
+        )
     return True
 
 

@@ -13,13 +13,22 @@ from distill.comparison.judge import judge
 from distill.comparison.measure import Measurement, Progress, measure
 from distill.comparison.metrics import METRICS, Measured
 from distill.comparison.models import Models, QuestionSet, encode_questions, find_models
-from distill.comparison.questions import read_questions
-from distill.comparison.result import Comparison, Interval, Judgement, ModelMetrics, Sample, Who
+from distill.comparison.questions import HeldOut, read_questions
+from distill.comparison.result import (
+    Comparison,
+    Interval,
+    Judgement,
+    ModelMetrics,
+    PromptedBase,
+    Sample,
+    Who,
+    title_of,
+)
 from distill.comparison.results import Note, Results, model_results, teacher_results
 from distill.comparison.run_report import refresh_report
 from distill.comparison.settings import CompareSettings
 from distill.comparison.training_data import read_training_data
-from distill.comparison.verdict import decide
+from distill.comparison.verdict import beside_prompted, decide
 from distill.errors import DataError, DistillError, UsageError
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.runs.layout import RunPaths
@@ -28,7 +37,7 @@ from distill.transcripts.sources import Data, DataSource, as_sources
 
 FEW = 20  # conversations; of fewer, a percentile interval is too narrow
 
-_ORDER: tuple[Who, ...] = ("base", "student", "teacher")
+_ORDER: tuple[Who, ...] = ("base", "prompted_base", "student", "teacher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +113,7 @@ class Compared:
 
 
 Memo = dict[Any, Measurement]
-"""What was measured of a base already: the model and its questions → the measurement."""
+"""What was measured of a base already, prompted or not: the model and its questions → the measurement."""
 
 
 def compare_run(
@@ -129,19 +138,21 @@ def compare_run(
         memo: bases that were measured already.
     """
     held = read_questions(sources, settings.reader(manager), settings.limit)
-    models = find_models(opened, settings.base, manager, settings.trust_remote_code)
+    models = find_models(opened, settings.base, manager, settings.trust_remote_code, prompted=settings.prompted_base)
+    if settings.prompted_base:
+        _require_prompts(held, sources)
     questions = encode_questions(held.questions, models)
     skipped = [*held.skipped, *questions.skipped]
     if not len(questions):
         reason = f": {skipped[0]['source']}: {skipped[0]['reason']}" if skipped else ""
         raise DataError(f"{', '.join(map(str, sources))}: nothing to ask{reason}", "give conversations with answers")
     results = _ask_teacher(models, questions, manager, settings, watch, paid)
-    for model in (models.base, models.student):
+    for model in models.all():
         key = (model.who, model.ref, model.seed, model.encoder.stop, str(questions.tokens[model.who]))
         if key not in memo:
-            watch.tell(f"measuring the {model.who}, {model.name}, on {len(questions)} questions")
+            watch.tell(f"measuring the {title_of(model.who)}, {model.name}, on {len(questions)} questions")
             measured = measure(model, questions, settings, opened.path, watch.progress)
-            if model.who == "base":
+            if model.who != "student":
                 memo[key] = measured
         else:
             measured = memo[key]
@@ -151,6 +162,8 @@ def compare_run(
     for transcript in held.transcripts:
         recorded.add(transcript.metadata)
     found = _summarise(opened, models, questions, results, judgement, settings)
+    if found.prompted is not None and (count := found.prompted.without_prompt):
+        watch.note(f"{count} of {len(questions)} questions have no prompt that only the teacher saw: all get the same")
     found = replace(
         found,
         data=[{"file": str(source), "sha256": source.digest()} for source in sources],
@@ -162,6 +175,19 @@ def compare_run(
     )
     refresh_report(opened, found)
     return Compared(found, questions, results)
+
+
+def _require_prompts(held: HeldOut, sources: Sequence[DataSource]) -> None:
+    """Check that there is a prompt for the prompted base.
+
+    Raises:
+        UsageError: no conversation has one.
+    """
+    if not any(question.transcript.metadata.get("teacher_messages") for question in held.questions):
+        raise UsageError(
+            f"no conversation of {', '.join(map(str, sources))} has a prompt that only the teacher saw",
+            "collect them with --teacher-system or `teacher_messages`, or leave --prompted-base out",
+        )
 
 
 def held_out_of(run: Run) -> DataSource:
@@ -249,7 +275,7 @@ def _summarise(
     faults = {who: one.faults for who, one in results.items()}
     by_name = {one.name: one for one in used}
     verdict, reasons = decide(by_name, found["base"], found["student"], differences, faults, judgement)
-    names: dict[Who, str] = {"base": models.base.name, "student": models.student.name}
+    names: dict[Who, str] = {model.who: model.name for model in models.all()}
     if (teacher := settings.named_teacher) is not None:
         names["teacher"] = teacher.name
     return Comparison(
@@ -268,9 +294,22 @@ def _summarise(
         reasons=reasons,
         samples=[_sample(n, questions, results) for n in range(len(questions))],
         judged=judgement,
+        prompted=_beside_prompted(measured, found, questions, models),
         settings=_settings(settings, models),
         warnings=_cautions(models, questions, results, settings),
     )
+
+
+def _beside_prompted(
+    measured: Measured, found: Mapping[Who, Mapping[str, Interval]], questions: QuestionSet, models: Models
+) -> PromptedBase | None:
+    """The student beside its base with the teacher's prompt; None where that was not asked for."""
+    if models.prompted is None:
+        return None
+    differences = measured.differences("student", "prompted_base", models.same_tokens)
+    pairs = zip(questions.questions, questions.prompted, strict=True)
+    without = sum(plain.messages == prompted.messages for plain, prompted in pairs)
+    return beside_prompted(found["student"], found["prompted_base"], differences, without)
 
 
 def _sample(n: int, questions: QuestionSet, results: Mapping[Who, Results]) -> Sample:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from distill.comparison.models import Model, QuestionSet
 from distill.comparison.questions import Question, Tokens
+from distill.comparison.result import title_of
 from distill.comparison.settings import CompareSettings
 from distill.models.generate import ChatModel, Generation
 from distill.models.lm_head import score_tokens
@@ -75,7 +76,7 @@ def measure(
     """
     import torch
 
-    who, tokens = model.who, questions.tokens[model.who]
+    who, tokens = title_of(model.who), questions.tokens[model.who]
     failures = clear_failures("lower --batch-size", folder)
     with failures(f"measuring the {who}"):
         with torch.random.fork_rng(devices=[]):
@@ -87,10 +88,9 @@ def measure(
             readings = read_answers(chat, tokens, settings.batch_size, done)
             answers, seconds = answer_questions(
                 chat,
-                questions.questions,
+                questions.asked(model.who),
                 tokens,
                 max_tokens=settings.max_tokens,
-                max_length=model.max_length,
                 batch_size=settings.batch_size,
                 done=_counter(on_progress, f"{who} answers", len(tokens)),
             )
@@ -194,7 +194,6 @@ def answer_questions(
     asked: Sequence[Tokens],
     *,
     max_tokens: int,
-    max_length: int | None,
     batch_size: int,
     done: Done,
 ) -> tuple[list[Generation], float]:
@@ -205,7 +204,6 @@ def answer_questions(
         questions: what to answer.
         asked: the same in its tokens.
         max_tokens: the longest answer.
-        max_length: the most tokens the model takes, prompt and answer together; None: no limit.
         batch_size: conversations of a batch; fewer where they are long.
         done: told of the progress.
 
@@ -215,11 +213,10 @@ def answer_questions(
     answers: dict[int, Generation] = {}
     seconds = 0.0
     for batch in _answer_batches(asked, batch_size, max_tokens):
-        longest = max(len(asked[n].prompt) for n in batch)
         began = time.perf_counter()
         made = chat.generate(
             [questions[n].messages for n in batch],
-            max_tokens=max_tokens if max_length is None else max(1, min(max_tokens, max_length - longest)),
+            max_tokens=max_tokens,
             tools=[questions[n].tools for n in batch],
         )
         seconds += time.perf_counter() - began

@@ -15,6 +15,8 @@ from distill.comparison.result import Difference, Interval, Metric, ModelAnswer,
 if TYPE_CHECKING:
     from numpy import ndarray
 
+PROMPT_TOKENS = "prompt_tokens"
+
 METRICS = (
     Metric(
         "perplexity",
@@ -81,6 +83,14 @@ METRICS = (
         "How often it finishes its answer",
     ),
     Metric(
+        PROMPT_TOKENS,
+        "Prompt tokens",
+        "",
+        "lower",
+        "Tokens before its answer: the question, and the prompt of the prompted base. Mean of all questions.",
+        "How much it has to read for an answer",
+    ),
+    Metric(
         "tokens_per_second",
         "Speed",
         "tokens/s",
@@ -93,7 +103,12 @@ METRICS = (
 Columns = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """Metric → a numerator and a denominator per question. The metric is the quotient of their sums, transformed."""
 
-_PER_TOKEN = {"perplexity", "agreement", "kl_to_teacher"}  # comparable between models of the same tokens only
+_PER_TOKEN = {
+    "perplexity",
+    "agreement",
+    "kl_to_teacher",
+    PROMPT_TOKENS,
+}  # comparable between models of the same tokens only
 
 
 def chrf_of(pairs: Iterable[tuple[str, str]]) -> list[float]:

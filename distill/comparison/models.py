@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from distill.comparison.questions import Question, Tokens, tokens_of
-from distill.comparison.result import Who
+from distill.comparison.result import Who, title_of
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.errors import DataError, UsageError
@@ -49,11 +49,17 @@ class Models:
 
     Attributes:
         same_tokens: whether both are asked in the same tokens, so that metrics per token can be compared.
+        prompted: the base once more, to be asked with the prompt that only the teacher saw; None: it is not.
     """
 
     base: Model
     student: Model
     same_tokens: bool
+    prompted: Model | None = None
+
+    def all(self) -> list[Model]:
+        """The models in the order to measure them: a base that is asked twice comes first."""
+        return [self.base, *([self.prompted] if self.prompted else []), self.student]
 
     @property
     def marker_counts(self) -> bool:
@@ -65,7 +71,9 @@ class Models:
         return len(tokens.answer) - (0 if self.marker_counts else tokens.marker)
 
 
-def find_models(run: Run, base: str | None, manager: PluginManager, trust_remote_code: bool = False) -> Models:
+def find_models(
+    run: Run, base: str | None, manager: PluginManager, trust_remote_code: bool = False, *, prompted: bool = False
+) -> Models:
     """Find base and student, and load their tokenizers.
 
     The base is asked in the student's own format and tokens, so that the prompts are the same, token for token; unless
@@ -76,6 +84,7 @@ def find_models(run: Run, base: str | None, manager: PluginManager, trust_remote
         base: the model to compare with; None: the one the student was trained from.
         manager: the plugins.
         trust_remote_code: whether code that comes with the models may run.
+        prompted: whether the base is also asked with the prompt that only the teacher saw.
 
     Raises:
         UsageError: one of them does not exist.
@@ -93,7 +102,8 @@ def find_models(run: Run, base: str | None, manager: PluginManager, trust_remote
     same = _same_tokens(tokenizer, own, encoder.tokenizer)
     used = encoder if same else _encoder(base, tokenizer, manager)
     new = frozenset(id for token, id in used.tokenizer.get_vocab().items() if token not in own)
-    return Models(Model("base", base, base_ref, used, max_positions(base_ref), seed, new), student, same)
+    found = Model("base", base, base_ref, used, max_positions(base_ref), seed, new)
+    return Models(found, student, same, replace(found, who="prompted_base") if prompted else None)
 
 
 def _encoder(model: str, tokenizer: PreTrainedTokenizerFast, manager: PluginManager) -> Encoder:
@@ -120,18 +130,24 @@ class QuestionSet:
 
     Attributes:
         questions: in order.
-        tokens: the questions in the tokens of base and of student.
+        tokens: the questions in the tokens of each model.
         references: the teacher's answers, in order.
         skipped: `source` and `reason` of the questions left out.
+        prompted: the questions with the prompt that only the teacher saw; empty where nobody is asked so.
     """
 
     questions: Sequence[Question]
     tokens: Mapping[Who, Sequence[Tokens]]
     references: Sequence[str]
     skipped: Sequence[Mapping[str, str]]
+    prompted: Sequence[Question] = field(default=())
 
     def __len__(self) -> int:
         return len(self.questions)
+
+    def asked(self, who: Who) -> Sequence[Question]:
+        """The questions as a model is asked them."""
+        return self.prompted if who == "prompted_base" else self.questions
 
     @property
     def conversations(self) -> list[int]:
@@ -140,26 +156,31 @@ class QuestionSet:
 
 
 def encode_questions(questions: Sequence[Question], models: Models) -> QuestionSet:
-    """Encode the questions for both models, and leave out what one of them cannot take."""
+    """Encode the questions for each model, and leave out what one of them cannot take."""
     kept: list[Question] = []
-    tokens: dict[Who, list[Tokens]] = {"base": [], "student": []}
+    prompted: list[Question] = []
+    tokens: dict[Who, list[Tokens]] = {model.who: [] for model in models.all()}
     skipped: list[Mapping[str, str]] = []
     for question in questions:
         try:
-            student = _fitting(question, models.student)
-            base = student if models.same_tokens else _fitting(question, models.base)
+            found: dict[Who, Tokens] = {"student": _fitting(question, models.student)}
+            found["base"] = found["student"] if models.same_tokens else _fitting(question, models.base)
+            if models.prompted is not None:
+                as_teacher = question.as_teacher_saw()
+                found["prompted_base"] = _fitting(as_teacher, models.prompted)
+                prompted.append(as_teacher)
         except DataError as error:
             reason = f"message {len(question.messages)}: {error.message}"
             skipped.append({"source": question.source, "reason": reason})
             continue
         kept.append(question)
-        tokens["base"].append(base)
-        tokens["student"].append(student)
-    return QuestionSet(kept, tokens, [one.text for one in tokens["student"]], skipped)
+        for who, one in found.items():
+            tokens[who].append(one)
+    return QuestionSet(kept, tokens, [one.text for one in tokens["student"]], skipped, prompted)
 
 
 def _fitting(question: Question, model: Model) -> Tokens:
     tokens = tokens_of(question, model.encoder)
     if model.max_length is not None and len(tokens) > model.max_length:
-        raise DataError(f"{len(tokens)} tokens, more than the {model.who} takes ({model.max_length})")
+        raise DataError(f"{len(tokens)} tokens, more than the {title_of(model.who)} takes ({model.max_length})")
     return tokens

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.comparison.result import Comparison, Difference, Interval, Metric, ModelAnswer, Sample
+from distill.comparison.result import (
+    Comparison,
+    Difference,
+    Interval,
+    Metric,
+    ModelAnswer,
+    Sample,
+    Who,
+    title_of,
+)
 from distill.errors import DistillError
 from distill.files.jsonl import dumps
 from distill.pages import render_page
@@ -26,6 +35,8 @@ _ENDS = 5  # of the worst, and of the best
 LONGEST = 6000  # characters of an answer that are shown
 LONGEST_MESSAGE = 2000
 _REASONS = 20
+
+_ANSWERS: tuple[Who, ...] = ("student", "base", "prompted_base", "teacher")
 
 SIGNS = {"better": "▲", "worse": "▼", "mixed": "◆", "broken": "✕", "no difference": "="}
 
@@ -83,6 +94,7 @@ def comparison_page(comparison: Comparison, run: Path) -> str:
         signs=SIGNS,
         lines=[_line(metric, comparison) for metric in comparison.metrics],
         judged=_judged(comparison),
+        prompted=_prompted(comparison),
         lengths=histogram(_lengths(comparison.samples), "Characters of the answers", "answer"),
         training=_training(run),
         groups=groups,
@@ -95,7 +107,11 @@ def comparison_page(comparison: Comparison, run: Path) -> str:
 
 def _line(metric: Metric, comparison: Comparison) -> _Line:
     change = next((one for one in comparison.differences if one.metric == metric.name), None)
-    figures = [_figure(one.figures.get(metric.name), metric) for one in comparison.standings]
+    return _compared(metric, [one.figures.get(metric.name) for one in comparison.standings], change)
+
+
+def _compared(metric: Metric, values: Sequence[Interval | None], change: Difference | None) -> _Line:
+    figures = [_figure(value, metric) for value in values]
     if change is None:
         return _Line(metric, figures, None, "", None)
     outcome = change.outcome if metric.better else ""
@@ -121,6 +137,18 @@ def _figure(figure: Interval | None, metric: Metric, sign: bool = False) -> dict
     return {"value": metric.format(figure.value, sign=sign), "bounds": bounds}
 
 
+def _prompted(comparison: Comparison) -> list[_Line]:
+    """The lines of the table beside the prompted base."""
+    if comparison.prompted is None:
+        return []
+    changes = {one.metric: one for one in comparison.prompted.differences}
+    return [
+        _compared(metric, [comparison.value(who, metric.name) for who in ("prompted_base", "student")], change)
+        for metric in comparison.metrics
+        if (change := changes.get(metric.name)) is not None
+    ]
+
+
 def _judged(comparison: Comparison) -> dict[str, Any] | None:
     """The judge's preferences as parts of a bar, in percent of its width."""
     judged = comparison.judged
@@ -136,8 +164,9 @@ def _judged(comparison: Comparison) -> dict[str, Any] | None:
 def _lengths(samples: Sequence[Sample]) -> dict[str, list[int]]:
     """Characters of each answer, the teacher's recorded ones first."""
     lengths = {"teacher": [len(sample.reference) for sample in samples]}
-    for who in ("student", "base"):
-        lengths[who] = [len(sample.answers[who].text) for sample in samples if who in sample.answers]
+    for who in ("student", "base", "prompted_base"):
+        if texts := [sample.answers[who].text for sample in samples if who in sample.answers]:
+            lengths[title_of(who)] = [len(text) for text in texts]
     return lengths
 
 
@@ -192,12 +221,12 @@ def _question(sample: Sample) -> _Question:
     reference = sample.reference[:LONGEST]
     answers = [
         SaidBy(
-            who,
+            title_of(who),
             given,
             difference(given.text[:LONGEST], reference),
             max(0, len(given.text) - LONGEST),
         )
-        for who in ("student", "base", "teacher")
+        for who in _ANSWERS
         if (given := sample.answers.get(who)) is not None
     ]
     left_out = len(sample.reference) - len(reference)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from distill.collection.conversation import as_teacher_sees
 from distill.encode.encoder import Encoder
 from distill.errors import DataError, RefusedRow
 from distill.transcripts.reader import Reader
 from distill.transcripts.sources import Data
+from distill.transcripts.teacher_prompt import teacher_messages_of
 from distill.transcripts.trainable import untrainable, untrainable_answer
 from distill.types import Message, Transcript
 
@@ -42,6 +44,14 @@ class Question:
     def source(self) -> str:
         """The conversation's `file:line`."""
         return str(self.transcript.source or self.transcript.id)
+
+    def as_teacher_saw(self) -> Question:
+        """The question with the prompt that only the teacher saw; the same where there was none.
+
+        Raises:
+            DataError: the transcript's `teacher_messages` are malformed.
+        """
+        return replace(self, messages=as_teacher_sees(teacher_messages_of(self.transcript), self.messages))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from distill.types import Message
 if TYPE_CHECKING:
     import pandas
 
-Who = Literal["base", "student", "teacher"]
+Who = Literal["base", "prompted_base", "student", "teacher"]
 Verdict = Literal["better", "no difference", "worse", "mixed", "broken"]
 Outcome = Literal["better", "worse", "no difference"]
 
@@ -24,6 +24,12 @@ _COMPARED: tuple[Who, ...] = ("student", "base")
 
 _OFTEN = 0.2
 """The fraction of answers equal to the teacher's above which counting them tells more than their similarity."""
+
+
+def title_of(who: Who) -> str:
+    """A model's part as people read it."""
+    return who.replace("_", " ")
+
 
 VERDICTS: Mapping[Verdict, str] = {
     "better": "The student is better than its base.",
@@ -54,8 +60,9 @@ class Metric:
 
     Attributes:
         name: as JSON has it: `perplexity`, `agreement`, `exact_match`, `chrf`, `length_ratio`, `stop_rate`,
-            `tokens_per_second`; `bits_per_byte`, where base and student have different tokenizers; and both it and
-            `kl_to_teacher` where held-out rows carry the teacher's log probabilities.
+            `tokens_per_second`; `prompt_tokens`, where the base was also asked with the teacher's prompt;
+            `bits_per_byte`, where base and student have different tokenizers; and both it and `kl_to_teacher` where
+            held-out rows carry the teacher's log probabilities.
         title: for people.
         unit: `%`, `tokens/s`, …; empty for a plain number. Figures are in it: 93.5 for 93.5 %.
         better: which way is better; None where neither is.
@@ -150,10 +157,15 @@ class ModelMetrics:
     seconds: float | None = None
     parameters: int | None = None
 
+    @property
+    def title(self) -> str:
+        """Its part as people read it."""
+        return title_of(self.who)
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Student minus base, over the same conversations.
+    """Student minus another model, over the same conversations.
 
     Attributes:
         metric: its name.
@@ -185,6 +197,25 @@ class Judgement:
     win_rate: Interval | None
 
 
+@dataclass(frozen=True, slots=True)
+class PromptedBase:
+    """The student compared with its base when the base gets the prompt that only the teacher saw.
+
+    Attributes:
+        verdict: by the rule that decides between student and base; it knows no `broken`.
+        headline: the verdict as a sentence, with the prompt tokens that the student saves.
+        fewer_prompt_tokens: how many fewer prompt tokens the student reads, in %; None where the tokenizers differ.
+        differences: student minus prompted base, one per metric that can be compared.
+        without_prompt: how many of the questions have no such prompt, and were asked as they are.
+    """
+
+    verdict: Verdict
+    headline: str
+    fewer_prompt_tokens: float | None
+    differences: Sequence[Difference]
+    without_prompt: int
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A student compared with its base and its teacher. In a notebook it shows its verdict and metrics.
@@ -195,12 +226,13 @@ class Comparison:
         conversations, questions: number of those that were used; a question is an answer to be given.
         skipped: `source` (`file:line`) and `reason` of each conversation, or answer of one, that could not be used.
         metrics: what was measured, in the order to show it.
-        standings: base, student and, where it was asked again, teacher.
+        standings: base, prompted base if asked for, student and, where it was asked again, teacher.
         differences: student minus base, one per metric.
         verdict: one word.
         reasons: why, one sentence each, the most important first.
         samples: every question.
         judged: where a judge was asked.
+        prompted: the student beside its base with the teacher's prompt, where that was asked for.
         settings: `max_tokens`, `batch_size`, `seed`, `resamples`, `confidence`, … as they were used.
         warnings: what a reader must know: prompts that were trained on, few conversations, …
         costs: what the answers cost that the student was trained on, per teacher.
@@ -220,6 +252,7 @@ class Comparison:
     reasons: Sequence[str]
     samples: Sequence[Sample]
     judged: Judgement | None = None
+    prompted: PromptedBase | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     costs: Sequence[Cost] = ()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distill.collection import NamedTeacher
 from distill.comparison.measure import Measurement
-from distill.comparison.metrics import Columns, Said, answer_columns, reading_columns, score_answers
+from distill.comparison.metrics import PROMPT_TOKENS, Columns, Said, answer_columns, reading_columns, score_answers
 from distill.comparison.models import Model, Models, QuestionSet
 from distill.comparison.questions import Question, encode_answer
 from distill.comparison.result import ModelAnswer
@@ -19,6 +19,7 @@ from distill.encode.encoder import Encoder
 from distill.errors import DataError
 from distill.plugins import PluginManager
 from distill.transcripts.finish import Finish, finish_of
+from distill.transcripts.teacher_prompt import teacher_messages_of
 from distill.types import Message, Prompt
 
 Note = Callable[[str], None]
@@ -60,8 +61,8 @@ def model_results(
     """Compare what was measured of a model with the teacher's answers.
 
     Args:
-        model: base or student.
-        models: both of them.
+        model: one of the models.
+        models: all of them.
         questions: what was asked.
         measured: its readings and answers.
         max_tokens: the token limit of its answers.
@@ -76,7 +77,10 @@ def model_results(
         **answer_columns(answers, questions.references, fits),
         **reading_columns(measured.readings, tokens, counted),
     }
-    divergence = divergence_column(measured.readings, questions.questions, tokens, model.encoder)
+    if models.prompted is not None:
+        columns[PROMPT_TOKENS] = ([float(len(one.prompt)) for one in tokens], [1.0] * len(tokens))
+    unprompted = questions.tokens["base"] if model.who == "prompted_base" else tokens  # whose answers are the same
+    divergence = divergence_column(measured.readings, questions.questions, unprompted, model.encoder)
     if divergence is not None:
         columns[KL] = divergence
     elif models.same_tokens:
@@ -112,7 +116,7 @@ def teacher_results(
     able = [n for n, question in enumerate(questions.questions) if _askable(question.messages[-1:])]
     if len(able) < len(questions):
         note(f"{len(questions) - len(able)} questions do not end on a user: the teacher was not asked them")
-    prompts = [Prompt(questions.questions[n].messages, tools=questions.questions[n].tools) for n in able]
+    prompts = [_as_it_was_asked(questions.questions[n]) for n in able]
     asked = ask_all(manager, teacher, prompts, out, note=note, progress=progress)
     places, said = [], []
     for n, transcript in zip(able, asked, strict=True):
@@ -124,6 +128,12 @@ def teacher_results(
     for n, answer in zip(places, score_answers(said, [questions.references[n] for n in places]), strict=True):
         answers[n] = answer
     return Results(answers, answer_columns(answers, questions.references, [True] * len(questions)))
+
+
+def _as_it_was_asked(question: Question) -> Prompt:
+    """A question with what only the teacher saw."""
+    hidden = teacher_messages_of(question.transcript)
+    return Prompt(question.messages, tools=question.tools, teacher_messages=hidden)
 
 
 def _said(question: Question, answer: Message, encoder: Encoder, whole: bool) -> Said:

@@ -36,6 +36,10 @@ class CompareSettings(ReadSettings):
         metavar="KEY=VALUE",
         help="An option of the teacher; may be repeated.",
     )
+    prompted_base: bool = setting(
+        False,
+        help="Also ask the base with the prompt that only the teacher saw (`collect --teacher-system`), and compare.",
+    )
     judge: str | NamedTeacher | None = setting(
         None, metavar="NAME[:MODEL]", help="Ask this teacher which answer is better, in both orders."
     )

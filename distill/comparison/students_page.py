@@ -37,7 +37,7 @@ def students_page(found: Comparisons) -> str:
     bases: dict[str, ModelMetrics] = {}
     for one in found.comparisons:
         for model in one.standings:
-            if model.who == "base":
+            if model.who in ("base", "prompted_base"):
                 bases.setdefault(f"{model.model} {model.figures}", model)
     warnings = {f"{one.run}: {text}": None for one in found.comparisons for text in one.warnings}
     return render_page(

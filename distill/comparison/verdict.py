@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from distill.comparison.result import Difference, Interval, Judgement, Metric, ModelAnswer, Verdict, Who
+from distill.comparison.metrics import PROMPT_TOKENS
+from distill.comparison.result import (
+    Difference,
+    Interval,
+    Judgement,
+    Metric,
+    ModelAnswer,
+    PromptedBase,
+    Verdict,
+    Who,
+)
 
 _MOSTLY = 0.5  # the fraction of answers above which a fault makes a student broken
 
@@ -43,17 +53,58 @@ def decide(
     Returns:
         The verdict, and the reasons, the most important first.
     """
-    likelihood = next((one.metric for one in differences if one.metric in _LIKELIHOOD), None)
-    outcomes = {one.metric: one for one in differences if one.metric in (likelihood, "chrf", "stop_rate")}
-    good = [name for name, one in outcomes.items() if one.outcome == "better" and name != "stop_rate"]
-    bad = [name for name, one in outcomes.items() if one.outcome == "worse"]
-    verdict: Verdict = "mixed" if good and bad else "better" if good else "worse" if bad else "no difference"
+    outcomes = _deciding(differences)
+    verdict = _weigh(outcomes)
     as_it_was = verdict == "no difference" and faults["student"].keys() <= faults["base"].keys()
     if faults["student"] and not as_it_was:
         verdict = "broken"
     order = sorted(outcomes, key=lambda name: outcomes[name].outcome == "no difference")
     told = [_tell(outcomes[name], metrics[name], base[name], student[name]) for name in order]
     return verdict, [*faults["student"].values(), *told, *([_judgement(judged)] if judged else [])]
+
+
+def _deciding(differences: Sequence[Difference]) -> dict[str, Difference]:
+    """The differences that decide, by their metrics."""
+    likelihood = next((one.metric for one in differences if one.metric in _LIKELIHOOD), None)
+    return {one.metric: one for one in differences if one.metric in (likelihood, "chrf", "stop_rate")}
+
+
+def _weigh(outcomes: Mapping[str, Difference]) -> Verdict:
+    """The verdict of the deciding differences."""
+    good = [name for name, one in outcomes.items() if one.outcome == "better" and name != "stop_rate"]
+    bad = [name for name, one in outcomes.items() if one.outcome == "worse"]
+    if good and bad:
+        return "mixed"
+    if good or bad:
+        return "better" if good else "worse"
+    return "no difference"
+
+
+_PROMPTED: Mapping[Verdict, str] = {
+    "better": "The student is better than its base with the teacher's prompt",
+    "no difference": "No difference between the student and its base with the teacher's prompt",
+    "worse": "The student is worse than its base with the teacher's prompt",
+    "mixed": "The student is better than its base with the teacher's prompt in one way, and worse in another",
+}
+
+
+def beside_prompted(
+    student: Mapping[str, Interval], prompted: Mapping[str, Interval], differences: Sequence[Difference], without: int
+) -> PromptedBase:
+    """Compare a student with its base that gets the teacher's prompt, by the rule of `decide`.
+
+    Args:
+        student, prompted: their metrics.
+        differences: student minus prompted base.
+        without: how many questions have no such prompt.
+    """
+    verdict = _weigh(_deciding(differences))
+    fewer, saved = None, ""
+    if any(one.metric == PROMPT_TOKENS for one in differences):
+        few, many = student[PROMPT_TOKENS].value, prompted[PROMPT_TOKENS].value
+        fewer = 100 * (1 - few / many)
+        saved = f"; it reads {fewer:.0f} % fewer prompt tokens ({few:,.0f} instead of {many:,.0f} per question)"
+    return PromptedBase(verdict, f"{_PROMPTED[verdict]}{saved}.", fewer, differences, without)
 
 
 def _tell(one: Difference, metric: Metric, base: Interval, student: Interval) -> str:

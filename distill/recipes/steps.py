@@ -287,6 +287,7 @@ def _compare_inputs(
         "max-tokens": settings.max_tokens,
         "batch-size": settings.batch_size,
         "seed": settings.seed,
+        **({"prompted-base": True} if settings.prompted_base else {}),
         **{who: [one.name, all_params(Params(), one.options)] for who, one in asked.items() if one is not None},
         **{f"version of {name}": version for name, version in versions().items() if name != "python"},
     }

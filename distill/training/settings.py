@@ -91,6 +91,12 @@ class TrainSettings(DataSettings):
         metavar="KEY=VALUE",
         help="An option of the loss, e.g. -O mix=0.5; may be repeated.",
     )
+    dtype: Literal["auto", "bfloat16", "float32"] = setting(
+        "auto",
+        metavar="NAME",
+        help="Precision in which the student is saved: auto (its base's), bfloat16 or float32. Its weights are trained "
+        "in float32; a GPU that can computes in bfloat16.",
+    )
     overlong: Overlong = setting(
         "error",
         group="Formats and labels",

@@ -53,7 +53,8 @@ FINISH_REASONS: Mapping[Finish, tuple[str, ...]] = {
 
 def _plain(reason: str) -> str:
     """One spelling for all: `FinishReason.MAX_TOKENS`, `maxTokens` and `max-tokens` are the same reason."""
-    return "".join(char for char in reason.rpartition(".")[2].casefold() if char.isalnum())
+    plain = "".join(char for char in reason.rpartition(".")[2].casefold() if char.isalnum())
+    return plain.removeprefix("finishreason")
 
 
 _MEANINGS = {_plain(reason): finish for finish, reasons in FINISH_REASONS.items() for reason in reasons}
@@ -69,6 +70,14 @@ def finish_of(reason: str | None) -> Finish:
     if not reason:
         return Finish.WHOLE
     return _MEANINGS.get(_plain(reason), Finish.UNKNOWN)
+
+
+_CALLS = frozenset(map(_plain, ("tool_calls", "tool_call", "function_call", "tool_use")))
+
+
+def tells_of_calls(reason: str | None) -> bool:
+    """Whether a finish reason is that of an answer with tool calls."""
+    return reason is not None and _plain(reason) in _CALLS
 
 
 _KEYS = ("finish_reason", "stop_reason", "done_reason", "finishReason", "stopReason")

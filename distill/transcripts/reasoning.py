@@ -31,6 +31,14 @@ def has_thinking_tags(text: str) -> bool:
     return ("<" in text or "[" in text) and (_OPENING.match(text) is not None or _CLOSING.search(text) is not None)
 
 
+def is_only_thinking(text: str) -> bool:
+    """Whether a text begins with reasoning in tags, and nothing comes after it; or the reasoning never ends."""
+    if _OPENING.match(text) is None:
+        return False
+    closing = _CLOSING.search(text)
+    return closing is None or not text[closing.end() :].strip()
+
+
 def split_thinking(message: Message) -> Message:
     """Move an answer's reasoning in tags to `reasoning_content`.
 

@@ -114,6 +114,7 @@ def parse_message(row: Any, where: str) -> Message:
         name=_text(row.get("name"), f"{where}: `name`"),
         refusal=refusal,
         train=_is_trained(row, where),
+        reasoning_details=_details(row, where) if role == "assistant" else (),
     )
 
 
@@ -125,6 +126,15 @@ def _calls(row: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], ...]:
         raise DataError(f"{where}: `tool_calls` is not a list of objects")
     _check_json(calls, f"{where}: `tool_calls`")
     return tuple(calls)
+
+
+def _details(row: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], ...]:
+    """The reasoning in a server's own parts; what is no list of parts is read as text alone."""
+    details = row.get("reasoning_details")
+    if not isinstance(details, list) or not all(isinstance(part, dict) for part in details):
+        return ()
+    _check_json(details, f"{where}: `reasoning_details`")
+    return tuple(details)
 
 
 def _refuse_marks(row: Mapping[str, Any], where: str) -> None:
@@ -177,7 +187,7 @@ def _text(value: Any, where: str) -> str | None:
 
 
 def _check_json(value: Any, where: str) -> None:
-    """Tools and calls become text in a template."""
+    """Tools and calls become text in a template; all of it is written to files."""
     if value:
         check_text(json.dumps(value, ensure_ascii=False), where)
 
@@ -189,6 +199,8 @@ def message_to_dict(message: Message) -> dict[str, Any]:
         value = getattr(message, key)
         if value is not None:
             row[key] = value
+    if message.reasoning_details:
+        row["reasoning_details"] = [dict(part) for part in message.reasoning_details]
     if message.tool_calls:
         row["tool_calls"] = [dict(call) for call in message.tool_calls]
     if not message.train:

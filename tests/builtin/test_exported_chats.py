@@ -199,8 +199,31 @@ def test_a_session_of_codex(tmp_path):
     assert (chat.id, said(chat)) == ("A", [("system", "Be brief."), *TALK])
     assert chat.metadata == {"cwd": "/x", "model": "gpt-5-codex"}
     assert chat.messages[2].reasoning_content == "A dog is perro."
-    with pytest.raises(DataError, match="compacted"):
-        chats([*events, {"type": "compacted", "payload": {"message": "…"}}], tmp_path)
+
+
+def test_a_compaction_of_codex_starts_a_new_conversation(tmp_path):
+    def item(role, text):
+        return {"type": "message", "role": role, "content": [{"type": "input_text", "text": text}]}
+
+    def compacted(**payload):
+        return {"type": "compacted", "payload": {"message": "They asked for animals.", **payload}}
+
+    answered = [{"type": "response_item", "payload": item(*one)} for one in (("user", "cow?"), ("assistant", "Vaca."))]
+    told = compacted(replacement_history=[item("user", "dog?"), item("user", "They asked for animals.")])
+    hidden = compacted(replacement_history=[item("user", "dog?"), {"type": "compaction", "encrypted_content": "…"}])
+    events = [{"type": "session_meta", "payload": {"id": "A"}}, *answered, told, *answered]
+    first, second = chats(events, tmp_path)
+    assert (first.id, second.id) == ("A", "A:2") and said(first) == [("user", "cow?"), ("assistant", "Vaca.")]
+    assert [text for _, text in said(second)] == ["dog?", "They asked for animals.", "cow?", "Vaca."]
+    assert str(second.source).endswith(":4")
+    for unknown in (compacted(), hidden):
+        refused = []
+        file = tmp_path / "chats.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in [*events, unknown, *answered]))
+        found = list(make_reader().transcripts(file, refused.append))
+        assert [one.id for one in found] == ["A", "A:2"], "the rest of the file is read"
+        assert len(refused) == 1 and "saw messages that the file does not hold" in refused[0].reason
+    assert len(chats([*events, compacted()], tmp_path)) == 2, "nothing was answered after it"
 
 
 def test_items_of_openais_agents(tmp_path):

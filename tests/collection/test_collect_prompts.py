@@ -184,6 +184,7 @@ def test_parquet_and_frames_and_lists(tmp_path):
         ('[\n{"prompt": "dog?"}\n]', "holds JSON"),
         ("id,prompt\n1,dog?\n", "looks like CSV"),
         ("id\tprompt\n1\tdog?\n", "looks like TSV"),
+        ("- prompt: dog?\n- prompt: cat?\n", "looks like YAML"),
     ],
 )
 def test_rows_under_the_name_of_a_text_are_refused(tmp_path, text, says):
@@ -191,6 +192,15 @@ def test_rows_under_the_name_of_a_text_are_refused(tmp_path, text, says):
     path.write_text(text)
     with pytest.raises(DataError, match=says):
         prompts_of(path)
+
+
+def test_a_file_of_an_unknown_ending_is_not_asked_line_by_line(tmp_path):
+    for name in ("p.md", "p.yaml", "p.html"):
+        (tmp_path / name).write_text("# Animals\n\nTranslate: dog\n")
+        with pytest.raises(DataError, match="is not read as prompts"):
+            prompts_of(tmp_path / name)
+    (tmp_path / "prompts").write_text("dog?\n")
+    assert len(prompts_of(tmp_path / "prompts")) == 1
 
 
 def test_a_text_may_start_with_a_bracket(tmp_path):
@@ -209,6 +219,8 @@ def test_a_text_may_start_with_a_bracket(tmp_path):
         ({"prompt": "a", "temperature": "hot"}, "`temperature`", "number"),
         ({"prompt": "a", "top_p": 0.5, "params": {"top_p": 0.9}}, "`top_p`", "leave one"),
         ({"prompt": "a", "teacher_system": 3}, "`teacher_system`", None),
+        ({"prompt": "a", "params": {"model": "other"}}, "must not set `model`", "same for all rows"),
+        ({"prompt": "a", "params": {"n": 3}}, "must not set `n`", "--samples"),
     ],
 )
 def test_a_key_is_understood_or_refused(row, says, hint):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from distill.testing import FaultyServer, Reply, completion
+from distill.testing import FaultyServer, Reply
 
 EVENTS = {"Content-Type": "text/event-stream; charset=utf-8"}
 
@@ -48,6 +48,19 @@ def test_a_stream_gives_the_row_of_a_whole_answer(ask, out, read):
     assert row["messages"][-1] == answer
     assert row["metadata"]["usage"] == usage and row["metadata"]["model"] == "served"
     assert row["metadata"]["params"] == {"temperature": 0.0}, "how the answer travels does not change it"
+
+
+def test_a_stream_may_be_odd(ask, out, read):
+    """Comments first and the type of JSON, carriage returns, a second choice, and all of the message at the end."""
+    whole = {"choices": [{"message": {"role": "assistant", "content": "Perro."}, "finish_reason": "stop"}]}
+    other = {"choices": [{"index": 1, "delta": {"content": "Can."}, "finish_reason": "stop"}]}
+    events = [delta(content="Per"), other, delta(content="ro."), whole]
+    text = ": PROCESSING\n\n" + "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    for reply in (Reply(text), Reply(text.replace("\n", "\r"), headers=EVENTS)):
+        ran, _ = ask(lambda asked, reply=reply: reply)
+        assert ran.code == 0, ran.err
+        assert read(out)[0]["messages"][-1]["content"] == "Perro."
+        out.unlink()
 
 
 def test_tool_calls_come_in_pieces(ask, out, read):
@@ -149,16 +162,60 @@ def test_thinking_is_kept_under_every_name(ask, out, read, name):
     ran, _ = ask(lambda asked: Reply({"choices": [{"message": message, "finish_reason": "stop"}]}))
     assert ran.code == 0, ran.err
     answer = read(out)[0]["messages"][-1]
-    assert answer == {"role": "assistant", "content": "Perro.", "reasoning_content": "Hm."}
+    details = {"reasoning_details": message["reasoning_details"]} if "reasoning_details" in message else {}
+    assert answer == {"role": "assistant", "content": "Perro.", "reasoning_content": "Hm."} | details
 
 
-@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
-def test_thinking_goes_back_under_its_name(ask, prompts, name):
+PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": "Perro."}]
+DETAILS = [
+    {"type": "reasoning.text", "text": "Hm.", "signature": "c2ln", "format": "anthropic-claude-v1", "index": 0},
+    {"type": "reasoning.encrypted", "data": "b3BhcXVl", "format": "anthropic-claude-v1", "index": 1},
+]
+
+
+@pytest.mark.parametrize(
+    ("came", "option"),
+    [
+        ({"reasoning": "Hm."}, "true"),
+        ({"reasoning_content": "Hm."}, "true"),
+        ({"content": PARTS}, "true"),
+        ({"reasoning_details": DETAILS}, "none"),  # nobody sends them who does not want them back
+        ({"reasoning_details": DETAILS}, "true"),
+    ],
+)
+def test_thinking_goes_back_as_it_came(ask, prompts, came, option):
+    message = {"role": "assistant", "content": "Perro."} | came
+    beside = {"reasoning": "Hm."} if "reasoning_details" in came else {}
     ran, server = ask(
-        lambda asked: Reply(completion("Perro.", **{name: "Hm."})),
-        *("-T", "replay_reasoning=true"),
+        lambda asked: Reply({"choices": [{"message": message | beside, "finish_reason": "stop"}]}),
+        *("-T", f"replay_reasoning={option}"),
         file=prompts([{"turns": ["dog?", "cat?"]}]),
     )
     assert ran.code == 0, ran.err
-    sent = server.asked[1].body["messages"][1]
-    assert sent == {"role": "assistant", "content": "Perro.", name: "Hm."}
+    assert server.asked[1].body["messages"][1] == message
+
+
+def test_thinking_of_a_prompt_s_own_messages_goes_back_unless_that_is_switched_off(ask, prompts, out):
+    answer = {"role": "assistant", "content": "Perro.", "reasoning_details": DETAILS}
+    file = prompts([{"messages": [{"role": "user", "content": "dog?"}, answer, {"role": "user", "content": "cat?"}]}])
+    assert ask([], file=file)[1].asked[0].body["messages"][1] == answer
+    out.unlink()
+    sent = ask([], "-T", "replay_reasoning=false", file=file)[1].asked[0].body["messages"][1]
+    assert sent == {"role": "assistant", "content": "Perro."}
+
+
+def test_streamed_details_are_put_together_as_whole_ones(ask, out, read):
+    pieces = [
+        {"type": "reasoning.text", "text": "H", "format": "anthropic-claude-v1", "index": 0},
+        {"type": "reasoning.text", "text": "m.", "format": "anthropic-claude-v1", "index": 0},
+        {"type": "reasoning.text", "signature": "c2ln", "format": "anthropic-claude-v1", "index": 0},
+        DETAILS[1],
+    ]
+    signed = {"google": {"thought_signature": "c2ln"}}
+    call = {"index": 0, "id": "t", "extra_content": signed, "function": {"name": "f", "arguments": "{}"}}
+    deltas = [*({"reasoning_details": [piece]} for piece in pieces), {"content": "Perro.", "tool_calls": [call]}]
+    ran, _ = ask(lambda asked: stream(*(delta(**one) for one in deltas), delta("stop"), "[DONE]"))
+    assert ran.code == 0, ran.err
+    answer = read(out)[0]["messages"][-1]
+    assert answer["reasoning_details"] == DETAILS and answer["reasoning_content"] == "Hm."
+    assert answer["tool_calls"][0]["extra_content"] == signed

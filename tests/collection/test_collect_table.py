@@ -15,6 +15,13 @@ HALF = {"message": {"content": "half"}}
 LONG = {"error": {"message": "This model's maximum context length is 4096 tokens"}}
 
 
+F = {"name": "f", "arguments": "{}"}
+
+
+def call(arguments):
+    return {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+
+
 def error(code=None, message="no", **more):
     return {"error": {"message": message, "code": code, **more}}
 
@@ -32,6 +39,14 @@ TABLE = [
     ("no finish reason", Reply(completion("fine", None)), WRITTEN, ON),
     ("an unknown finish reason", Reply(completion("half", "abort")), APART, TENS),
     ("an error beside half an answer", Reply({"choices": [HALF | {"error": {"code": 400}}]}), APART, TENS),
+    ("a finish reason that is no text", Reply(completion("half", {"type": "stop"})), APART, TENS),
+    ("a finish reason of calls, and no call", Reply(completion("I look.", "tool_calls")), APART, TENS),
+    ("half a tool call", Reply(completion(None, "tool_calls", tool_calls=[call('{"q": "do')])), APART, TENS),
+    ("a tool call", Reply(completion(None, "tool_calls", tool_calls=[call("")])), WRITTEN, ON),
+    ("a function call, OpenAI's old way", Reply(completion(None, "function_call", function_call=F)), WRITTEN, ON),
+    ("reasoning without an answer", Reply(completion("<think>Hm.</think>\n")), APART, TENS),
+    ("reasoning without an end", Reply(completion("<think>Hm.")), APART, TENS),
+    ("an image beside the text", Reply(completion([{"type": "image_url"}, {"text": "see"}])), APART, TENS),
     ("a content filter", Reply(completion("half", "SAFETY")), APART, TENS),
     ("a refusal", Reply(completion(None, refusal="I will not")), APART, TENS),
     ("an empty answer", Reply(completion("")), APART, TENS),
@@ -59,6 +74,7 @@ TABLE = [
     ("nothing at all", Reply(b""), APART, SOON),
     ("204", Reply(b"", 204), APART, SOON),
     ("an error object in a 200", Reply(error("server_error")), APART, SOON),
+    ("an error that is no part of anything", Reply({"object": "error", "message": "no", "code": 400}), APART, TENS),
     ("MiniMax's way to say so", Reply({"base_resp": {"status_code": 1000, "status_msg": "x"}}), APART, SOON),
     ("502", Reply("", 502), APART, SOON),
     ("503", Reply("", 503), APART, SOON),

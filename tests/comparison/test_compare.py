@@ -115,6 +115,60 @@ def test_the_teacher_is_asked_anew_once(copycat, chats, tmp_path, manager):
     assert len(asked) == 7 and "cat" in asked[-1]  # only what it has not answered
 
 
+TASK = [
+    {"role": "system", "content": "You translate animals into Spanish. Answer with one word."},
+    {"role": "user", "content": "How do you say cow?"},
+    {"role": "assistant", "content": "vaca"},
+]
+
+
+def prompted(chats, path, count=5):
+    """The chats, the first of them with a prompt that only the teacher saw."""
+    rows = [json.loads(line) for line in Path(chats).read_text().splitlines()]
+    for row in rows[:count]:
+        row["metadata"] = {"teacher_messages": TASK}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_base_is_asked_with_the_prompt_of_the_teacher(copycat, idle, chats, tmp_path, manager, capsys):
+    run, data = tmp_path / "run", prompted(chats, tmp_path / "held.jsonl", 4)
+    shutil.copytree(copycat, run)
+    teacher, page = Teacher(), tmp_path / "page.html"
+    named = NamedTeacher("scripted", None, "the test", NoOptions(), lambda: teacher)
+    found = compare(run, [data], manager, CompareSettings(prompted_base=True, teacher=named, **QUICK))
+    assert [one.who for one in found.standings] == ["base", "prompted_base", "student", "teacher"]
+    base, prompt, student = (figures(found, who) for who in ("base", "prompted_base", "student"))
+    assert prompt["perplexity"] != base["perplexity"] and prompt["prompt_tokens"] > 2 * base["prompt_tokens"]
+    assert student["prompt_tokens"] == base["prompt_tokens"] and "prompt_tokens" not in figures(found, "teacher")
+    assert found.prompted.verdict == "better" and found.prompted.without_prompt == 1
+    assert found.prompted.fewer_prompt_tokens == 100 * (1 - student["prompt_tokens"] / prompt["prompt_tokens"])
+    changes = {one.metric: one for one in found.prompted.differences}
+    assert changes["exact_match"].change.value == 100 and changes["prompt_tokens"].outcome == "better"
+    assert any("1 of 6 questions have no prompt" in text for text in found.warnings)
+    assert all("vaca" not in str(one.messages) for one in found.samples), "the student is asked without it"
+    first = next(one for one in teacher.asked if "dog" in one.messages[-1].content)
+    assert [one.content for one in first.messages[:3]] == [one["content"] for one in TASK], "as it was asked"
+
+    words = ["compare", str(run), "--data", str(data), "--max-tokens", "4", "--prompted-base"]
+    assert main([*words, "--html", str(page)]) == 0
+    shown = capsys.readouterr().out
+    assert "student − prompted base" in shown and "% fewer prompt tokens" in shown and "  prompted base " in shown
+    assert found.prompted.headline.partition(";")[2] in Page(page.read_text()).text
+    assert main(["compare", str(run), str(idle), *words[2:], "--html", str(page)]) == 0
+    assert "% fewer prompt tokens" in capsys.readouterr().out and "prompted base: " in Page(page.read_text()).text
+
+
+def test_a_base_is_asked_with_a_prompt_only_where_there_is_one(copycat, chats, tmp_path, manager):
+    with pytest.raises(UsageError, match="has a prompt that only the teacher saw"):
+        compare(copycat, [chats], manager, CompareSettings(prompted_base=True))
+    broken = prompted(chats, tmp_path / "broken.jsonl")
+    broken.write_text(broken.read_text().replace('"role": "system"', '"role": "king"', 1))
+    found = compare(copycat, [broken], manager, CompareSettings(prompted_base=True, **QUICK))
+    (skipped,) = found.skipped
+    assert "`teacher_messages` of the metadata: message 0 has the unknown role 'king'" in skipped["reason"]
+
+
 def test_a_judge_that_is_not_there_costs_nothing_but_its_judgement(copycat, chats, tmp_path, manager):
     run = tmp_path / "run"
     shutil.copytree(copycat, run)
@@ -255,6 +309,8 @@ def test_the_run_s_report_shows_its_last_comparison(copycat, chats, tmp_path, ma
     assert found.headline in text and found.summary in text
     assert sum(sample.reference in text for sample in found.samples) == 5, "the telling answers"
     assert json.loads((run / "comparison" / "comparison.json").read_text())["verdict"] == found.verdict
+    for card in (run / "README.md", run / "model" / "README.md"):
+        assert "| Exact match | 0.0 % " in card.read_text() and "Not compared yet" not in card.read_text()
 
 
 def test_several_students_show_themselves(copycat, idle, chats, manager):

@@ -43,6 +43,10 @@ def read(row, **options):
         ({"images": ["a.png"]}, "has `images`"),
         ({"audio": {"bytes": "…"}}, "has `audio`"),
         ({"weight": 0}, "`weight` is 0: rows have no weights"),
+        ({"loss_mask": [0, 1]}, "`loss_mask` is [0, 1]: rows have no weights"),
+        ({"is_correct": False}, "`is_correct` is false: a bad rating"),
+        ({"truncated": True}, "`truncated` is true: not a conversation to train"),
+        ({"system_prompt": "Be kind."}, "rename it `system`"),
     ],
 )
 def test_a_column_that_changes_what_a_row_means_refuses_it_in_every_format(shape, column, words):
@@ -128,6 +132,7 @@ def test_openais_validator_takes_what_is_written(tmp_path, capsys):
     rows = [
         {"conversations": [*shown, {"from": "gpt", "value": "Perro."}, {"from": "human", "value": "Thanks."}]},
         {"conversations": shown[:1]},
+        {"messages": [TALK[0], {"role": "assistant", "content": ""}]},
         {"conversations": [*shown[:1], *shown[2:], {"from": "gpt", "value": "Perro."}]},
         {"conversations": [*shown[:2], {"from": "human", "value": "?"}, {"from": "gpt", "value": "Perro."}]},
         {"messages": [*TALK[:1], {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}]},
@@ -142,7 +147,12 @@ def test_openais_validator_takes_what_is_written(tmp_path, capsys):
     assert first[2]["tool_call_id"] == "call_1_0"
     assert second[1]["tool_calls"][0]["function"]["arguments"] == "{}"
     told = capsys.readouterr().err
-    for reason in ("without an answer that counts", "tool results without their call", "calls without their results"):
+    for reason in (
+        "without an answer that counts",
+        "no empty answers",
+        "tool results without their call",
+        "calls without their results",
+    ):
         assert reason in told
 
 

@@ -46,7 +46,9 @@ others = st.builds(
     name=st.none() | st.none() | text,
 )
 refusals = st.builds(Message, role=st.just("assistant"), refusal=text)
-pairs = st.tuples(text.map(lambda said: Message("user", said)), text.map(lambda said: Message("assistant", said)))
+pairs = st.tuples(
+    text.map(lambda said: Message("user", said)), text.map(lambda said: Message("assistant", said or "."))
+)
 plain_chats = st.lists(pairs, min_size=1, max_size=3).map(
     lambda chat: tuple(message for pair in chat for message in pair)
 )

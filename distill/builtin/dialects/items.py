@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from distill import DataError, DialectSpec, RefusedRow, Source
-from distill.builtin.dialects.base import Row, is_item, is_langchain, list_of, with_system
+from distill.builtin.dialects.base import REFUSED, Row, is_item, is_langchain, list_of, with_system
 
 _COLUMNS = ("id", "input", "output", "items", "messages", "instructions", "system", "tools", "metadata")
 _CALLS = ("function_call", "custom_tool_call", "local_shell_call", "mcp_call", "computer_call", "tool_search_call")
@@ -152,33 +152,85 @@ def _is_codex(row: Row) -> bool:
 
 
 def _join_codex(rows: Iterable[tuple[Source, dict[str, Any]]]) -> Iterator[tuple[Source, dict[str, Any]]]:
-    """A session of Codex: its items, without the events that repeat them for the screen."""
-    items: list[Any] = []
-    metadata: dict[str, Any] = {}
-    first: Source | None = None
-    session = None
+    """A session of Codex: its items, without the events that repeat them for the screen.
+
+    A compaction starts a new conversation, since the answers after it saw other messages than those before.
+    """
+    session = _Session()
     for source, row in rows:
-        first = first or source
-        payload = row["payload"] if isinstance(row.get("payload"), dict) else {}
-        kind = row.get("type")
+        if row.get("type") == "compacted":
+            yield from session.conversation()
+            session.compact(source, _payload(row))
+        else:
+            session.add(source, row)
+    yield from session.conversation()
+
+
+def _payload(row: Row) -> dict[str, Any]:
+    payload = row.get("payload")
+    return payload if isinstance(payload, dict) else {}
+
+
+class _Session:
+    """The part of a session that is one conversation, as far as it was read."""
+
+    def __init__(self) -> None:
+        self._items: list[Any] = []
+        self._metadata: dict[str, Any] = {}
+        self._first: Source | None = None
+        self._id: Any = None
+        self._part = 0
+        self._refused: str | None = None
+        self._answered = False
+
+    def conversation(self) -> Iterator[tuple[Source, dict[str, Any]]]:
+        """The canonical row; none where nothing was answered since the last compaction."""
+        if self._first is None or (self._part and not self._answered):
+            return
+        name = f"{self._id}:{self._part + 1}" if self._id and self._part else self._id
+        row: dict[str, Any] = {"id": name, "metadata": dict(self._metadata)}
+        if self._refused is None:
+            row["messages"] = messages_of(self._items, str(self._first))
+        else:
+            row[REFUSED] = self._refused
+        yield self._first, row
+
+    def compact(self, source: Source, payload: Row) -> None:
+        """Start anew with what a compaction left of the messages, if the file tells it."""
+        self._first, self._part, self._answered = source, self._part + 1, False
+        left = payload.get("replacement_history")
+        told = isinstance(left, list) and not any(_is_encrypted(item) for item in left)
+        self._refused = None if told else "the answers after a compaction saw messages that the file does not hold"
+        self._items = list(left) if isinstance(left, list) and told else []
+
+    def add(self, source: Source, row: Row) -> None:
+        """Add a line of the file."""
+        self._first = self._first or source
+        payload, kind = _payload(row), row.get("type")
         if kind == "session_meta" or "git" in row:
-            about = payload or row
-            session = session or about.get("id")
-            metadata.update({key: about[key] for key in ("cwd", "cli_version") if about.get(key)})
-            instructions = about.get("base_instructions") or about.get("instructions")
-            text = instructions.get("text") if isinstance(instructions, dict) else instructions
-            if isinstance(text, str) and text and not items:
-                items.append({"role": "system", "content": text})
+            self._add_about(payload or row)
         elif kind == "turn_context" and payload.get("model"):
-            metadata["model"] = payload["model"]
+            self._metadata["model"] = payload["model"]
         elif kind == "response_item":
-            items.append(payload)
+            self._add_item(payload)
         elif kind in ("message", "reasoning", *_CALLS) or str(kind).endswith("_output"):  # before 2025-09
-            items.append(row)
-        elif kind == "compacted":
-            raise DataError(f"{source}: the session was compacted: its answers saw a summary, not the messages before")
-    if first is not None:
-        yield first, {"id": session, "messages": messages_of(items, str(first)), "metadata": metadata}
+            self._add_item(row)
+
+    def _add_about(self, about: Row) -> None:
+        self._id = self._id or about.get("id")
+        self._metadata.update({key: about[key] for key in ("cwd", "cli_version") if about.get(key)})
+        instructions = about.get("base_instructions") or about.get("instructions")
+        text = instructions.get("text") if isinstance(instructions, dict) else instructions
+        if isinstance(text, str) and text and not self._items:
+            self._items.append({"role": "system", "content": text})
+
+    def _add_item(self, item: Row) -> None:
+        self._items.append(item)
+        self._answered = self._answered or item.get("role") == "assistant" or item.get("type") in _CALLS
+
+
+def _is_encrypted(item: Any) -> bool:
+    return isinstance(item, Mapping) and str(item.get("type")).startswith("compaction")
 
 
 def _not_a_row(row: Row, where: str) -> dict[str, Any]:

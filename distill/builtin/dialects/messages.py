@@ -53,6 +53,8 @@ def _write_openai(transcript: Transcript) -> dict[str, Any]:
         messages.pop()  # nothing answers it
     if not any(message.role == "assistant" and message.train for message in messages):
         raise DataError("OpenAI's format has no conversations without an answer that counts")
+    if any(_is_empty(message) for message in messages):
+        raise DataError("OpenAI's format has no empty answers")
     row: dict[str, Any] = {"messages": _with_results([_message(message, n) for n, message in enumerate(messages)])}
     if transcript.tools:
         row["tools"] = [dict(tool) for tool in transcript.tools]
@@ -61,9 +63,16 @@ def _write_openai(transcript: Transcript) -> dict[str, Any]:
     return row
 
 
+def _is_empty(message: Message) -> bool:
+    """Whether a message is an answer that says nothing."""
+    said = message.content or message.tool_calls or message.refusal
+    return message.role == "assistant" and not said
+
+
 def _message(message: Message, index: int) -> dict[str, Any]:
     row: dict[str, Any] = message_to_dict(message)
-    row.pop("reasoning_content", None)
+    for key in ("reasoning_content", "reasoning_details"):
+        row.pop(key, None)
     if message.role != "assistant":
         row.pop("weight", None)
     if message.name is not None and (message.role == "tool" or not _NAME.fullmatch(message.name)):

@@ -72,7 +72,8 @@ def _write(transcript: Transcript) -> dict[str, Any]:
 
 def _message(message: Message) -> dict[str, Any]:
     row: dict[str, Any] = message_to_dict(message)
-    row.pop("weight", None)
+    for key in ("weight", "reasoning_details"):
+        row.pop(key, None)
     return row
 
 

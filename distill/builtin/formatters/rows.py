@@ -36,7 +36,8 @@ def as_row(message: Message, index: int, shape: CallShape = CallShape()) -> Row:
         DataError: a tool call has no function name.
     """
     row: Row = message_to_dict(message)
-    row.pop("weight", None)
+    for key in ("weight", "reasoning_details"):
+        row.pop(key, None)
     row["content"] = row["content"] or ""
     if message.tool_calls:
         row["tool_calls"] = [_call(call, index, shape) for call in message.tool_calls]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -14,9 +15,9 @@ from distill import Answer, HTTPTeacherOptions, Message, Params, Request, Teache
 from distill.builtin.teachers import responses
 from distill.builtin.teachers.endpoints import Endpoints, read_addresses
 from distill.builtin.teachers.headers import make_headers, read_key
-from distill.builtin.teachers.http import HttpClient, endpoint
+from distill.builtin.teachers.http import HttpClient, endpoint, error_text
 from distill.builtin.teachers.logprobs import LogprobsReader, missing
-from distill.builtin.teachers.reasoning import spoken
+from distill.builtin.teachers.reasoning import IN_CONTENT, spoken, with_thinking
 from distill.builtin.teachers.scoring import EchoScorer, PromptScorer, Scorer, Scoring
 from distill.builtin.teachers.streaming import joined_chat
 
@@ -41,6 +42,9 @@ SET_BY_DISTILL = {
 }
 """Fields of a request that `body` must not override, and how they are set."""
 
+_ANTHROPICS = ("thinking", "redacted_thinking")
+"""Reasoning in the parts of another API, which servers of this one do not know."""
+
 _HINTS = {
     "max_completion_tokens": "add -T max_tokens_field=max_completion_tokens",
     "max_tokens": "leave --max-tokens out, lower it, or name the field with -T max_tokens_field=…",
@@ -48,6 +52,7 @@ _HINTS = {
     "seed": "leave --seed out",
     "top_logprobs": "leave --logprobs out",
     "logprobs": "leave --logprobs out",
+    "reasoning_details": "add -T replay_reasoning=false",
     "stream": "set or leave out -T stream=true",
     "tools": "the model, or the server, takes no tools: leave `tools` out of the prompts",
     "system": "the model takes no system message: leave --system out",
@@ -68,7 +73,7 @@ class OpenAIOptions(HTTPTeacherOptions):
         tokenizer: the served model's tokenizer, a folder or a Hub id: vLLM then tells tokens by their ids, which is
             exact where a token is a piece of a character; default: tokens are told by their bytes.
         replay_reasoning: send the reasoning of earlier answers back, as some servers demand and others refuse;
-            default: as soon as the server reports it missing.
+            default: `reasoning_details` always, other reasoning as soon as the server reports it missing.
         stream: ask for an event stream, for servers that answer, or think, only so.
         api: `responses` asks OpenAI's Responses API instead, which gives summaries of the reasoning and no log
             probabilities.
@@ -128,7 +133,7 @@ class OpenAITeacher:
         official = urlsplit(addresses[0]).hostname == _HOST
         self._max_tokens = options.max_tokens_field or ("max_completion_tokens" if official else "max_tokens")
         self._replay = bool(options.replay_reasoning)
-        self._reasoning_name = "reasoning_content"
+        self._reasoning_name: str = "reasoning_content"
         asks = options.logprobs is not None
         self._reader = LogprobsReader(options.logprobs or 0, official, options.tokenizer) if asks else None
         self._first, self._tells = asyncio.Lock(), not asks
@@ -261,10 +266,15 @@ class OpenAITeacher:
         row: dict[str, Any] = message_to_dict(message)
         for key in ("refusal", "weight"):
             row.pop(key, None)
+        details = [part for part in row.pop("reasoning_details", ()) if part.get("type") not in _ANTHROPICS]
+        if details and self._options.replay_reasoning is not False:
+            row["reasoning_details"] = details
         reasoning = row.pop("reasoning_content", None)
-        if self._replay and reasoning is not None:
-            row[self._reasoning_name] = reasoning
-        return row
+        if not self._replay or reasoning is None or "reasoning_details" in row:
+            return row
+        if self._reasoning_name == IN_CONTENT:
+            return row | {"content": with_thinking(reasoning, message.content)}
+        return row | {self._reasoning_name: reasoning}
 
     def _answer(self, payload: Mapping[str, Any], request: Request | None = None) -> Answer:
         if self._options.api == "responses":
@@ -273,15 +283,21 @@ class OpenAITeacher:
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = choice.get("message") if isinstance(choice, dict) else None
         if not isinstance(choice, dict) or not isinstance(message, dict):
-            raise TeacherError(f"{self._http.where} sent no choice", retryable=True, maybe_paid=True)
+            told = error_text(payload)
+            what = f"{self._http.where} sent no choice" + (f": {told}" if told else "")
+            raise TeacherError(what, retryable=True, maybe_paid=True)
         if isinstance(choice.get("error"), (dict, str)) and choice["error"]:
             raise _paid(self._http.reported(choice))
         calls = message.get("tool_calls") or ()
+        if not calls and isinstance(message.get("function_call"), dict):
+            calls = [{"type": "function", "function": message["function_call"]}]
         if not isinstance(calls, (list, tuple)) or not all(isinstance(call, dict) for call in calls):
             what = f"{self._http.where} sent tool calls that are no objects"
             raise TeacherError(what, retryable=True, maybe_paid=True)
         said = spoken(message)
-        if said.name in ("reasoning", "reasoning_content"):
+        if said.media:
+            raise TeacherError(f"the answer is not text alone: it has {said.media}", maybe_paid=True)
+        if said.name in ("reasoning", "reasoning_content", IN_CONTENT):
             self._reasoning_name = said.name
         usage = payload.get("usage")
         return Answer(
@@ -291,8 +307,9 @@ class OpenAITeacher:
                 reasoning_content=said.reasoning,
                 tool_calls=tuple(calls),
                 refusal=_str(message.get("refusal")),
+                reasoning_details=said.details,
             ),
-            finish_reason=_str(choice.get("finish_reason")),
+            finish_reason=_reason(choice.get("finish_reason")),
             usage=usage if isinstance(usage, dict) else {},
             model=_str(payload.get("model")),
             logprobs=self._logprobs(choice, said.content or "", request),
@@ -329,6 +346,11 @@ def _paid(error: TeacherError) -> TeacherError:
     """An error that came beside a part of an answer: it costs money, and the server is there."""
     error.maybe_paid, error.down = True, False
     return error
+
+
+def _reason(value: Any) -> str | None:
+    """A finish reason; one that is no text is none that is known to be good."""
+    return value if isinstance(value, (str, type(None))) else json.dumps(value)
 
 
 def _str(value: Any) -> str | None:

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 NAMES = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "reasoning_details")
 """Fields of a message that hold its thinking."""
+_MEDIA = ("images", "image", "audio", "video")
+IN_CONTENT = "content"
+"""Where thinking came that was a part of the content."""
 _PARTS = ("thinking", "reasoning", "thought", "reasoning_text", "redacted_thinking")
 """Types of a content part that are thinking, and no part of the answer."""
 _TEXTS = ("text", "thinking", "reasoning", "summary", "content")
@@ -18,21 +21,47 @@ class Spoken(NamedTuple):
     Attributes:
         content: the answer's text.
         reasoning: the thinking; None where there is none.
-        name: the field the thinking came in, under which it goes back; None where it came in the content.
+        name: the field the thinking came in, under which it goes back; None where there is none.
+        details: the thinking in the server's own parts, as it came.
+        media: what the message has beside text: images, audio, video; None where it has none.
     """
 
     content: str | None
     reasoning: str | None
     name: str | None
+    details: tuple[Mapping[str, Any], ...] = ()
+    media: str | None = None
 
 
 def spoken(message: Mapping[str, Any]) -> Spoken:
     """Take a message of a chat completion apart. Thinking in tags stays in the content, as it was answered."""
     content, thought = split_parts(message.get("content"))
+    parts = message.get("reasoning_details")
+    are_parts = isinstance(parts, list) and all(isinstance(part, dict) for part in parts)
+    details = tuple(parts) if isinstance(parts, list) and are_parts else ()
     for name in NAMES:
         if (value := message.get(name)) and (text := text_of(value)):
-            return Spoken(content, text, name)
-    return Spoken(content, thought, None)
+            return Spoken(content, text, name, details, _media(message))
+    return Spoken(content, thought, IN_CONTENT if thought else None, details, _media(message))
+
+
+def _media(message: Mapping[str, Any]) -> str | None:
+    """The first field or part of a message that is media; None where there is none."""
+    for name in _MEDIA:
+        if message.get(name):
+            return f"`{name}`"
+    content = message.get("content")
+    for part in content if isinstance(content, list) else ():
+        kind = str(part.get("type") or "") if isinstance(part, Mapping) else ""
+        if any(name in kind for name in _MEDIA):
+            return f"a part `{kind}`"
+    return None
+
+
+def with_thinking(reasoning: str, content: str | None) -> list[dict[str, Any]]:
+    """The content of a message whose thinking goes back as a part of it, as Mistral has it."""
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": reasoning}]}
+    return [thinking, *([{"type": "text", "text": content}] if content else [])]
 
 
 def split_parts(content: Any) -> tuple[str | None, str | None]:

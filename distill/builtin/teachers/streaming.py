@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+_PART_TEXTS = ("text", "summary", "data")
+
 
 def events(body: bytes) -> Iterator[tuple[str | None, Any]]:
     """The events of a stream: the name, where there is one, and the JSON of its data; None for data that is no JSON."""
     name: str | None = None
     data: list[str] = []
-    for line in [*body.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").split("\n"), ""]:
+    text = body.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    for line in [*text.split("\n"), ""]:
         if not line:
             if data:
                 yield name, _loads("\n".join(data))
@@ -34,7 +37,7 @@ def _loads(text: str) -> Any:
 def is_stream(content_type: str, body: bytes) -> bool:
     """Whether a response is an event stream: by its type, or by how it starts."""
     start = body[:64].lstrip()
-    return content_type == "text/event-stream" or start.startswith((b"data:", b"event:"))
+    return content_type == "text/event-stream" or start.startswith((b"data:", b"event:", b":", b"id:", b"retry:"))
 
 
 def joined_chat(body: bytes) -> dict[str, Any] | None:
@@ -56,7 +59,7 @@ def joined_chat(body: bytes) -> dict[str, Any] | None:
             return event
         whole |= {key: value for key, value in event.items() if key != "choices" and value is not None}
         choices = event.get("choices")
-        first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        first = _first(choices) if isinstance(choices, list) else {}
         if first.get("finish_reason"):
             ended = True
         _add_choice(choice, message, calls, first)
@@ -67,11 +70,18 @@ def joined_chat(body: bytes) -> dict[str, Any] | None:
     return whole | {"choices": [choice | {"message": {"role": "assistant"} | message}]}
 
 
+def _first(choices: list[Any]) -> dict[str, Any]:
+    """The piece of the first choice in an event; empty where there is none."""
+    return next((one for one in choices if isinstance(one, dict) and not one.get("index")), {})
+
+
 def _add_choice(
     choice: dict[str, Any], message: dict[str, Any], calls: dict[int, dict[str, Any]], event: Mapping[str, Any]
 ) -> None:
-    """Add an event's choice to what came before it."""
-    delta = event.get("delta") or event.get("message")
+    """Add an event's choice to what came before it; a `message` is no piece, but all of it once more."""
+    whole, delta = event.get("message"), event.get("delta")
+    if isinstance(whole, dict):
+        message.update({key: value for key, value in whole.items() if value and key != "tool_calls"})
     for key, value in (delta if isinstance(delta, dict) else {}).items():
         if key == "tool_calls" and isinstance(value, list):
             for call in value:
@@ -92,10 +102,33 @@ def _append(message: dict[str, Any], key: str, value: Any) -> None:
         return
     if isinstance(before, str) and isinstance(value, str) and key != "role":
         message[key] = before + value
+    elif key == "reasoning_details" and isinstance(value, list):
+        message[key] = _joined_parts([*(before or ()), *value])
     elif isinstance(before, list) and isinstance(value, list):
         message[key] = [*before, *value]
     else:
         message[key] = value
+
+
+def _joined_parts(parts: list[Any]) -> list[Any]:
+    """Pieces of reasoning with their texts put together: those in a row of the same type and index are one part."""
+    joined: list[Any] = []
+    for part in parts:
+        last = joined[-1] if joined else None
+        if not isinstance(part, dict) or not isinstance(last, dict) or not _continues(part, last):
+            joined.append(part)
+            continue
+        texts = {key: last[key] + part[key] for key in _PART_TEXTS if _are_texts(last.get(key), part.get(key))}
+        joined[-1] = last | {key: value for key, value in part.items() if value is not None} | texts
+    return joined
+
+
+def _continues(part: Mapping[str, Any], last: Mapping[str, Any]) -> bool:
+    return "index" in part and all(part.get(key) == last.get(key) for key in ("index", "type"))
+
+
+def _are_texts(*values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _add_call(calls: dict[int, dict[str, Any]], delta: Any) -> None:
@@ -105,9 +138,9 @@ def _add_call(calls: dict[int, dict[str, Any]], delta: Any) -> None:
     index = delta.get("index")
     index = index if isinstance(index, int) else len(calls)
     call = calls.setdefault(index, {"type": "function", "function": {"name": "", "arguments": ""}})
-    for key in ("id", "type"):
-        if isinstance(delta.get(key), str) and delta[key]:
-            call[key] = delta[key]
+    for key, value in delta.items():
+        if key not in ("index", "function") and value:  # Gemini's signatures are beside the function
+            call[key] = value
     function = delta.get("function")
     for key in ("name", "arguments"):
         piece = function.get(key) if isinstance(function, dict) else None
