@@ -109,6 +109,7 @@ if TYPE_CHECKING:  # the names of _LAZY; a test compares the two
         ROLES,
         Answer,
         CollectRun,
+        DataExportJob,
         Encoded,
         Example,
         ExportJob,
@@ -175,8 +176,8 @@ _LAZY = {
         "Teacher Trainer TrainJob",
         "distill.specs": "DialectSpec ExporterSpec FormatterSpec HTTPTeacherOptions LabelerSpec LossSpec ModelSpec "
         "TeacherSpec TrainerSpec",
-        "distill.types": "IGNORE_INDEX ROLES Answer CollectRun Encoded Example ExportJob Message Params Prompt "
-        "Request Role Segment SoftBatch SoftTargets Source TrainPlan TrainResult Transcript",
+        "distill.types": "IGNORE_INDEX ROLES Answer CollectRun DataExportJob Encoded Example ExportJob Message Params "
+        "Prompt Request Role Segment SoftBatch SoftTargets Source TrainPlan TrainResult Transcript",
     }.items()
     for name in names.split()
 }
@@ -214,6 +215,7 @@ __all__ = [
     "CollectSettings",
     "CompareSettings",
     "DataError",
+    "DataExportJob",
     "DataSettings",
     "DialectSpec",
     "DistillError",

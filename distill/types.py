@@ -330,9 +330,30 @@ class ExportJob:
         out: an empty folder to write into; when the export succeeds, it appears as `--out`.
         name: the run's name.
         note: call it with a line about each step that takes time.
+        trust_remote_code: whether Python code that comes with the student may run.
     """
 
     model: Path
+    out: Path
+    name: str
+    note: Callable[[str], None]
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DataExportJob:
+    """A data set to export: what `export_data(job)` is given, which an exporter may have beside `export`.
+
+    Attributes:
+        data: the file of transcripts. It is not to be changed.
+        card: its card, in Markdown.
+        out: an empty folder to write into; when the export succeeds, it appears as `--out`.
+        name: the data set's name.
+        note: call it with a line about each step that takes time.
+    """
+
+    data: Path
+    card: str
     out: Path
     name: str
     note: Callable[[str], None]

@@ -162,9 +162,8 @@ def check(
     """
     from distill.dataset.check import check as run
     from distill.dataset.findings import Findings
-    from distill.dataset.pipeline import make_pipeline
+    from distill.dataset.pipeline import length_limit, make_pipeline
     from distill.dataset.settings import DataSettings
-    from distill.models.load import max_positions
 
     settings = settings_of(DataSettings, locals())
     Findings.check_codes(settings.allow)
@@ -172,7 +171,7 @@ def check(
     return run(
         data,
         pipeline,
-        max_length=settings.max_length or max_positions(pipeline.ref),
+        max_length=length_limit(pipeline.ref, settings.max_length),
         against=against,
         allow=settings.allow,
     )

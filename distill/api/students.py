@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from distill.api.arguments import given, noter, plugins_of, settings_of
 from distill.plugins import PluginManager
 from distill.progress import PartProgress, StepProgress
+from distill.runs import open_run
 from distill.settings import origins_of, settings_from
 from distill.types import Message
 
@@ -53,6 +54,7 @@ def train(
     trainer_options: Mapping[str, Any] | None = None,
     loss: str = "cross-entropy",
     loss_options: Mapping[str, Any] | None = None,
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto",
     overlong: Literal["error", "drop", "truncate"] = "error",
     epochs: float = 3.0,
     batch_size: int = 8,
@@ -96,7 +98,6 @@ def train(
     Returns:
         The finished run: `run.report` counts rows and tokens, `run.model_dir` is the student.
     """
-    from distill.runs import open_run
     from distill.training import train as run
 
     settings, origins = _train_settings(locals())
@@ -111,7 +112,7 @@ def _train_settings(arguments: Mapping[str, Any]) -> tuple[TrainSettings, Mappin
 
     words = given(TrainSettings, arguments)
     settings = settings_from(TrainSettings, words, data=arguments["data"])
-    return settings, origins_of(TrainSettings, words, "argument")
+    return settings, {"data": "argument", **origins_of(TrainSettings, words, "argument")}
 
 
 def plan_training(settings: TrainSettings, manager: PluginManager | None = None) -> TrainReport:
@@ -372,19 +373,22 @@ def export(
     *,
     out: str | Path,
     options: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
     progress: bool = True,
     manager: PluginManager | None = None,
 ) -> Exported:
-    """Write a student in a format that other programs load.
+    """Write a student in a format that other programs load, or publish a data set.
 
     Args:
-        run: the run folder.
+        run: the run folder; or a file of transcripts, with an exporter that publishes data sets, such as hub.
         to: the exporter: merged, gguf, ollama, or a plugin's.
         out: the folder to create.
         options: the exporter's options, e.g. `{"outtype": "q8_0"}` for gguf.
+        trust_remote_code: run Python code that comes with the student.
         progress: whether to tell what is being done.
         manager: the plugins; default: those that are installed.
     """
     from distill.exporters import export as write
 
-    return write(run, to, Path(out), plugins_of(manager), options or {}, note=noter(progress))
+    manager = plugins_of(manager)
+    return write(run, to, Path(out), manager, options or {}, trust_remote_code=trust_remote_code, note=noter(progress))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from distill.chat.settings import ChatSettings
 from distill.collection.adapters import Asker, make_askers
 from distill.collection.teachers import NamedTeacher
-from distill.errors import DistillError, UsageError, unknown_name
+from distill.errors import DataError, DistillError, UsageError, unknown_name
 from distill.files.atomic import utc_now
 from distill.files.jsonl import Appender
 from distill.files.text import clean_surrogates
@@ -208,16 +208,11 @@ class Session:
 
     def _room(self) -> int:
         """How many tokens the model has left for an answer."""
-        config = self.chat.model.config.get_text_config()
-        longest: int | None = getattr(config, "max_position_embeddings", None)
-        if longest is None:
-            return self.settings.max_tokens
-        room = longest - len(self.chat.encoder.prompt(self.messages))
-        if room < 1:
-            raise DistillError(
-                f"the conversation has {longest - room} tokens, and the model takes {longest}", "/undo, or /new"
-            )
-        return room
+        try:
+            room = self.chat.room(len(self.chat.encoder.prompt(self.messages)))
+        except DataError as error:
+            raise DistillError(error.message.replace("the prompt", "the conversation"), "/undo, or /new") from None
+        return self.settings.max_tokens if room is None else room
 
     def _retry(self, show: Show) -> str:
         last = self._last_answer()

@@ -13,9 +13,8 @@ import click
 from distill.cli.completion import runs as complete_runs
 from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, printable
-from distill.comparison.result import title_of
 from distill.comparison.settings import NOT_BETTER, CompareSettings
-from distill.pages.environment import shown
+from distill.pages.environment import counted, shown
 from distill.plugins import PluginManager
 from distill.progress import PartProgress
 from distill.settings import settings_from
@@ -120,7 +119,9 @@ def show(comparison: Comparison, samples: int) -> None:
     click.secho(comparison.headline, fg=_COLOURS.get(comparison.verdict), bold=True)
     for line in filter(None, (comparison.summary, *comparison.reasons)):
         click.echo(_wrapped(printable(line)))
-    click.echo(f"\n{comparison.questions} answers of {comparison.conversations} held-out conversations\n")
+    click.echo(
+        f"\n{counted(comparison.questions, 'answer')} of {counted(comparison.conversations, 'held-out conversation')}\n"
+    )
     for row in _table(comparison):
         click.echo(row)
     if comparison.prompted is not None:
@@ -229,6 +230,8 @@ def _change(one: Difference | None, metric: Metric) -> list[str]:
 
 
 def _show_sample(sample: Sample) -> None:
+    from distill.comparison.result import title_of
+
     click.secho(f"\n{printable(sample.source)}, answer {sample.turn + 1}", bold=True)
     said = (sample.messages[-1].content or "") if sample.messages else ""
     rows = [("question", said), ("teacher", sample.reference)]

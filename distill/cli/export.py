@@ -11,11 +11,12 @@ from distill.cli.options import json_option
 from distill.cli.terminal import note, print_json
 from distill.errors import UsageError
 from distill.options import parse_pairs
+from distill.pages.environment import counted
 from distill.plugins import PluginManager
 
 
 @click.command("export", short_help="Write a student for vLLM, llama.cpp or Ollama.")
-@click.argument("run", metavar="RUN", shell_complete=runs)
+@click.argument("run", metavar="RUN|DATA", shell_complete=runs)
 @click.option(
     "--to",
     required=True,
@@ -36,6 +37,7 @@ from distill.plugins import PluginManager
 )
 @click.option("--outtype", metavar="TYPE", help="With gguf and ollama, short for -O outtype=TYPE.")
 @click.option("--llama-cpp", metavar="PATH", help="With gguf and ollama, short for -O llama_cpp=PATH.")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the student.")
 @json_option
 @click.pass_obj
 def command(
@@ -46,9 +48,10 @@ def command(
     pairs: tuple[str, ...],
     outtype: str | None,
     llama_cpp: str | None,
+    trust_remote_code: bool,
     as_json: bool,
 ) -> None:
-    """Write the student of RUN to DIR, to be loaded without distill.
+    """Write the student of RUN to DIR, to be loaded without distill; or publish the transcripts in the file DATA.
 
     DIR contains the weights, the tokenizer with the chat format used in training, and the end-of-turn marker at which
     answers stop. It appears whole or not at all.
@@ -58,12 +61,16 @@ def command(
     answers are compared with the student's, and so are the prompts that Ollama's template gives. A difference is an
     error; what rounding changes, or what cannot be compared here, is listed.
 
+    --to hub uploads the student with its model card, or transcripts with a data card, behind your own token;
+    -O dry_run=true only writes DIR and lists what would go.
+
     -O llama_cpp=PATH converts with a checkout of llama.cpp: needed for other architectures than llama, qwen2, qwen3,
     bloom and gpt2, and for tokenizers other than byte-level BPE.
 
     \b
         distill export run --to gguf -O outtype=q8_0 --out student-gguf
         distill export run --to ollama --out student && ollama create student -f student/Modelfile
+        distill export transcripts.jsonl --to hub -O repo=me/spanish-answers --out to-upload
     """
     options = parse_pairs(pairs, "-O")
     for key, value in (("outtype", outtype), ("llama_cpp", llama_cpp)):
@@ -74,7 +81,7 @@ def command(
         options[key] = value
     from distill.exporters import export
 
-    made = export(run, to, out, manager, options, note=note)
+    made = export(run, to, out, manager, options, trust_remote_code=trust_remote_code, note=note)
     size = sum(path.stat().st_size for path in made.files)
     if as_json:
         files = [str(path.relative_to(out)) for path in made.files]
@@ -82,4 +89,4 @@ def command(
         return
     for line in made.notes:
         note(line)
-    note(f"{out}: {len(made.files)} files, {size / 1e6:.0f} MB")
+    note(f"{out}: {counted(len(made.files), 'file')}, {size / 1e6:.0f} MB")

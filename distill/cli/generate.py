@@ -76,7 +76,10 @@ def command(
         else:
             click.echo(printable(reply, newlines=True))
             if reason == "length":
-                click.echo(f"distill: the answer was cut at {settings.max_tokens} tokens (--max-tokens)", err=True)
+                limit = "--max-tokens"
+                if made.completion_tokens < settings.max_tokens:
+                    limit = f"the model takes {chat.max_length} with its question"
+                click.echo(f"distill: the answer was cut at {made.completion_tokens} tokens ({limit})", err=True)
 
 
 def _show_trace(steps: Sequence[TraceStep]) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from types import FrameType
 
@@ -99,6 +100,9 @@ def _help(context: click.Context, words: tuple[str, ...]) -> None:
     click.echo(found.get_help(place))
 
 
+_LIBRARIES = ("accelerate", "datasets", "huggingface_hub", "peft", "torch", "transformers", "trl")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `distill` with the given words; returns the exit code: 0, 1, 2, or 128 + the signal's number."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -173,6 +177,15 @@ def _log_to_stderr(debug: bool, verbose: bool) -> None:
     logger.handlers[0].setFormatter(logging.Formatter("distill: %(message)s"))
     logger.propagate = False
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    _quieten_libraries()
+
+
+def _quieten_libraries() -> None:
+    """Keep the advice of libraries off the terminal, unless the user has set how much of it to show."""
+    for name in ("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY"):  # read when the library is first imported
+        os.environ.setdefault(name, "error")
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
 
 
 def _leading_options(argv: Sequence[str]) -> tuple[list[str], set[str]]:

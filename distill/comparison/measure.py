@@ -91,7 +91,6 @@ def measure(
                 questions.asked(model.who),
                 tokens,
                 max_tokens=settings.max_tokens,
-                max_length=model.max_length,
                 batch_size=settings.batch_size,
                 done=_counter(on_progress, f"{who} answers", len(tokens)),
             )
@@ -195,7 +194,6 @@ def answer_questions(
     asked: Sequence[Tokens],
     *,
     max_tokens: int,
-    max_length: int | None,
     batch_size: int,
     done: Done,
 ) -> tuple[list[Generation], float]:
@@ -206,7 +204,6 @@ def answer_questions(
         questions: what to answer.
         asked: the same in its tokens.
         max_tokens: the longest answer.
-        max_length: the most tokens the model takes, prompt and answer together; None: no limit.
         batch_size: conversations of a batch; fewer where they are long.
         done: told of the progress.
 
@@ -216,11 +213,10 @@ def answer_questions(
     answers: dict[int, Generation] = {}
     seconds = 0.0
     for batch in _answer_batches(asked, batch_size, max_tokens):
-        longest = max(len(asked[n].prompt) for n in batch)
         began = time.perf_counter()
         made = chat.generate(
             [questions[n].messages for n in batch],
-            max_tokens=max_tokens if max_length is None else max(1, min(max_tokens, max_length - longest)),
+            max_tokens=max_tokens,
             tools=[questions[n].tools for n in batch],
         )
         seconds += time.perf_counter() - began

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from distill.dataset.conversations import describe
 from distill.dataset.findings import Findings
 from distill.dataset.parallel import map_chunks
-from distill.dataset.pipeline import Pipeline
+from distill.dataset.pipeline import Pipeline, fixed_limit
 from distill.dataset.prepare import CHUNK, Chunk, Prepared, Skipped, fit, prepare_chunk
 from distill.dataset.settings import Overlong
 from distill.dataset.table import Examples, read_stream, to_batch
@@ -84,7 +84,7 @@ def prepare_data(
             _prune(folder.parent)
         os.utime(folder)
         made = _open(folder)
-    fit(made, max_length, overlong)
+    fit(made, max_length, overlong, lambda: fixed_limit(pipeline.ref))
     return made
 
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from distill.dataset.settings import MAX_CHARACTERS, DataSettings
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
-from distill.models.load import load_tokenizer
+from distill.errors import UsageError
+from distill.models.load import (
+    has_fixed_positions,
+    load_tokenizer,
+    max_positions,
+    model_config,
+    positions_of,
+)
 from distill.models.references import resolve_model
 from distill.plugins import PluginManager
 from distill.protocols import Labeler
@@ -52,6 +59,33 @@ class Pipeline:
     hold_out: HoldOut | None = None
     soft: SoftLabeler | None = None
     max_characters: int = MAX_CHARACTERS
+
+
+def length_limit(ref: str, max_length: int | None) -> int | None:
+    """The most tokens of a training row; None: no limit.
+
+    Args:
+        ref: the student, as `resolve_model` returns it.
+        max_length: as the user sets it; None: the student's own limit.
+
+    Raises:
+        UsageError: it is more than the student can take at all.
+    """
+    most = fixed_limit(ref)
+    if max_length is not None and most is not None and max_length > most:
+        raise UsageError(
+            f"--max-length {max_length} is more than the student takes: it has {most} positions",
+            f"--max-length {most}, or none, or a student that takes more",
+        )
+    return max_length or max_positions(ref)
+
+
+def fixed_limit(ref: str) -> int | None:
+    """The most tokens that a student can take at all; None: there is no such limit, or no student."""
+    if not ref:
+        return None
+    config = model_config(ref)
+    return positions_of(config) if has_fixed_positions(config) else None
 
 
 def make_pipeline(settings: DataSettings, manager: PluginManager, *, soft_labels: bool = False) -> Pipeline:

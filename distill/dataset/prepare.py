@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from distill.dataset.conversations import describe
 from distill.dataset.findings import Findings
+from distill.dataset.overlong import too_long
 from distill.dataset.settings import MAX_CHARACTERS, Overlong
 from distill.dataset.table import Examples
 from distill.dataset.verify import LabelCheck
@@ -346,8 +347,15 @@ def _check_labels(labels: list[int], encoded: Encoded, name: str, transcript: Tr
             raise PluginError(f"{where}: label {label!r} is neither the token's id {token} nor {IGNORE_INDEX}")
 
 
-def fit(prepared: Prepared, max_length: int | None, overlong: Overlong) -> None:
+def fit(
+    prepared: Prepared, max_length: int | None, overlong: Overlong, most: Callable[[], int | None] = lambda: None
+) -> None:
     """Apply the maximal length to the examples; see `prepare`.
+
+    Args:
+        prepared: changed in place.
+        max_length, overlong: see `prepare`.
+        most: tells the most tokens that `max_length` may be, for the hint; None: no limit.
 
     Raises:
         DistillError: rows are too long and `overlong` is `error`.
@@ -356,7 +364,7 @@ def fit(prepared: Prepared, max_length: int | None, overlong: Overlong) -> None:
     if max_length is None or not (lengths > max_length).any():
         return
     if overlong == "error":
-        raise _too_long(prepared.examples, max_length)
+        raise too_long(prepared.examples, max_length, most())
     kept = lengths <= max_length
     dropped: list[Skipped] = []
     if overlong == "truncate":
@@ -372,20 +380,6 @@ def fit(prepared: Prepared, max_length: int | None, overlong: Overlong) -> None:
     if prepared.expanded_rows and dropped:
         dropped = _settle(dropped, prepared.examples, prepared.findings)
     prepared.skipped += dropped
-
-
-def _too_long(examples: Examples, max_length: int) -> DistillError:
-    lengths = examples.lengths
-    longest = [examples[row] for row in lengths.argsort(kind="stable")[::-1][:3]]
-    counts = sorted(lengths.tolist())
-    over = sum(length > max_length for length in counts)
-    keeps = {counts[min(len(counts) - 1, -(-len(counts) * share // 100) - 1)]: share for share in (95, 99, 100)}
-    keep = ", ".join(f"{length} keeps {share} %" for length, share in keeps.items())
-    named = ", ".join(f"{example.source or example.id} ({len(example.input_ids)} tokens)" for example in longest)
-    return DistillError(
-        f"{over} of {len(counts)} rows are longer than {max_length} tokens; the longest: {named}",
-        f"--max-length: {keep}; or --overlong drop, or --overlong truncate",
-    )
 
 
 def _settle(skipped: Sequence[Skipped], examples: Iterable[Example], findings: Findings) -> list[Skipped]:

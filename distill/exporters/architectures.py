@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from distill.errors import DistillError
 
 if TYPE_CHECKING:
+    from numpy import ndarray
     from torch import Tensor
     from transformers import PreTrainedConfig
 
 CONVERTER_HINT = "convert with llama.cpp's own converter: --llama-cpp PATH (a checkout of llama.cpp)"
 
-Settings = Mapping[str, "int | float"]
+Settings = Mapping[str, "int | float | str"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,13 @@ class Architecture:
         settings: from a config to GGUF's keys (without the architecture's name) and values; raises `ValueError` with
             the reason where GGUF or this module cannot express the config.
         reorder: from a weight by transformers' name to the same in llama.cpp's order.
+        extra: from a config to tensors that transformers computes when it loads a model, by GGUF's names.
     """
 
     name: str
     settings: Callable[[PreTrainedConfig], Settings]
     reorder: Callable[[str, Tensor, PreTrainedConfig], Tensor] = lambda name, tensor, config: tensor
+    extra: Callable[[PreTrainedConfig], Mapping[str, ndarray[Any, Any]]] = lambda config: {}
 
 
 def architecture_of(config: PreTrainedConfig) -> tuple[Architecture, Settings]:
@@ -57,11 +60,12 @@ def _must(holds: bool, reason: str) -> None:
         raise ValueError(reason)
 
 
-def _rotary(config: PreTrainedConfig) -> dict[str, int | float]:
+def _rotary(config: PreTrainedConfig) -> dict[str, int | float | str]:
     """Llama and its relatives."""
     rope: Mapping[str, Any] = config.rope_parameters or {}
     kind = rope.get("rope_type", "default")
-    _must(kind == "default", f"its rotary embedding is of the type {kind!r}")
+    _must(kind in ("default", "linear", "llama3"), f"its rotary embedding is of the type {kind!r}")
+    scaling = {"rope.scaling.type": "linear", "rope.scaling.factor": float(rope["factor"])} if kind == "linear" else {}
     _must(config.hidden_act == "silu", f"its activation is {config.hidden_act!r}")
     _must(not getattr(config, "mlp_bias", False), "its feed-forward layers have biases")
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -77,7 +81,26 @@ def _rotary(config: PreTrainedConfig) -> dict[str, int | float]:
         "attention.value_length": head,
         "rope.dimension_count": head,
         "rope.freq_base": float(rope.get("rope_theta", 10000.0)),
+        **scaling,
     }
+
+
+def rotary_factors(config: PreTrainedConfig) -> Mapping[str, ndarray[Any, Any]]:
+    """What Llama 3.1 and later divide each rotary frequency by: low ones by the factor, high ones by nothing.
+
+    llama.cpp reads them from a tensor; other kinds of scaling have settings.
+    """
+    import numpy as np
+
+    rope: Mapping[str, Any] = config.rope_parameters or {}
+    if rope.get("rope_type") != "llama3":
+        return {}
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    wavelengths = 2 * np.pi * rope["rope_theta"] ** (np.arange(0, size, 2) / size)
+    low, high, factor = (rope[name] for name in ("low_freq_factor", "high_freq_factor", "factor"))
+    turns = rope["original_max_position_embeddings"] / wavelengths  # in the context of the pre-training
+    smooth = np.clip((turns - low) / (high - low), 0, 1)
+    return {"rope_freqs.weight": (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)}
 
 
 def _llama(config: PreTrainedConfig) -> Settings:
@@ -143,9 +166,9 @@ def _transpose_conv1d(name: str, tensor: Tensor, config: PreTrainedConfig) -> Te
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "llama": Architecture("llama", _llama, _interleave_rotary),
-    "qwen2": Architecture("qwen2", _qwen),
-    "qwen3": Architecture("qwen3", _qwen),
+    "llama": Architecture("llama", _llama, _interleave_rotary, rotary_factors),
+    "qwen2": Architecture("qwen2", _qwen, extra=rotary_factors),
+    "qwen3": Architecture("qwen3", _qwen, extra=rotary_factors),
     "bloom": Architecture("bloom", _bloom, _queries_keys_values),
     "gpt2": Architecture("gpt2", _gpt2, _transpose_conv1d),
 }

@@ -11,6 +11,7 @@ from distill.exporters.gguf_file import OUTTYPES, write_gguf_file
 from distill.exporters.llama_cpp import convert_with_llama_cpp
 from distill.exporters.verify import compare_with_student, read_back
 from distill.models.load import load_tokenizer
+from distill.models.references import ModelRef
 from distill.types import ExportJob
 
 
@@ -46,7 +47,8 @@ def write_gguf(job: ExportJob, outtype: str = "f16", llama_cpp: str | Path | Non
     """
     if outtype not in OUTTYPES:
         raise UsageError(f"unknown outtype {outtype!r}", f"choose one of {', '.join(OUTTYPES)}")
-    if load_tokenizer(str(job.model)).chat_template is None:
+    model = ModelRef(str(job.model), job.trust_remote_code)
+    if load_tokenizer(model).chat_template is None:
         raise UsageError(
             "the student's chat format comes from a plugin and has no Jinja template, so no other program could prompt "
             "it as it was trained",
@@ -55,9 +57,9 @@ def write_gguf(job: ExportJob, outtype: str = "f16", llama_cpp: str | Path | Non
     file = job.out / f"student-{outtype}.gguf"
     job.note(f"writing {file.name}")
     if llama_cpp is None:
-        write_gguf_file(job.model, file, job.name, outtype)
+        write_gguf_file(model, file, job.name, outtype)
     else:
-        convert_with_llama_cpp(Path(llama_cpp), job.model, file, job.name, outtype)
+        convert_with_llama_cpp(Path(llama_cpp), model, file, job.name, outtype)
     job.note("reading it back, and comparing it with the student")
     written = read_back(file)
-    return GGUF(file, written.add_bos, compare_with_student(job.model, file, outtype, written))
+    return GGUF(file, written.add_bos, compare_with_student(model, file, outtype, written))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import DistillError
 from distill.exporters.architectures import CONVERTER_HINT, Architecture, Settings, architecture_of
-from distill.exporters.vocabulary import Vocabulary, read_vocabulary
+from distill.exporters.vocabulary import Vocabulary, read_vocabulary, stops_of
 from distill.models.load import load_tokenizer, model_config
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ class _Weight:
     qtype: Any
 
 
-def write_gguf_file(model: Path, file: Path, name: str, outtype: str) -> None:
+def write_gguf_file(model: str, file: Path, name: str, outtype: str) -> None:
     """Write a model folder as GGUF.
 
     Args:
-        model: as `save_pretrained` wrote it, in safetensors.
+        model: the folder, as `save_pretrained` wrote it, in safetensors.
         file: the file to write.
         name: the model's name in the metadata.
         outtype: one of `OUTTYPES`.
@@ -47,38 +47,36 @@ def write_gguf_file(model: Path, file: Path, name: str, outtype: str) -> None:
     import gguf
     from safetensors import SafetensorError, safe_open
 
-    config = model_config(str(model))
+    config = model_config(model)
     architecture, settings = architecture_of(config)
     with ExitStack() as stack:
         try:
-            opened = [
-                stack.enter_context(safe_open(part, framework="pt")) for part in sorted(model.glob("*.safetensors"))
-            ]
+            parts = sorted(Path(model).glob("*.safetensors"))
+            opened = [stack.enter_context(safe_open(part, framework="pt")) for part in parts]
         except SafetensorError as error:
             raise DistillError(f"the weights in {model} are damaged: {error}", "train the run again") from None
         weights = list(_weights(opened, architecture, config, outtype))
         rows = next((weight.shape[0] for weight in weights if weight.gguf_name == "token_embd.weight"), None)
         if rows is None:
             raise DistillError(f"{model} holds no safetensors with an embedding table", "train the run again")
-        vocabulary = read_vocabulary(load_tokenizer(str(model)), rows, _stop(config))
+        vocabulary = read_vocabulary(load_tokenizer(model), rows, stops_of(model))
+        extra = architecture.extra(config)
         writer = gguf.GGUFWriter(str(file), architecture.name)
         try:
             _write_metadata(writer, architecture, {**settings, "vocab_size": rows}, vocabulary, name, outtype)
             for weight in weights:
                 _announce(writer, weight)
+            for tensor, values in extra.items():
+                writer.add_tensor_info(tensor, values.shape, values.dtype, values.nbytes)
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
             for weight in weights:
                 writer.write_tensor_data(_data(weight, architecture, config))
+            for values in extra.values():
+                writer.write_tensor_data(values)
         finally:
             writer.close()
-
-
-def _stop(config: PreTrainedConfig) -> int:
-    """The trained end-of-turn marker: `distill train` saves it as the model's eos."""
-    stop: int = config.get_text_config().eos_token_id
-    return stop
 
 
 def _weights(
@@ -126,8 +124,8 @@ def _write_metadata(
     writer.add_file_type(gguf.LlamaFileType[file_type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     for key, value in settings.items():
-        add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
-        add(f"{architecture.name}.{key}", value)
+        adders = {float: writer.add_float32, int: writer.add_uint32, str: writer.add_string}
+        adders[type(value)](f"{architecture.name}.{key}", value)
     vocabulary.write(writer)
 
 

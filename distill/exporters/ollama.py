@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.encode.chat_rendering import render_chat
@@ -13,7 +12,9 @@ from distill.errors import DistillError
 from distill.exporters import go_template
 from distill.exporters.gguf import GGUF
 from distill.exporters.verify import Chat, prompts
-from distill.models.load import load_tokenizer, max_positions, model_config
+from distill.exporters.vocabulary import stops_of
+from distill.models.load import load_tokenizer, max_positions
+from distill.models.references import ModelRef
 from distill.types import ExportJob
 
 if TYPE_CHECKING:
@@ -72,12 +73,12 @@ def write_modelfile(job: ExportJob, gguf: GGUF) -> list[str]:
     Raises:
         DistillError: the student's format cannot be written in Ollama's template language.
     """
-    text, notes = modelfile(job.model, gguf.path.name, adds_bos=gguf.adds_bos)
+    text, notes = modelfile(ModelRef(str(job.model), job.trust_remote_code), gguf.path.name, adds_bos=gguf.adds_bos)
     (job.out / "Modelfile").write_text(text, encoding="utf-8", newline="\n")
     return notes
 
 
-def modelfile(model: Path, file: str, *, adds_bos: bool) -> tuple[str, list[str]]:
+def modelfile(model: str, file: str, *, adds_bos: bool) -> tuple[str, list[str]]:
     """Make the text of a student's Modelfile.
 
     Args:
@@ -91,14 +92,14 @@ def modelfile(model: Path, file: str, *, adds_bos: bool) -> tuple[str, list[str]
     Raises:
         DistillError: the student's format cannot be written in Ollama's template language.
     """
-    tokenizer = load_tokenizer(str(model))
+    tokenizer = load_tokenizer(model)
     template, notes = go_template_of(tokenizer, tokenizer.bos_token if adds_bos else "")
-    stop = tokenizer.convert_ids_to_tokens(model_config(str(model)).get_text_config().eos_token_id)
-    if "\n" in stop or '"' in stop:
-        raise DistillError(f"the end-of-turn marker {stop!r} cannot be written in a Modelfile", _HINT)
-    context = min(max_positions(str(model)) or 2048, MAX_CONTEXT)  # ALiBi sets no limit; BLOOM saw 2048
+    stops = [tokenizer.convert_ids_to_tokens(stop) for stop in stops_of(model)]
+    if bad := [stop for stop in stops if "\n" in stop or '"' in stop]:
+        raise DistillError(f"the end-of-turn marker {bad[0]!r} cannot be written in a Modelfile", _HINT)
+    context = min(max_positions(model) or 2048, MAX_CONTEXT)  # ALiBi sets no limit; BLOOM saw 2048
     lines = [f"# {note}" for note in notes]
-    lines += [f"FROM ./{file}", f'TEMPLATE """{template}"""', f'PARAMETER stop "{stop}"']
+    lines += [f"FROM ./{file}", f'TEMPLATE """{template}"""', *(f'PARAMETER stop "{stop}"' for stop in stops)]
     # Greedy, as `distill compare` and `generate` decode; Ollama's default penalty on repetition would change that.
     lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1.0", f"PARAMETER num_ctx {context}"]
     return "\n".join(lines) + "\n", notes

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from distill.encode.chat_rendering import render_chat
 from distill.encode.tokenizer import default_template
 from distill.errors import DataError, DistillError
-from distill.exporters.vocabulary import Vocabulary, prompts_begin_with_bos, rebuild
+from distill.exporters.vocabulary import Vocabulary, prompts_begin_with_bos, rebuild, stops_of
 from distill.models.gguf_tokenizer import PRE_TOKENIZERS
-from distill.models.load import load_model, load_tokenizer, model_config
+from distill.models.load import load_model, load_tokenizer, positions_of
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 Chat = Sequence[Mapping[str, str]]
 
@@ -23,6 +23,9 @@ ANSWER_TOKENS = 16
 
 PRECISION = {"f32": 0.0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 2**-7}
 """How much a stored weight may differ from the student's, relative to the largest of its row."""
+
+_ENDS = ("eos", "eot", "eom")
+"""The names under which a GGUF file holds end markers."""
 
 READ_BY_TRANSFORMERS = ("gpt-2", "llama-bpe", "qwen2")
 """Pre-tokenizers that transformers reads from a GGUF file; it replaces others with GPT-2's."""
@@ -67,7 +70,7 @@ def prompts(tokenizer: PreTrainedTokenizerFast) -> list[tuple[Chat, str]]:
     return taken
 
 
-def compare_with_student(model: Path, file: Path, outtype: str, written: Vocabulary) -> list[str]:
+def compare_with_student(model: str, file: Path, outtype: str, written: Vocabulary) -> list[str]:
     """Compare a GGUF file with the model folder it was made from.
 
     Args:
@@ -83,23 +86,65 @@ def compare_with_student(model: Path, file: Path, outtype: str, written: Vocabul
         DistillError: something differs that must not: the template, the end-of-turn marker, a prompt's token ids, a
             weight by more than its rounding, or with float32 an answer.
     """
-    tokenizer = load_tokenizer(str(model))
-    stop = model_config(str(model)).get_text_config().eos_token_id
+    tokenizer, stops = load_tokenizer(model), stops_of(model)
+    stop = stops[0]
     _check_metadata(tokenizer, written, stop)
     asked = prompts(tokenizer)
     notes = [f"template and end-of-turn marker ({tokenizer.convert_ids_to_tokens(stop)!r}) are the student's"]
+    if lost := [number for number in stops if number not in [written.ids.get(name) for name in _ENDS]]:
+        notes.append(
+            "GGUF has no place for more end markers: llama.cpp stops at "
+            f"{', '.join(repr(tokenizer.convert_ids_to_tokens(number)) for number in lost)} only if it knows them"
+        )
     notes.append(_compare_ids(tokenizer, written, asked, file))
+    ours = load_model(model)
+    _check_rotary(ours.config, file)
     try:
-        theirs = load_model(str(file))
+        theirs, note = _read_model(ours, file)
     except RuntimeError as error:
         raise DistillError(f"the GGUF file cannot be read back: {error}") from error
     except DistillError as error:
         notes.append(f"not compared: weights and answers; transformers cannot read this file back ({error.message})")
         return notes
-    ours = load_model(str(model))
+    notes += note
     _compare_weights(ours, theirs, outtype)
     notes.append(_compare_answers(ours, theirs, tokenizer, asked, stop, exact=outtype == "f32"))
     return notes
+
+
+def _read_model(ours: PreTrainedModel, file: Path) -> tuple[PreTrainedModel, list[str]]:
+    """The model in a GGUF file, and a note where transformers does not read all of its settings."""
+    rope: Mapping[str, Any] = getattr(ours.config, "rope_parameters", None) or {}
+    if rope.get("rope_type", "default") == "default":
+        try:
+            return load_model(str(file)), []
+        except RuntimeError:  # it takes some sizes for fixed: GPT-2's positions, Qwen3's heads
+            pass
+    # With the student's own settings, all weights must have their shapes.
+    return load_model(str(file), config=ours.config), [
+        "not compared: some settings in the file, which transformers does not read; the student's own were used"
+    ]
+
+
+def _check_rotary(config: PreTrainedConfig, file: Path) -> None:
+    """Compare the scaling of rotary frequencies in the file with transformers' own.
+
+    Raises:
+        DistillError: it is missing, or another.
+    """
+    rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "llama3":
+        return
+    import numpy as np
+    from gguf import GGUFReader
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    scaled = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].numpy()
+    plain = rope["rope_theta"] ** -(np.arange(len(scaled)) / len(scaled))
+    tensors = {one.name: one.data for one in GGUFReader(file).tensors}
+    found = tensors.get("rope_freqs.weight")
+    if found is None or found.shape != plain.shape or not np.allclose(plain / found, scaled, rtol=1e-4):
+        raise DistillError("the GGUF file does not scale rotary embeddings as the student does")
 
 
 def read_back(file: Path) -> Vocabulary:
@@ -118,7 +163,7 @@ def read_back(file: Path) -> Vocabulary:
     def value(key: str, default: Any = None) -> Any:
         return fields[f"tokenizer.{key}"].contents() if f"tokenizer.{key}" in fields else default
 
-    named = {"bos": "bos", "eos": "eos", "eot": "eot", "unk": "unknown", "pad": "padding"}
+    named = {"bos": "bos", "eos": "eos", "eot": "eot", "eom": "eom", "unk": "unknown", "pad": "padding"}
     ids = {name: value(f"ggml.{key}_token_id") for name, key in named.items()}
     return Vocabulary(
         pre=value("ggml.pre", "") if value("ggml.model") == "gpt2" else f"({value('ggml.model')})",
@@ -134,7 +179,7 @@ def read_back(file: Path) -> Vocabulary:
 def _check_metadata(tokenizer: PreTrainedTokenizerFast, written: Vocabulary, stop: int) -> None:
     if written.chat_template != default_template(tokenizer):
         raise DistillError("the chat template in the GGUF file is not the student's")
-    ends = {name: written.ids.get(name) for name in ("eos", "eot")}
+    ends = {name: written.ids.get(name) for name in _ENDS}
     if stop not in ends.values():
         raise DistillError(
             f"the student ends answers with token {stop} ({tokenizer.convert_ids_to_tokens(stop)!r}), but the GGUF "
@@ -206,7 +251,14 @@ def _compare_answers(
     *,
     exact: bool,
 ) -> str:
-    texts = [text for _, text in asked]
+    room = positions_of(ours.config)
+    texts = [
+        text
+        for _, text in asked
+        if room is None or len(tokenizer(text, add_special_tokens=False)["input_ids"]) + ANSWER_TOKENS <= room
+    ]
+    if not texts:
+        return f"weights are the student's; no conversation leaves room for an answer in its {room} positions"
     before, after = (_greedy(model, tokenizer, texts, stop) for model in (ours, theirs))
     differ = [n for n, (one, other) in enumerate(zip(before, after, strict=True)) if one != other]
     if not differ:

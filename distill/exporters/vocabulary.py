@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.encode.chat_rendering import render_chat
@@ -12,6 +13,7 @@ from distill.encode.tokenizer import default_template
 from distill.errors import DistillError
 from distill.exporters.architectures import CONVERTER_HINT
 from distill.models.gguf_tokenizer import PRE_TOKENIZERS, WHOLE_WORDS_FIRST, name_of, steps_of
+from distill.models.load import model_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -28,7 +30,8 @@ class Vocabulary:
         tokens: by id, one for each row of the embedding table.
         types: the type of each, as `gguf.TokenType`.
         merges: the highest-ranked first.
-        ids: `bos`, `eos`, `eot`, `unk`, `pad` → id; eot is the trained end-of-turn marker.
+        ids: `bos`, `eos`, `eot`, `eom`, `unk`, `pad` → id; eot is the trained end-of-turn marker, eom that of tool
+            calls where it is another.
         add_bos: whether llama.cpp puts bos before a prompt: only where the chat template does too.
         chat_template: Jinja.
     """
@@ -56,13 +59,22 @@ class Vocabulary:
             writer.add_chat_template(self.chat_template)
 
 
-def read_vocabulary(tokenizer: PreTrainedTokenizerFast, rows: int, stop: int) -> Vocabulary:
+def stops_of(model: str) -> list[int]:
+    """The markers at which a student's answers end, an answer's first: `distill train` saves them so."""
+    config = model_config(model).get_text_config()
+    path = Path(model) / "generation_config.json"
+    named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+    stops = named if isinstance(named, list) else [named]
+    return list(dict.fromkeys(stop for stop in (config.eos_token_id, *stops) if stop is not None))
+
+
+def read_vocabulary(tokenizer: PreTrainedTokenizerFast, rows: int, stops: Sequence[int]) -> Vocabulary:
     """Describe a tokenizer in GGUF's terms.
 
     Args:
         tokenizer: the student's.
         rows: of the embedding table.
-        stop: the trained end-of-turn marker's id.
+        stops: ids of the trained end markers, an answer's first.
 
     Raises:
         DistillError: it is no byte-level BPE, or its pre-tokenizer has no known name.
@@ -71,7 +83,12 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerFast, rows: int, stop: int) ->
     pre = _pre_tokenizer(source)
     ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
     ids = {name: number for name, number in ids.items() if number is not None}
-    ids = {"eos": stop, **ids, "eot": stop}
+    ids = {"eos": stops[0], **ids, "eot": stops[0]}
+    others = [stop for stop in stops[1:] if stop != ids["eos"]]
+    if others:
+        ids["eom"] = others[0]
+    if len(others) > 1 and ids["eos"] not in stops:
+        ids["eos"] = others[1]
     text = {number: token for token, number in tokenizer.get_vocab().items()}
     added = {token["id"]: token["special"] for token in source["added_tokens"]}
     tokens, types = [], []
@@ -79,7 +96,7 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerFast, rows: int, stop: int) ->
         kind = UNUSED if number not in text else NORMAL
         if number in added:
             # llama.cpp stops generation at control tokens only, whatever the tokenizer calls the token.
-            kind = CONTROL if added[number] or number in (stop, ids["eos"]) else USER_DEFINED
+            kind = CONTROL if added[number] or number in (*stops, ids["eos"]) else USER_DEFINED
         tokens.append(text.get(number, f"[PAD{number}]"))
         types.append(kind)
     return Vocabulary(

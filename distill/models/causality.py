@@ -57,5 +57,6 @@ def _logits(model: PreTrainedModel, ids: list[int]) -> Tensor | None:
     import torch
 
     with torch.inference_mode():
-        logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device)).logits[0, :-1].float()
+        tokens = torch.tensor([ids], device=model.device)
+        logits: Tensor = model(input_ids=tokens, use_cache=False).logits[0, :-1].float()
     return logits if bool(torch.isfinite(logits).all()) else None

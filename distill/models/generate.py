@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
+from distill.errors import DataError
 from distill.models.capture import Capture, TokenLogprobs
 from distill.models.device import best_device
-from distill.models.load import load_model, load_tokenizer
+from distill.models.load import load_model, load_tokenizer, positions_of
 from distill.models.references import ModelRef, trusts_remote_code
 from distill.models.special_tokens import grow_embeddings
 from distill.types import Message
@@ -81,11 +82,13 @@ class ChatModel:
         encoder: its tokenizer and format.
         stop: the token id at which a plain answer ends.
         stops: the token ids at which generation stops: that one, and a tool call's where it is another.
+        max_length: the most tokens the model takes, prompt and answer together; None: no limit.
     """
 
     def __init__(self, model: PreTrainedModel, encoder: Encoder):
         self.model = model.eval()
         self.encoder = encoder
+        self.max_length = positions_of(model.config)
         self.stop, self.stops = encoder.stop, encoder.stops
 
     @classmethod
@@ -117,12 +120,6 @@ class ChatModel:
         grow_embeddings(model, encoder.tokenizer)
         return cls(model.to(device or best_device()), encoder)
 
-    @property
-    def max_positions(self) -> int | None:
-        """The most tokens it takes, prompt and answer together; None where it sets no limit (ALiBi models)."""
-        limit: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return limit
-
     def generate(
         self,
         conversations: Sequence[Sequence[Message]],
@@ -137,18 +134,46 @@ class ChatModel:
 
         Args:
             conversations: each ends where the assistant is to write.
-            max_tokens: the maximum length of an answer, in tokens.
+            max_tokens: the maximum length of an answer, in tokens; less where the model takes no more.
             temperature: None or 0 is greedy; other values sample.
             seed: random seed for sampling.
             tools: tool definitions, one list per conversation.
             logprobs: keep the model's own log probability of each token, and of the K likeliest at its place; the
                 tokens are then sampled from the temperature's distribution alone, without the top-p or the penalties
                 that the model's own generation settings may have.
+
+        Raises:
+            DataError: a prompt leaves no room for an answer, or the chat format cannot render a conversation.
         """
         tools = tools or [()] * len(conversations)
         prompts = [self.encoder.prompt(messages, tool) for messages, tool in zip(conversations, tools, strict=True)]
-        capture = None if logprobs is None else Capture(logprobs)
-        return self._answer(prompts, max_tokens, temperature, seed, capture=capture)
+        batches = [prompts]
+        if self.max_length is not None and max(map(len, prompts)) + max_tokens > self.max_length:
+            batches = [[prompt] for prompt in prompts]  # so that a long prompt leaves no less room to the others
+        return [
+            answer
+            for batch in batches
+            for answer in self._answer(
+                batch, max_tokens, temperature, seed, capture=None if logprobs is None else Capture(logprobs)
+            )
+        ]
+
+    def room(self, prompt_tokens: int) -> int | None:
+        """How many tokens the model has left for an answer; None: no limit.
+
+        Args:
+            prompt_tokens: the length of the prompt.
+
+        Raises:
+            DataError: none.
+        """
+        if self.max_length is None:
+            return None
+        if prompt_tokens >= self.max_length:
+            raise DataError(
+                f"the prompt has {prompt_tokens} tokens, and the model takes {self.max_length}, answer included"
+            )
+        return self.max_length - prompt_tokens
 
     def stream(
         self,
@@ -181,6 +206,7 @@ class ChatModel:
         import torch
 
         longest = max(map(len, prompts))
+        max_tokens = min(max_tokens, self.room(longest) or max_tokens)
         pad = self.encoder.tokenizer.pad_token_id
         ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -231,6 +257,7 @@ class ChatModel:
         import torch
 
         encoded = self.encoder.encode(messages, tools)
+        self.room(len(encoded.input_ids) - 1)
         ids = torch.tensor([encoded.input_ids], device=self.model.device)
         with torch.inference_mode():
             probabilities = self.model(ids).logits[0].float().softmax(-1)

@@ -119,13 +119,20 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def load_model(ref: str, dtype: torch.dtype | str | None = None, *, quantization_config: Any = None) -> PreTrainedModel:
+def load_model(
+    ref: str,
+    dtype: torch.dtype | str | None = None,
+    *,
+    quantization_config: Any = None,
+    config: PreTrainedConfig | None = None,
+) -> PreTrainedModel:
     """Load a causal language model: safetensors or GGUF only.
 
     Args:
         ref: as `resolve_model` returns it.
         dtype: of the weights, "auto" as they were saved; None is float32, in which optimizers are exact.
         quantization_config: of transformers, to quantize the weights while they are loaded.
+        config: the model's, in place of the one that comes with it.
 
     Raises:
         DistillError: there is none, it cannot be read, or it is not a causal language model.
@@ -140,10 +147,13 @@ def load_model(ref: str, dtype: torch.dtype | str | None = None, *, quantization
 
         if quantization_config is not None:
             extra["quantization_config"] = quantization_config
+        if config is not None:
+            extra["config"] = config
         model, info = AutoModelForCausalLM.from_pretrained(
             location, dtype=dtype or torch.float32, output_loading_info=True, **extra
         )
-    check_causal(model, ref)
+    with quiet():
+        check_causal(model, ref)
     if random := sorted(info["missing_keys"]):
         log.warning("model %r lacks %d weights, which start at random: %s, …", ref, len(random), random[0])
     if getattr(model.config, "quantization_config", None) is not None and "gguf_file" in extra:
@@ -184,7 +194,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def hushed() -> Iterator[bool]:
-    """Keep transformers' progress bars and warnings off the terminal, unless `--debug` is given.
+    """Keep the progress bars and warnings of transformers and datasets off the terminal, unless `--debug` is given.
 
     Yields:
         Whether they are kept off.
@@ -195,12 +205,16 @@ def hushed() -> Iterator[bool]:
         yield False
         return
     bars, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
+    others = logging.getLogger("datasets")
+    others_level = others.level
     hf_logging.disable_progress_bar()
     hf_logging.set_verbosity_error()
+    others.setLevel(logging.ERROR)
     try:
         yield True
     finally:
         hf_logging.set_verbosity(level)
+        others.setLevel(others_level)
         if bars:
             hf_logging.enable_progress_bar()
 
@@ -221,17 +235,30 @@ def model_config(ref: str) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(location, **extra)
 
 
-def empty_model(ref: str) -> PreTrainedModel:
-    """A model of the same architecture with float32 weights that are not read; on the device that is active."""
+def empty_model(ref: str, dtype: str = "float32") -> PreTrainedModel:
+    """A model of the same architecture with weights that are not read; on the device that is active."""
     import torch
     from transformers import AutoModelForCausalLM
 
     config = model_config(ref)
     check_kind(config, ref)
     with _loading(ref):
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trusts_remote_code(ref))
+        return AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, dtype), trust_remote_code=trusts_remote_code(ref)
+        )
 
 
 def max_positions(ref: str) -> int | None:
     """The longest input a model takes, in tokens; None where it sets no limit (ALiBi models)."""
-    return getattr(model_config(ref).get_text_config(), "max_position_embeddings", None)
+    return positions_of(model_config(ref))
+
+
+def positions_of(config: PreTrainedConfig) -> int | None:
+    """The tokens that a model was made for, prompt and answer together; None where it sets no limit."""
+    positions: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return positions
+
+
+def has_fixed_positions(config: PreTrainedConfig) -> bool:
+    """Whether a model cannot compute anything beyond its last position: they are a table, learned or not."""
+    return positions_of(config) is not None and not getattr(config.get_text_config(), "rope_parameters", None)

@@ -35,12 +35,14 @@ def score_answers(
         Per conversation, the log probabilities of its answer, up to and with its end-of-turn marker.
 
     Raises:
-        DataError: the chat format cannot render one of them.
+        DataError: the chat format cannot render one of them, or it is longer than the model takes.
     """
     found: dict[int, TokenLogprobs] = {}
     tools = tools or [()] * len(conversations)
     encoder = chat.encoder
     spans = [answer_span(encoder, messages, tool) for messages, tool in zip(conversations, tools, strict=True)]
+    for _, _, stop in spans:
+        chat.room(stop - 1)
     for batch in _batches([stop for _, _, stop in spans]):
         for n, scored in zip(batch, _score(chat, [spans[n] for n in batch], k), strict=True):
             found[n] = scored

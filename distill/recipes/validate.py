@@ -119,7 +119,7 @@ def _first_student(variant: Variant, manager: PluginManager) -> ReadyRecipe:
         pipeline=pipeline,
         max_length=max_length,
         training=training,
-        origins=origins_of(TrainSettings, recipe.train.options(), "recipe"),
+        origins={"data": "recipe", **origins_of(TrainSettings, recipe.train.options(), "recipe")},
     )
 
 
@@ -136,7 +136,7 @@ def _other_student(first: ReadyRecipe, variant: Variant) -> ReadyRecipe:
         pipeline=pipeline,
         max_length=max_length,
         training=training,
-        origins=origins_of(TrainSettings, recipe.train.options(), "recipe"),
+        origins={"data": "recipe", **origins_of(TrainSettings, recipe.train.options(), "recipe")},
     )
 
 
@@ -227,8 +227,7 @@ def _pipeline(
 ) -> tuple[Pipeline, int | None]:
     """Build trainer, loss, formatter and labeler with their options, and load the student's tokenizer."""
     from distill.dataset.findings import Findings
-    from distill.dataset.pipeline import make_pipeline
-    from distill.models.load import max_positions
+    from distill.dataset.pipeline import length_limit, make_pipeline
     from distill.training.lora import check_quantization
 
     with _at(loaded, "check", "allow"):
@@ -248,7 +247,8 @@ def _pipeline(
     with _at(loaded, "train", "student"):
         soft_labels = manager.losses.get(settings.loss).soft_labels is not None
         pipeline = make_pipeline(settings, manager, soft_labels=soft_labels)
-        return pipeline, settings.max_length or max_positions(pipeline.ref)
+    with _at(loaded, "train", "max-length"):
+        return pipeline, length_limit(pipeline.ref, settings.max_length)
 
 
 @contextmanager

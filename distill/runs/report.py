@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+from distill.pages.environment import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class TrainReport:
         held_out_rows: rows kept from training, in the run folder's hold-out file.
         held_out_loss: mean loss of the saved student on their trained tokens; None where it was not evaluated.
         best_step: the step of the saved weights, with `--keep best`.
+        computed_in: the dtype of the forward pass; the weights are trained in float32.
+        saved_in: the dtype of the saved weights.
     """
 
     out: str
@@ -75,3 +80,11 @@ class TrainReport:
     held_out_rows: int = 0
     held_out_loss: float | None = None
     best_step: int | None = None
+    computed_in: str = "float32"
+    saved_in: Literal["float32", "bfloat16", "float16"] = "float32"
+
+    @property
+    def counts(self) -> str:
+        """What is trained, in a line: `5 of 6 rows, 1,200 of 3,000 tokens, 1 step`."""
+        tokens = f"{self.trained_tokens:,} of {counted(self.tokens, 'token')}"
+        return f"{self.trained_rows:,} of {counted(self.rows, 'row')}, {tokens}, {counted(self.steps, 'step')}"

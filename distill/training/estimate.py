@@ -19,6 +19,7 @@ from distill.training.batching import batch_sampler
 from distill.training.kernels.gelu import fused_gelu
 from distill.training.kernels.supervised_head import CHUNK_LOGITS
 from distill.training.lora import add_adapter, untie_for_adapters
+from distill.training.lora_targets import fused_experts
 from distill.training.settings import TrainSettings
 from distill.types import TrainPlan
 
@@ -82,6 +83,7 @@ def estimate(
     vocabulary: int,
     new_tokens: Sequence[int],
     checkpoints: int,
+    saved_in: str = "float32",
 ) -> MemoryEstimate:
     """Estimate a training's memory and disk.
 
@@ -93,6 +95,7 @@ def estimate(
         vocabulary: how many tokens the embedding table must have rows for.
         new_tokens: tokens that the student has not seen.
         checkpoints: how many are on the disk at a time.
+        saved_in: the dtype of the student's weights when they are saved.
     """
     process = _resident() + int(_TRAINING_LIBRARIES)  # before what only this function needs is imported
 
@@ -122,7 +125,7 @@ def estimate(
     if device == "cpu" and settings.lora is not None:
         activations = int(activations * _FRAGMENTATION)
     checkpoint = 4 * trained + optimizer if plan.steps != 0 else 0
-    saved = 4 * parameters
+    saved = parameters * getattr(torch, saved_in).itemsize
     return MemoryEstimate(
         parameters=parameters,
         trained_parameters=trained,
@@ -139,8 +142,8 @@ def estimate(
     )
 
 
-def _empty_student(ref: str, vocabulary: int) -> PreTrainedModel:
-    model = empty_model(ref)
+def _empty_student(ref: str, vocabulary: int, dtype: str = "float32") -> PreTrainedModel:
+    model = empty_model(ref, dtype)
     if vocabulary > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(vocabulary, mean_resizing=False)
     return model
@@ -157,6 +160,12 @@ def _activations(ref: str, vocabulary: int, batch: Batch, plan: TrainPlan, devic
     fake = FakeTensorMode()
     with fake, torch.device(device):
         student = _empty_student(ref, vocabulary)
+    if fused_experts(student):  # torch knows the shapes of their products in bfloat16 only
+        with fake, torch.device(device):
+            student = _empty_student(ref, vocabulary, "bfloat16")
+        with fused_gelu(student), fake, torch.device(device):
+            kept = _kept_by_forward(student, batch, plan.checkpointing)
+        return kept if plan.precision == "bfloat16" else 2 * kept
     half = plan.precision != "float32"
     autocast = torch.autocast(device, dtype=getattr(torch, plan.precision) if half else None, enabled=half)
     with fused_gelu(student), fake, torch.device(device), autocast:

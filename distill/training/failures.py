@@ -86,12 +86,27 @@ def clear_failures(memory_hint: str, folder: Path) -> Callable[[str], AbstractCo
                     f"the disk failed: {folder} could not be written while {what}: {_first_line(error)}",
                     "look after it, then run the same command with --resume",
                 ) from error
+            if _is_unreadable(error):
+                raise DistillError(
+                    f"a file in {folder} cannot be read while {what}: it is damaged, or holds something other than "
+                    "weights and numbers, which is never run",
+                    "remove the newest checkpoint, then run the same command with --resume",
+                ) from error
             no_peer = isinstance(error, RuntimeError) and _contains(error, _NO_PEER)
             if no_peer or type(error).__name__ == "DistBackendError":
                 raise DistillError(f"another process ended while {what}", "see that process's own error") from error
             raise
 
     return doing
+
+
+def _is_unreadable(error: Exception) -> bool:
+    """Whether a checkpoint's file is none of what a trainer writes; torch reads them as weights only."""
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
+
+    return isinstance(error, (UnpicklingError, SafetensorError)) or _contains(error, ("PytorchStreamReader failed",))
 
 
 def _contains(error: Exception, texts: tuple[str, ...]) -> bool:

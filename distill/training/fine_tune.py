@@ -33,8 +33,8 @@ from distill.training.failures import check_finite_row, clear_failures
 from distill.training.identity import check_same, describe
 from distill.training.kernels.verification import causal_model
 from distill.training.lora import add_adapter, check_quantization
-from distill.training.losses import CheckedLoss, explain
-from distill.training.packing import PackingCollator, verify_packing, without_cache
+from distill.training.losses import CheckedLoss
+from distill.training.packing import PackingCollator, packed_attention, verify_packing, without_cache
 from distill.training.prepare_job import JobPlan, estimate_of, memory_hint, plan_job
 from distill.training.report import model_card, report_page, training_costs
 from distill.training.settings import TrainSettings
@@ -104,18 +104,15 @@ def train(
                 return _finished(run)
             if not resume and not dry_run:
                 run.folder.check_free()
-            if settings.lora is not None and settings.lora.quantize and not dry_run:
-                check_quantization()
+            if settings.lora is not None and settings.lora.quantize:
+                check_quantization(None if not dry_run else note)
             if world.is_main:  # it tokenizes; the others find the tokens in the cache
                 plan = plan_job(settings, manager, world.size)
         with world.together():
             if not world.is_main:
                 plan = plan_job(settings, manager, world.size)
-        for finding in plan.prepared.findings:
-            if finding.severity != "note":
-                note(f"{finding.severity}: {finding}")
-        if plan.prepared.shares.rows:
-            note(explain(plan.loss, plan.prepared.shares))
+        for line in plan.notes:
+            note(line)
         if dry_run:
             if settings.packing:
                 note("packing is verified when the student is loaded; memory is estimated as if it is packed")
@@ -140,9 +137,7 @@ def _finished(run: _Run) -> TrainReport:
 
 def _train(run: _Run, plan: JobPlan, resume: bool) -> TrainReport:
     report, folder, world = plan.report, run.folder, run.world
-    run.note(
-        f"{report.trained_rows} of {report.rows} rows, {report.trained_tokens} trained tokens, {report.steps} steps"
-    )
+    run.note(report.counts)
     failures = clear_failures(memory_hint(plan, run.settings), folder.path)
     with world.together():
         manifest, newest = _look(run, plan, resume)
@@ -159,7 +154,8 @@ def _train(run: _Run, plan: JobPlan, resume: bool) -> TrainReport:
         packed = isinstance(job.collate, PackingCollator) if run.settings.packing else None
         report = replace(report, resumed_from=None if newest is None else newest.name, packed=packed)
     began = time.monotonic()
-    with failures("training"), without_cache(job.model):
+    attention = packed_attention(job.model) if packed else nullcontext()
+    with failures("training"), without_cache(job.model), attention:
         result = _fit(run, plan.trainer, job, checkpoints)
     if checkpoints.stopped_at is not None:
         raise _stopped(run, checkpoints)
@@ -356,10 +352,14 @@ def _save(run: _Run, plan: JobPlan, student: PreTrainedModel, report: TrainRepor
     run.note("saving the student")
     if rows := run.folder.metric_rows():
         report = _with_losses(report, rows, run.settings)
-    card = model_card(run.settings, report, open_run(run.folder.path).manifest.student)
-    save_student(run.folder, run.settings, plan, student, card)
+    report = replace(report, saved_in=save_student(run.folder, run.settings, plan, student, _card(run, report)))
     _finish(run, report)
     return report
+
+
+def _card(run: _Run, report: TrainReport) -> str:
+    opened = open_run(run.folder.path)
+    return model_card(run.settings, report, opened.manifest.student, opened.teachers)
 
 
 def _report(run: _Run, manifest: RunManifest) -> str:
@@ -370,8 +370,7 @@ def _report(run: _Run, manifest: RunManifest) -> str:
 def _finish(run: _Run, report: TrainReport) -> None:
     """Write what follows the student: the pages, and the final manifest."""
     manifest = replace(open_run(run.folder.path).manifest, state="finished", finished=utc_now(), report=report)
-    card = model_card(run.settings, report, manifest.student)
-    run.folder.write_pages(card, _report(run, manifest))
+    run.folder.write_pages(_card(run, report), _report(run, manifest))
     run.folder.finish(manifest, keep_checkpoints=run.settings.save_total_limit is not None)
 
 

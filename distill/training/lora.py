@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import DistillError, UsageError
 from distill.models.load import load_model
+from distill.training.lora_targets import choose_targets
 from distill.training.settings import LoraSettings
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, new_tokens: Sequence
         The `peft.PeftModel`.
 
     Raises:
-        UsageError: `target_modules` names no layer of this student.
+        UsageError: `target_modules` names a layer that this student lacks, or that can have no adapter.
     """
     from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
 
@@ -44,23 +45,26 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, new_tokens: Sequence
         tables = [model.get_input_embeddings(), model.get_output_embeddings()]
         tied = tables[1] is None or tables[1].weight is tables[0].weight
         rows = {_name_of(table, model): list(new_tokens) for table in tables[: 1 if tied else 2]}
+    chosen = choose_targets(model, lora)
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=list(lora.target_modules) or "all-linear",  # which excludes the LM head
+        target_modules=list(chosen.modules),
+        target_parameters=list(chosen.parameters) or None,
         trainable_token_indices=rows or None,
         fan_in_fan_out=_has_conv1d(model),
     )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft's and transformers' names for checkpointing differ
+            warnings.simplefilter("ignore", RuntimeWarning)  # patterns that peft makes for experts, and misses itself
             return get_peft_model(model, config)
     except ValueError as error:
-        layers = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _is_linear(module)})
         raise UsageError(
-            f"--lora-targets: {str(error).splitlines()[0]}", f"this student's linear layers: {', '.join(layers)}"
+            f"--lora-targets: {str(error).splitlines()[0]}",
+            f"by default: {', '.join(choose_targets(model, LoraSettings()).modules)}",
         ) from error
 
 
@@ -102,18 +106,26 @@ def merge_saved_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel
     return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
 
 
-def check_quantization() -> None:
+def check_quantization(note: Callable[[str], None] | None = None) -> None:
     """Refuse QLoRA where it cannot run, before anything is loaded or written.
+
+    Args:
+        note: told instead, in a dry run: the training may be meant for another machine.
 
     Raises:
         DistillError: there is no GPU, or no bitsandbytes.
     """
     import torch
 
+    error = None
     if not torch.cuda.is_available():
-        raise DistillError("--qlora needs a GPU that bitsandbytes can use; there is none here", "use --lora")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise DistillError("--qlora needs bitsandbytes", "pip install 'distill-chat[qlora]', or use --lora")
+        error = DistillError("--qlora needs a GPU that bitsandbytes can use; there is none here", "use --lora")
+    elif importlib.util.find_spec("bitsandbytes") is None:
+        error = DistillError("--qlora needs bitsandbytes", "pip install 'distill-chat[qlora]', or use --lora")
+    if error is not None and note is None:
+        raise error
+    if error is not None and note is not None:
+        note(f"warning: {error.message}")
 
 
 def load_quantized(ref: str) -> PreTrainedModel:
@@ -133,10 +145,6 @@ def load_quantized(ref: str) -> PreTrainedModel:
 def _name_of(wanted: nn.Module, model: PreTrainedModel) -> str:
     names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
     return names[wanted]
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return type(module).__name__ in ("Linear", "Conv1D", "Linear4bit")
 
 
 def _has_conv1d(model: PreTrainedModel) -> bool:

@@ -9,17 +9,19 @@ from dataclasses import dataclass, replace
 
 from distill.dataset.cache import prepare_data
 from distill.dataset.findings import Findings
-from distill.dataset.pipeline import Pipeline, make_pipeline
+from distill.dataset.pipeline import Pipeline, length_limit, make_pipeline
 from distill.dataset.prepare import Prepared, prepare
 from distill.encode.encoder import Encoder
 from distill.errors import DataError, DistillError, PluginError
-from distill.models.load import max_positions, model_config
+from distill.models.load import model_config
+from distill.models.precision import saved_dtype
 from distill.plugins import PluginManager
 from distill.protocols import Labeler, Loss, PlanningTrainer, Trainer
 from distill.runs.report import MemoryEstimate, TrainReport
 from distill.training.batching import batch_sampler
 from distill.training.estimate import estimate, largest_batch
-from distill.training.losses import check_shares, make_loss
+from distill.training.lora_targets import Targets, plan_targets
+from distill.training.losses import check_shares, explain, make_loss
 from distill.training.settings import TrainSettings
 from distill.training.shared_prefix import group_by_prefix
 from distill.transcripts.hold_out import HoldOut, make_hold_out, read_held_out
@@ -46,6 +48,7 @@ class JobPlan:
         hold_out: which conversations are held out; None: none.
         held_out: their examples, to evaluate on; None: none.
         prefix_groups: rows that begin alike and are worth batching together; empty without `--shared-prefix`.
+        notes: what the user should know before the training, one line each.
     """
 
     trainer: Trainer
@@ -61,6 +64,7 @@ class JobPlan:
     hold_out: HoldOut | None = None
     held_out: Prepared | None = None
     prefix_groups: Sequence[PrefixGroup] = ()
+    notes: Sequence[str] = ()
 
 
 def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) -> JobPlan:
@@ -79,10 +83,11 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
     trainer = manager.trainers.build(settings.trainer, settings.trainer_options)
     loss, needs = make_loss(settings.loss, settings.loss_options, manager)
     pipeline = make_pipeline(settings, manager, soft_labels=needs is not None)
+    targets = None if settings.lora is None else plan_targets(pipeline.ref, settings.lora)
     if settings.hold_out is not None:
         hold_out = make_hold_out(settings.hold_out, settings.data, pipeline.reader, settings.seed)
         pipeline = replace(pipeline, hold_out=hold_out)
-    max_length = settings.max_length or max_positions(pipeline.ref)
+    max_length = length_limit(pipeline.ref, settings.max_length)
     prepared = prepare_data(settings.data, pipeline, max_length=max_length, overlong=settings.overlong)
     if pipeline.hold_out is not None:
         pipeline.hold_out.check(len(prepared.conversations), prepared.held_out)
@@ -104,12 +109,23 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
         labeler=pipeline.labeler,
         loss=loss,
         prepared=prepared,
-        report=_report(settings, prepared, steps if plan.steps is None else plan.steps),
+        report=_report(settings, prepared, steps if plan.steps is None else plan.steps, plan, pipeline.ref),
         reader=pipeline.reader,
         hold_out=pipeline.hold_out,
         held_out=_held_out(settings, pipeline, max_length),
         prefix_groups=groups,
+        notes=_notes(prepared, targets, loss),
     )
+
+
+def _notes(prepared: Prepared, targets: Targets | None, loss: Loss | None) -> list[str]:
+    """What is to be told before the training, one line each."""
+    notes = [f"{finding.severity}: {finding}" for finding in prepared.findings if finding.severity != "note"]
+    if targets is not None and targets.note:
+        notes.append(targets.note)
+    if prepared.shares.rows:
+        notes.append(explain(loss, prepared.shares))
+    return notes
 
 
 def _prefix_groups(settings: TrainSettings, prepared: Prepared, ref: str) -> Sequence[PrefixGroup]:
@@ -163,6 +179,7 @@ def estimate_of(plan: JobPlan, settings: TrainSettings, note: Callable[[str], No
             settings,
             plan.train_plan,
             largest_batch(settings, plan.prepared.examples),
+            saved_in=plan.report.saved_in,
             vocabulary=len(plan.encoder.tokenizer),
             new_tokens=plan.new_tokens,
             checkpoints=1 + settings.checkpoints_kept,
@@ -187,7 +204,7 @@ def memory_hint(plan: JobPlan, settings: TrainSettings) -> str:
     return f"lower {' or '.join(lower)}{also}"
 
 
-def _report(settings: TrainSettings, prepared: Prepared, steps: int) -> TrainReport:
+def _report(settings: TrainSettings, prepared: Prepared, steps: int, plan: TrainPlan, ref: str) -> TrainReport:
     """What will be trained."""
     return TrainReport(
         out=str(settings.out),
@@ -202,6 +219,8 @@ def _report(settings: TrainSettings, prepared: Prepared, steps: int) -> TrainRep
         trained_tokens=int(prepared.examples.trained.sum()),
         steps=steps,
         reasons=dict(Counter(skipped.reason for skipped in prepared.skipped)),
+        computed_in=plan.precision,
+        saved_in=saved_dtype(ref) if settings.dtype == "auto" else settings.dtype,
     )
 
 

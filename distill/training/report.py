@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.collection.costs import Cost, CostTable
+from distill.collection.terms import terms_text
 from distill.errors import DistillError
 from distill.pages import render_page
 from distill.pages.charts import curves
@@ -22,14 +23,20 @@ from distill.transcripts.reader import skip_refused
 _LONGEST = 600  # characters of an answer
 
 
-def model_card(settings: TrainSettings, report: TrainReport, base: BaseModel) -> str:
+_COMPARED = "<!-- comparison -->\n", "<!-- end of comparison -->"
+"""Around what a model card says of the comparison: `distill compare` replaces it."""
+
+
+def model_card(settings: TrainSettings, report: TrainReport, base: BaseModel, teachers: Sequence[str] = ()) -> str:
     """The student's model card, in Markdown, with the metadata that the Hugging Face Hub reads.
 
     Args:
         settings: of the training.
         report: its counts.
         base: the model that was trained; its Hub id and licence are left out where they are not known.
+        teachers: whose answers it was trained on, as transcripts name them.
     """
+    taught = "".join(f"| teacher | `{_code(name)}`: {terms_text(name)} |\n" for name in teachers)
     lora = settings.lora
     how = f"`{settings.formatter}`, `{settings.labeler}`, `{settings.trainer}`"
     how += f", LoRA of rank {lora.r}, merged" if lora else ""
@@ -49,12 +56,19 @@ A student distilled from a teacher's chat transcripts with [distill](https://pyp
 | | |
 |---|---|
 | base | `{base.name}`{origin} ({base.license or "licence not known to distill"}) |
-| transcripts | {report.trained_rows} trained, {report.skipped_rows} skipped, {report.held_out_rows} held out |
+{taught}| transcripts | {report.trained_rows} trained, {report.skipped_rows} skipped, {report.held_out_rows} held out |
 | tokens | {report.tokens}, of which {report.trained_tokens} trained |
 | format, labels, trainer | {how} |
 | epochs, batch, learning rate, seed | {settings.epochs:g}, {settings.per_device_train_batch_size} × \
 {settings.gradient_accumulation_steps}, {settings.learning_rate:g}, {settings.seed} |
 | steps, mean loss | {report.steps}, {"none" if report.loss is None else f"{report.loss:.4f}"} |
+
+## Compared with its base
+
+{_COMPARED[0]}Not compared yet: `distill compare {settings.out.name}`
+{_COMPARED[1]}
+
+## Use it
 
 ```python
 from transformers import pipeline
@@ -63,6 +77,18 @@ chat = pipeline("text-generation", "{settings.out.name}/model")
 print(chat([{{"role": "user", "content": "…"}}])[0]["generated_text"][-1]["content"])
 ```
 """
+
+
+def with_comparison(card: str, text: str) -> str:
+    """A model card with what a comparison found; one without a place for it stays as it is."""
+    before, begin, rest = card.partition(_COMPARED[0])
+    _, end, after = rest.partition(_COMPARED[1])
+    return f"{before}{begin}{text}\n{end}{after}" if begin and end else card
+
+
+def _code(text: str) -> str:
+    """A name within Markdown's code quotes, in a table."""
+    return text.replace("`", "'").replace("|", "\\|").replace("\n", " ")
 
 
 @dataclass(frozen=True, slots=True)

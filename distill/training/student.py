@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import DistillError
 from distill.models.load import load_model, quiet
+from distill.models.precision import SavedDtype, cast_weights, name_dtype
 from distill.models.special_tokens import grow_embeddings, set_special_ids
 from distill.runs.folder import RunFolder
 from distill.training.failures import check_finite_weights
-from distill.training.kernels.verification import causal_model, few_tokens, tolerance
+from distill.training.kernels.verification import causal_model, few_tokens
 from distill.training.lora import add_adapter, load_quantized, merge_adapter, merge_saved_adapter, untie_for_adapters
 from distill.training.prepare_job import JobPlan
 from distill.training.settings import TrainSettings
@@ -61,7 +62,7 @@ def save_student(
     plan: JobPlan,
     model: Any,
     card: str,
-) -> None:
+) -> SavedDtype:
     """Save a trained student, whole or not at all; adapters are saved beside it and merged into it.
 
     Args:
@@ -70,6 +71,9 @@ def save_student(
         plan: what was trained.
         model: the student, with its adapters; it is used up.
         card: the model card.
+
+    Returns:
+        The dtype of the saved weights.
 
     Raises:
         DistillError: weights are not finite, or the saved student is not the one that was trained.
@@ -88,16 +92,19 @@ def save_student(
             expected = _logits(model)
             model = merge_adapter(model)
     set_special_ids(model, tokenizer, plan.encoder.stops)
+    dtype = cast_weights(model, plan.report.saved_in)
     with quiet(), folder.saving_student() as made:
         model.save_pretrained(made)
+        name_dtype(made, dtype)
         tokenizer.save_pretrained(made)
         (made / "README.md").write_text(card, encoding="utf-8")
         if expected is not None:
             del model
-            _check_same(made, expected, folder.paths.adapter)
+            _check_same(made, expected, folder.paths.adapter, exact=dtype == "float32")
+    return dtype
 
 
-def _check_same(made: Path, expected: Tensor, adapter: Path) -> None:
+def _check_same(made: Path, expected: Tensor, adapter: Path, *, exact: bool) -> None:
     """Compare the saved student with the trained one on a few tokens.
 
     Raises:
@@ -105,7 +112,7 @@ def _check_same(made: Path, expected: Tensor, adapter: Path) -> None:
     """
     found = _logits(load_model(str(made)).to(expected.device))
     difference = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
-    if not difference <= tolerance(expected, full=1e-3, half=5e-2):
+    if not difference <= (1e-3 if exact else 5e-2):
         raise DistillError(
             f"the merged student is not the one that was trained: its logits differ by {difference:.1%}",
             f"it was not saved; the adapters are in {adapter}; train with other --lora-targets",

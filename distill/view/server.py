@@ -263,7 +263,7 @@ def _closeness(sample: Mapping[str, Any]) -> float:
 
 def _students(sample: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The answers of the students: there are several where several were compared."""
-    return [one for who, one in sample["answers"].items() if who not in ("base", "teacher")]
+    return [one for who, one in sample["answers"].items() if who not in ("base", "prompted_base", "teacher")]
 
 
 def _marked(sample: Mapping[str, Any]) -> dict[str, Any]:

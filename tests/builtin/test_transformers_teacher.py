@@ -129,7 +129,7 @@ def test_a_batch_is_divided_until_the_one_row_is_found_that_fails(teacher, monke
 
 def test_a_prompt_beyond_the_models_positions_is_named_before_it_is_asked(teacher, monkeypatch):
     model = teacher._loaded()
-    monkeypatch.setattr(model.model.config, "max_position_embeddings", 40, raising=False)
+    monkeypatch.setattr(model, "max_length", 40)
     sizes = []
     generate = type(model).generate
     monkeypatch.setattr(

@@ -124,7 +124,7 @@ def test_a_full_conversation_is_said_to_be_full(session):
     typed(session, "hi")
     before = list(session.messages)
     ((answer, note),) = typed(session, "word " * 300)
-    assert not answer and "tokens, and the model takes 200 (/undo, or /new)" in note
+    assert not answer and "tokens, and the model takes 200, answer included (/undo, or /new)" in note
     assert session.messages == before
     short = Session(session.chat, ChatSettings(model="student"))
     rooms = []
@@ -160,7 +160,11 @@ def test_an_answer_that_is_stopped(session, model, monkeypatch):
             show(piece)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(session, "chat", type("Stopped", (), {"stream": staticmethod(stop), "model": model.model}))
+    monkeypatch.setattr(
+        session,
+        "chat",
+        type("Stopped", (), {"stream": staticmethod(stop), "encoder": model.encoder, "room": model.room}),
+    )
     session.chat.encoder = model.encoder
     with pytest.raises(KeyboardInterrupt):
         session.handle("hi", lambda piece: None)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+from urllib.parse import urlsplit
 
 import brotli
 import pytest
+from socks_proxy import SocksProxy
 
 try:
     from compression import zstd
@@ -88,12 +90,38 @@ def test_a_proxy_is_used_for_other_servers_only(cli, prompts, out, read, server,
     assert server.asked[0].path == "http://teacher.example/v1/chat/completions"
 
 
+def test_a_socks_proxy_carries_requests_and_looks_names_up(cli, prompts, out, read, server, monkeypatch):
+    words = ["--teacher", "openai:m", "--base-url", "http://teacher.invalid/v1", "--out", out, "--retries", 0]
+    with SocksProxy(urlsplit(server.origin).port) as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"socks5h://user:s%40cret@127.0.0.1:{proxy.port}")
+        ran = cli("collect", prompts(3), *words, "--concurrency", 1)
+        assert ran.code == 0, ran.err
+        assert len(read(out)) == 3 and proxy.asked == ["teacher.invalid"], "one connection for all"
+        assert proxy.logins == [("user", "s@cret")]
+    out.unlink()
+    ran = cli("collect", prompts(3), *words)
+    assert ran.code == 1 and "cannot reach the proxy socks5h://127.0.0.1:" in ran.err and "(ALL_PROXY)" in ran.err
+    assert "is the proxy running?" in ran.err and "cret" not in ran.err
+
+
+@pytest.mark.parametrize(("code", "says"), [(5, "is the server running?"), (2, "check the proxy")])
+def test_a_socks_proxy_that_refuses_is_named(cli, prompts, out, monkeypatch, code, says):
+    with SocksProxy(1, refusal=code) as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{proxy.port}")
+        words = ["--teacher", "openai:m", "--base-url", "http://teacher.invalid/v1", "--out", out, "--retries", 0]
+        ran = cli("collect", prompts(3), *words)
+    assert ran.code == 1 and f"the proxy socks5://127.0.0.1:{proxy.port} (ALL_PROXY) did not reach" in ran.err
+    assert says in ran.err
+
+
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "socks5h://proxy:1080"])
-def test_a_socks_proxy_is_named(monkeypatch, proxy):
+def test_a_socks_proxy_needs_a_package_and_is_not_for_every_server(monkeypatch, proxy):
     monkeypatch.setenv("ALL_PROXY", proxy)
-    with pytest.raises(UsageError, match=r"\(ALL_PROXY\) is a SOCKS proxy"):
-        proxy_for("https://teacher.example/v1")
+    assert proxy_for("https://teacher.example/v1").is_socks
     assert proxy_for("http://127.0.0.1:8000/v1") is None
+    monkeypatch.setattr("distill.builtin.teachers.proxies.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"\(ALL_PROXY\) is a SOCKS proxy, which needs the package aiohttp-socks"):
+        proxy_for("https://teacher.example/v1")
     monkeypatch.setenv("NO_PROXY", "teacher.example")
     assert proxy_for("https://teacher.example/v1") is None
 

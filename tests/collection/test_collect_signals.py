@@ -139,12 +139,17 @@ def test_the_library_hands_the_signal_to_who_had_it(tmp_path, prompts, out):
     import subprocess
 
     script = textwrap.dedent("""
-        import os, signal, sys, threading
+        import os, signal, sys, threading, time
         from distill.collection import CollectSettings, collect
         seen = []
         signal.signal(signal.SIGTERM, lambda *args: seen.append(args[0]))
         before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        def end():
+            while not os.path.exists(sys.argv[2]) or not os.path.getsize(sys.argv[2]):
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGTERM)
+        
+        threading.Thread(target=end).start()
         summary = collect(sys.argv[1], sys.argv[2], CollectSettings("openai:m", base_url=sys.argv[3], concurrency=2))
         assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
         assert seen == [signal.SIGTERM] and 0 < summary.rows < 500, (seen, summary)

@@ -95,15 +95,19 @@ def test_each_answer_of_a_conversation_is_a_question(chat, chats):
     assert chat.encoder.tokenizer.decode(tokens.answer[:-1]) == "oiseau"
 
 
-def test_answers_come_back_in_order_and_the_model_s_length_is_kept(chat, chats):
+def test_answers_come_back_in_order_and_the_model_s_length_is_kept(chat, chats, monkeypatch):
     questions = read_questions([chats], make_reader()).questions
     asked = [tokens_of(question, chat.encoder) for question in questions]
     words = {"max_tokens": 8, "batch_size": 2, "done": lambda more: None}
-    answers, seconds = answer_questions(chat, questions, asked, max_length=None, **words)
+    answers, seconds = answer_questions(chat, questions, asked, **words)
     assert answers == [chat.generate([question.messages], max_tokens=8)[0] for question in questions] and seconds > 0
-    shortest = min(len(tokens.prompt) for tokens in asked)
-    cut, _ = answer_questions(chat, questions, asked, max_length=shortest + 2, **words)
-    assert all(one.completion_tokens <= 2 for one in cut)
+    longest = max(len(tokens.prompt) for tokens in asked)
+    monkeypatch.setattr(chat, "max_length", longest + 2)
+    cut, _ = answer_questions(chat, questions, asked, **words)
+    room = [longest + 2 - len(tokens.prompt) for tokens in asked]
+    assert [one.completion_tokens for one in cut] == [
+        min(whole.completion_tokens, most) for whole, most in zip(answers, room, strict=True)
+    ]
 
 
 def test_tool_calls_and_thoughts_are_compared_as_the_format_writes_them(bloom):

@@ -14,9 +14,11 @@ from distill.errors import DistillError
 from distill.exporters import export
 from distill.exporters import verify as proof
 from distill.exporters.gguf_file import write_gguf_file
+from distill.exporters.llama_cpp import convert_with_llama_cpp
 from distill.exporters.vocabulary import read_vocabulary
 from distill.models.gguf_tokenizer import PRE_TOKENIZERS
 from distill.models.load import load_tokenizer
+from distill.models.references import ModelRef
 
 # Each architecture, each pre-tokenizer that has a name.
 KINDS = {"llama": "gpt-2", "qwen2": "qwen2", "qwen3": "llama-bpe", "bloom": "bloom", "gpt2": "smollm"}
@@ -83,9 +85,85 @@ def test_every_architecture_comes_back_as_it_was(tmp_path, kind, manager):
         assert theirs(text, add_special_tokens=False)["input_ids"] == ours(text, add_special_tokens=False)["input_ids"]
 
 
+LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+               "high_freq_factor": 4.0, "original_max_position_embeddings": 64}  # fmt: skip
+
+
+def test_scaled_rotary_embeddings(tmp_path, manager, monkeypatch):
+    """Llama 3.x: what each frequency is divided by is in a tensor, as llama.cpp writes it; linear has settings."""
+    from gguf import GGUFReader
+
+    run = make_student("llama", tmp_path / "a", rope_parameters=LLAMA3_ROPE)
+    made = export(run, "gguf", tmp_path / "out", manager, {"outtype": "f32"})
+    (factors,) = (one.data for one in GGUFReader(made.files[0]).tensors if one.name == "rope_freqs.weight")
+    assert factors.shape == (8,) and factors[0] == 1 and factors[-1] == 8 and sorted(factors) == list(factors)
+    assert any("10 greedy answers are equal" in note for note in made.notes)
+    monkeypatch.setattr("distill.exporters.gguf_file.architecture_of", without_factors)
+    with pytest.raises(DistillError, match="does not scale rotary embeddings as the student does"):
+        export(run, "gguf", tmp_path / "other", manager, {"outtype": "f32"})
+    monkeypatch.undo()
+    linear = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
+    run = make_student("qwen2", tmp_path / "b", rope_parameters=linear)
+    made = export(run, "gguf", tmp_path / "linear", manager, {"outtype": "f32"})
+    fields = GGUFReader(made.files[0]).fields
+    assert fields["qwen2.rope.scaling.type"].contents() == "linear"
+    assert fields["qwen2.rope.scaling.factor"].contents() == 2.0
+    run = make_student("llama", tmp_path / "c", rope_parameters={**linear, "rope_type": "dynamic"})
+    with pytest.raises(DistillError, match="of the type 'dynamic'") as error:
+        export(run, "gguf", tmp_path / "dynamic", manager)
+    assert "--llama-cpp" in error.value.hint
+
+
+def without_factors(config):
+    """As `architecture_of`, for a llama.cpp that knows nothing of Llama 3.1."""
+    from dataclasses import replace
+
+    from distill.exporters.architectures import architecture_of
+
+    known, settings = architecture_of(config)
+    return replace(known, extra=lambda config: {}), settings
+
+
+def test_every_end_marker_is_in_the_file(tmp_path, manager):
+    """A tool call may end with another marker; GGUF has places for three, a Modelfile for all."""
+    run = make_student("llama", tmp_path)
+    config = run / "model/generation_config.json"
+    stop = json.loads(config.read_text())["eos_token_id"]
+    ids = load_tokenizer(str(run / "model")).convert_tokens_to_ids(["<think>", "<|im_start|>", "<|begin_of_text|>"])
+    for more, lost in ((ids[:1], []), (ids, ids[1:])):
+        config.write_text(json.dumps({"eos_token_id": [stop, *more]}))
+        made = export(run, "ollama", tmp_path / f"out{len(more)}", manager)
+        written = proof.read_back(next(path for path in made.files if path.suffix == ".gguf"))
+        assert written.ids["eot"] == stop and written.ids["eom"] == ids[0] and written.types[ids[0]] == 3
+        assert any("no place for more end markers" in note for note in made.notes) == bool(lost)
+        modelfile = next(path for path in made.files if path.name == "Modelfile").read_text()
+        assert modelfile.count("PARAMETER stop") == 1 + len(more)
+
+
+def test_sizes_that_transformers_does_not_read(tmp_path, manager):
+    """It takes GPT-2 for one of 1024 positions: the weights are compared with the student's own settings."""
+    run = make_student("gpt2", tmp_path, n_positions=128)
+    made = export(run, "gguf", tmp_path / "out", manager, {"outtype": "f32"})
+    assert any(note.startswith("not compared: some settings") for note in made.notes)
+    assert any(note.startswith("weights are the student's, and ") for note in made.notes)
+
+
+def test_code_of_a_student_is_not_run_by_the_converter(tmp_path, capsys):
+    run, checkout = make_student("llama", tmp_path), tmp_path / "llama.cpp"
+    checkout.mkdir()
+    (checkout / "convert_hf_to_gguf.py").write_text("raise SystemExit('it ran')")
+    config = run / "model/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "auto_map": {"AutoConfig": "own.Config"}}))
+    words = ["export", str(run), "--to", "gguf", "--llama-cpp", str(checkout), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "--trust-remote-code" in capsys.readouterr().err
+    with pytest.raises(DistillError, match="it ran"):
+        convert_with_llama_cpp(checkout, ModelRef(str(run / "model"), True), tmp_path / "x.gguf", "x", "f16")
+
+
 def test_a_file_that_cuts_text_in_an_unknown_way_is_told_of(tmp_path, caplog):
     run, file = make_student("llama", tmp_path), tmp_path / "x.gguf"
-    write_gguf_file(run / "model", file, "x", "f16")
+    write_gguf_file(str(run / "model"), file, "x", "f16")
     load_tokenizer(str(file))
     assert not caplog.records
     file.write_bytes(file.read_bytes().replace(b"\x05\0\0\0\0\0\0\0gpt-2", b"\x05\0\0\0\0\0\0\0gpt-9", 1))
@@ -120,7 +198,7 @@ def test_bos_is_added_only_where_the_template_writes_it(manager):
         bos = tokenizer.bos_token
         rule = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)])
         tokenizer.backend_tokenizer.post_processor = rule
-        assert read_vocabulary(tokenizer, len(tokenizer), 1).add_bos is writes_it
+        assert read_vocabulary(tokenizer, len(tokenizer), [1]).add_bos is writes_it
 
 
 def test_other_tokenizers_and_architectures_name_the_way_out(tmp_path, manager):
@@ -128,14 +206,14 @@ def test_other_tokenizers_and_architectures_name_the_way_out(tmp_path, manager):
 
     for name in ("gemma", "unigram", "wordpiece"):
         with pytest.raises(DistillError, match="byte-level BPE") as error:
-            read_vocabulary(TOKENIZERS[name](), 1000, 1)
+            read_vocabulary(TOKENIZERS[name](), 1000, [1])
         assert "--llama-cpp" in error.value.hint
     tokenizer = tokenizer_of("gpt-2")
     from tokenizers import pre_tokenizers
 
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     with pytest.raises(DistillError, match=r"no llama\.cpp name") as error:
-        read_vocabulary(tokenizer, 1000, 1)
+        read_vocabulary(tokenizer, 1000, [1])
     run = make_student("llama", tmp_path / "a", attention_bias=True)
     with pytest.raises(DistillError, match="attention layers have biases"):
         export(run, "gguf", tmp_path / "out", manager)
@@ -156,9 +234,9 @@ def test_a_file_that_is_not_the_student_is_refused(tmp_path):
         shutil.rmtree(other, ignore_errors=True)
         shutil.copytree(run / "model", other)
         change()
-        write_gguf_file(other, file, "student", "f32")
+        write_gguf_file(str(other), file, "student", "f32")
         with pytest.raises(DistillError, match=what):
-            proof.compare_with_student(run / "model", file, "f32", proof.read_back(file))
+            proof.compare_with_student(str(run / "model"), file, "f32", proof.read_back(file))
 
     def weights():
         from safetensors.torch import load_file, save_file
@@ -185,6 +263,7 @@ def test_a_file_that_is_not_the_student_is_refused(tmp_path):
 
     def never_stops():
         edit("config.json", lambda text: text.replace(f'"eos_token_id": {stop}', '"eos_token_id": 5'))
+        edit("generation_config.json", lambda text: text.replace(f'"eos_token_id": {stop}', '"eos_token_id": 5'))
         edit("tokenizer_config.json", lambda text: eos)
 
     faulty("it would never stop", never_stops)
@@ -246,6 +325,6 @@ def test_llama_cpps_converter_is_run_and_checked(tmp_path, manager, capsys):
     script.write_text(CONVERTER)
     assert main(words) == 1
     assert "failed (exit code 1): KeyError: no such architecture" in capsys.readouterr().err
-    write_gguf_file(run / "model", checkout / "made.gguf", "made", "f16")
+    write_gguf_file(str(run / "model"), checkout / "made.gguf", "made", "f16")
     assert main(words) == 0
     assert "token ids of 10 conversations are equal" in capsys.readouterr().err

@@ -9,12 +9,13 @@ import yaml
 from run_folders import REPORT
 
 from distill import ModelSpec, hookimpl
+from distill.collection.terms import terms_of
 from distill.plugins import PluginRecord, make_plugin_manager
 from distill.runs import open_run
 from distill.runs.manifest import BaseModel, GitState
 from distill.training import TrainSettings, train
 from distill.training.provenance import base_model, git_state, requirements
-from distill.training.report import model_card
+from distill.training.report import model_card, with_comparison
 
 
 def git(folder, *words):
@@ -81,8 +82,35 @@ def test_the_base_models_origin(named, name, sha256, found):
 
 @pytest.mark.parametrize("base", [BaseModel("known", "0", "org/known", "mit"), BaseModel("/home/me/x", "0")])
 def test_the_card_has_what_the_hub_reads_and_invents_nothing(base, tmp_path):
-    card = model_card(TrainSettings(base.name, (), tmp_path / "run"), REPORT, base)
+    card = model_card(TrainSettings(base.name, (), tmp_path / "run"), REPORT, base, ["openai:gpt-5-mini", "replay:x"])
     front = yaml.safe_load(card.split("---\n")[1])
     assert front.get("base_model") == base.hub_id and front.get("license") == base.license
     assert front["pipeline_tag"] == "text-generation"
     assert (base.license or "licence not known to distill") in card
+    assert "OpenAI's terms limit" in card and "`replay:x`: terms not known to distill" in card
+    assert "Not compared yet: `distill compare run`" in card
+    compared = with_comparison(card, "| better |")
+    assert "Not compared" not in compared and "| better |" in compared
+    assert with_comparison(compared, "| worse |") == compared.replace("better", "worse")
+    assert with_comparison("# my own card\n", "x") == "# my own card\n"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "provider"),
+    [
+        ("openai:gpt-5-mini", "OpenAI"),
+        ("openai:o3-mini", "OpenAI"),
+        ("openai:gpt-oss-20b", None),
+        ("openai:openai/gpt-4.1", "OpenAI"),
+        ("anthropic:claude-x", "Anthropic"),
+        ("openai:meta-llama/Llama-3.1-8B-Instruct", "Meta"),
+        ("transformers:EleutherAI/gpt-neo-125m", None),
+        ("transformers:gpt2", None),
+        ("openai:qwen", None),
+        ("replay:gpt.jsonl", None),
+        ("no teacher named", None),
+    ],
+)
+def test_the_terms_of_a_teacher_as_far_as_its_name_tells(teacher, provider):
+    found = terms_of(teacher)
+    assert (found and found.provider) == provider

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -179,6 +180,29 @@ def test_a_run_falls_back_to_the_checkpoint_before(manager, student, stopped, co
     assert_same(copied, stopped / "whole")
 
 
+class Hostile:
+    """A pickle that runs something when it is read."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __reduce__(self):
+        return Path.touch, (self._path,)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors"])
+def test_a_hostile_checkpoint_runs_nothing(manager, student, stopped, copied, tmp_path, name):
+    """Its own list of hashes may be forged too; what it holds is read as weights and numbers only."""
+    checkpoint = copied / "checkpoints/checkpoint-4"
+    torch.save({"state": Hostile(tmp_path / "ran")}, checkpoint / name)
+    content, listed = (checkpoint / name).read_bytes(), json.loads((checkpoint / "complete.json").read_text())
+    listed["files"][name] = [len(content), hashlib.sha256(content).hexdigest()]
+    (checkpoint / "complete.json").write_text(json.dumps(listed))
+    with pytest.raises(DistillError, match="cannot be read while training: it is damaged, or holds something other"):
+        run(manager, student, stopped / "article.jsonl", copied, resume=True)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_without_any_whole_checkpoint_it_refuses(manager, student, stopped, copied):
     for checkpoint in checkpoints_in(copied / "checkpoints"):
         (checkpoint / "optimizer.pt").unlink()
@@ -210,7 +234,7 @@ def test_a_metrics_line_cut_by_a_kill_does_not_count(manager, student, stopped, 
         ({"epochs": 3}, "epochs changed (2 → 3)"),
         ({"seed": 1}, "seed changed (0 → 1)"),
         ({"labeler": "copy"}, 'labeler changed ("masked" → "copy")'),
-        ({"trainer_options": {"weight_decay": "0.1"}}, 'trainer-option changed ({} → {"weight_decay": "0.1"})'),
+        ({"trainer_options": {"weight_decay": "0.1"}}, 'trainer-options changed ({} → {"weight_decay": "0.1"})'),
         ({"lora": LoraSettings()}, "lora changed (null → "),
     ],
 )

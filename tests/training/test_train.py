@@ -7,12 +7,14 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill import DataError, DistillError, PluginError, TrainerSpec, TrainResult, UsageError, hookimpl
+from distill.models.precision import cast_weights
 from distill.plugins import PluginRecord, make_plugin_manager
 from distill.testing import byte_bpe, save_student, tiny_bloom, tiny_llama
-from distill.training import TrainSettings, train
+from distill.training import LoraSettings, TrainSettings, train
 
 LABELERS = ("copy", "masked", "trl")
 TRAINERS = ("hf", "trl")
@@ -156,16 +158,51 @@ def test_a_loss_that_is_no_number_stops_and_publishes_nothing(manager, article, 
 @pytest.mark.parametrize(
     ("options", "complaint", "hint"),
     [
-        ({"warmup_stps": "1"}, "unknown option of trainer 'hf': 'warmup_stps'", "warmup_steps"),
+        ({"warmup_stps": "1"}, "unknown option of trainer '(hf|trl)': 'warmup_stps'", "warmup_steps"),
         ({"num_train_epochs": "1"}, "num_train_epochs is set by --epochs", None),
         ({"optim": "nonsense"}, "the trainer refuses its settings", None),
         ({"report_to": "kubeflow"}, "report_to=kubeflow: kubeflow is not installed", "pip install kubeflow"),
+        ({"report_to": "comet_ml"}, "report_to=comet_ml: comet_ml is not installed", "pip install comet_ml"),
+        ({"use_liger_kernel": "true"}, "use_liger_kernel: liger-kernel is not installed", "pip install liger-kernel"),
+        ({"optim": "adamw_8bit"}, "optim=adamw_8bit: bitsandbytes is not installed", "pip install bitsandbytes"),
+        ({"optim": "lomo"}, "optim=lomo: lomo-optim is not installed", "pip install lomo-optim"),
+        ({"push_to_hub": "true"}, "push_to_hub cannot be set: .*`distill export RUN --to hub", "leave -T push_to_hub"),
+        ({"deepspeed": "x.json"}, "deepspeed.* is not installed", "pip install 'deepspeed"),
+        ({"fsdp": "full_shard"}, "fsdp needs several processes", "torchrun"),
+        ({"load_in_4bit": "true"}, "load_in_4bit is set by --qlora", None),
     ],
 )
-def test_trainer_options_are_checked(manager, bloom, article, tmp_path, options, complaint, hint):
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_trainer_options_are_checked(manager, trainer, options, complaint, hint):
+    """At one place for both trainers, when the trainer is built: before anything is loaded or made."""
     with pytest.raises(UsageError, match=complaint) as caught:
-        run(manager, bloom, article, tmp_path / "run", trainer_options=options)
+        manager.trainers.build(trainer, options)
     assert hint is None or hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("base", "asked", "lora"),
+    [("bfloat16", "auto", None), ("float16", "auto", LoraSettings(r=2)), ("bfloat16", "float32", None)],
+)
+def test_a_student_is_saved_in_the_precision_of_its_base(manager, bloom, article, tmp_path, base, asked, lora):
+    model = AutoModelForCausalLM.from_pretrained(bloom, dtype=getattr(torch, base))
+    student = save_student(model, AutoTokenizer.from_pretrained(bloom), tmp_path / "student")
+    expected = base if asked == "auto" else asked
+    dry = train(
+        TrainSettings(str(student), (article,), tmp_path / "run", dtype=asked, lora=lora), manager, dry_run=True
+    )
+    report = run(manager, student, article, tmp_path / "run", dtype=asked, lora=lora, epochs=1)
+    assert dry.saved_in == report.saved_in == expected and report.computed_in == dry.computed_in
+    saved = load_file(tmp_path / "run/model/model.safetensors")
+    assert {weight.dtype for weight in saved.values()} == {getattr(torch, expected)}
+    assert json.loads((tmp_path / "run/model/config.json").read_text())["dtype"] == expected
+    assert json.loads((tmp_path / "run/run.json").read_text())["report"]["saved_in"] == expected
+
+
+def test_float16_that_is_too_small_for_a_weight(bloom):
+    model = AutoModelForCausalLM.from_pretrained(bloom)
+    model.get_input_embeddings().weight.data[0, 0] = 70000.0
+    assert cast_weights(model, "float16") == "bfloat16" and model.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 import distill
 from distill import TeacherError, UsageError, clean_surrogates
 from distill.builtin.teachers.headers import Headers
-from distill.builtin.teachers.proxies import proxy_for
+from distill.builtin.teachers.proxies import proxy_for, socks_connector, socks_errors, socks_problem
 from distill.builtin.teachers.statuses import BASE_RESP, BROKE, rule_of, status_in
 from distill.builtin.teachers.streaming import is_stream
 from distill.builtin.teachers.waits import wait_of
@@ -59,6 +60,13 @@ class HttpClient:
         self._fresh: aiohttp.ClientSession | None = None
         self.where = shown(url)
 
+    @cached_property
+    def _failures(self) -> tuple[type[Exception], ...]:
+        """What sending a request may raise."""
+        import aiohttp
+
+        return (aiohttp.ClientError, OSError, asyncio.TimeoutError, *socks_errors(self._proxy))
+
     async def post(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send one request.
 
@@ -69,11 +77,9 @@ class HttpClient:
         Raises:
             TeacherError: there was none; its flags tell whether asking again may help.
         """
-        import aiohttp
-
         try:
             response, answer = await self._exchange(json.dumps(body).encode())
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+        except self._failures as error:
             raise self._no_answer(error) from None
         if not 200 <= response.status < 300:
             raise self._refused(response, answer)
@@ -103,7 +109,7 @@ class HttpClient:
     async def _send(
         self, session: aiohttp.ClientSession, data: bytes, sent: SimpleNamespace
     ) -> tuple[aiohttp.ClientResponse, bytes]:
-        proxy = self._proxy and self._proxy.url
+        proxy = self._proxy.url if self._proxy and not self._proxy.is_socks else None
         # A redirect would turn the POST into a GET, or carry the key to another host.
         async with session.post(self._url, data=data, allow_redirects=False, proxy=proxy) as response:
             sent.answered = True
@@ -123,10 +129,21 @@ class HttpClient:
             _SENT.get().reused = False
             return socket.socket(*address[:3])
 
+        async def connects(*event: Any) -> None:
+            _SENT.get().reused = False
+
+        limits: dict[str, Any] = {"limit": 0, "force_close": not keep}  # the collector limits what is in flight
+        traces = []
+        if self._proxy is not None and self._proxy.is_socks:  # it makes its sockets itself
+            connector = socks_connector(self._proxy, **limits)
+            traces.append(aiohttp.TraceConfig())
+            traces[0].on_connection_create_start.append(connects)
+        else:
+            connector = aiohttp.TCPConnector(socket_factory=connect, **limits)
         return aiohttp.ClientSession(
             headers=self._headers,
-            # The collector limits what is in flight.
-            connector=aiohttp.TCPConnector(limit=0, force_close=not keep, socket_factory=connect),
+            connector=connector,
+            trace_configs=traces,
             timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=min(self._timeout, LONGEST_CONNECT)),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,  # no ~/.netrc in place of the key
@@ -141,6 +158,8 @@ class HttpClient:
         where = self.where
         if isinstance(error, aiohttp.InvalidURL):
             return TeacherError(f"{where} is not a URL", "check --base-url", fatal=True)
+        if self._proxy is not None and isinstance(error, socks_errors(self._proxy)):
+            return socks_problem(self._proxy, where, error)
         if isinstance(error, aiohttp.ClientHttpProxyError):
             what = f"{self._proxy} refused the way to {where}: HTTP {error.status}"
             return TeacherError(what, "check the proxy, or put the server into NO_PROXY", fatal=True, retryable=True)

@@ -104,14 +104,14 @@ class TransformersTeacher:
         """
         most = request.params.max_tokens or self._options.max_tokens
         tokens = len(model.encoder.prompt(request.messages, request.tools))
-        if model.max_positions is None:
+        if model.max_length is None:
             return most
-        if tokens >= model.max_positions:
+        if tokens >= model.max_length:
             raise DataError(
-                f"the prompt has {tokens} tokens, and {self._ref} takes {model.max_positions} with the answer",
+                f"the prompt has {tokens} tokens, and {self._ref} takes {model.max_length} with the answer",
                 "shorten the prompt, or choose a teacher with a longer context",
             )
-        return min(most, model.max_positions - tokens)
+        return min(most, model.max_length - tokens)
 
     def _divided(
         self, requests: Sequence[Request], work: Callable[[Sequence[Request]], list[T]]

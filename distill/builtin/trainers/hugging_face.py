@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations import get_reporting_integration_callbacks, integration_utils
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from distill import (
@@ -20,50 +18,14 @@ from distill import (
     TrainJob,
     TrainPlan,
     TrainResult,
-    UsageError,
     data_loader,
     fast_training,
     hushed,
-    unknown_name,
 )
 from distill.builtin.trainers.sharding import check_sharding, keep_tied_table, shard_on_cpus, whole_weights
+from distill.builtin.trainers.trainer_options import check_options, construct, defaults
 
 OnLog = Callable[[Mapping[str, float]], None]
-
-# Settings that have an option of distill's own.
-_OWNED = {
-    "output_dir": "--out",
-    **dict.fromkeys(("num_train_epochs", "epochs", "num_epochs"), "--epochs"),
-    **dict.fromkeys(("per_device_train_batch_size", "batch_size", "micro_batch_size"), "--batch-size"),
-    **dict.fromkeys(("packing", "padding_free"), "--packing"),
-    **dict.fromkeys(("gradient_accumulation_steps", "gradient_accumulation"), "--accumulation"),
-    **dict.fromkeys(("learning_rate", "lr"), "--learning-rate"),
-    "seed": "--seed",
-    **dict.fromkeys(("max_length", "max_seq_length"), "--max-length"),
-    "resume_from_checkpoint": "--resume",
-    "save_strategy": "--save-steps",
-    "save_steps": "--save-steps",
-    "save_total_limit": "--save-total-limit",
-    "eval_steps": "--eval-steps",
-    "load_best_model_at_end": "--keep best",
-    **dict.fromkeys(("assistant_only_loss", "completion_only_loss"), "--labeler"),
-    **dict.fromkeys(("chat_template_path", "eos_token", "pad_token"), "--formatter"),
-}
-
-# Settings that would break a promise of distill, each with that promise.
-_FIXED = {
-    **dict.fromkeys(("label_names", "remove_unused_columns", "dataset_kwargs"), "the examples are labelled already"),
-    "logging_nan_inf_filter": "a loss that is not finite must be seen",
-    "auto_find_batch_size": "a smaller batch is another training; lower --batch-size, and raise --accumulation",
-    **dict.fromkeys(
-        ("ignore_data_skip", "save_only_model", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
-        "a stopped training must resume exactly",
-    ),
-    **dict.fromkeys(
-        ("eval_strategy", "eval_on_start", "do_eval", "do_predict", "metric_for_best_model", "greater_is_better"),
-        "held-out rows are evaluated by --hold-out, --eval-steps, --keep and --patience",
-    ),
-}
 
 
 class HuggingFaceTrainer:
@@ -144,55 +106,9 @@ class _Epochs(TrainerCallback):  # type: ignore[misc]  # transformers has no typ
         self._sampler.set_epoch(int(state.epoch or 0))
 
 
-def check_options(options: Mapping[str, Any], arguments: Any, trainer: str) -> dict[str, Any]:
-    """Refuse options that the arguments class does not have, that are distill's own, or that it refuses itself.
-
-    Returns:
-        The options, by their names in this version of transformers.
-
-    Raises:
-        UsageError: see above.
-    """
-    known = {field.name for field in dataclasses.fields(arguments) if field.init}
-    for key in options:
-        if key in _OWNED:
-            raise UsageError(f"trainer {trainer!r}: {key} is set by {_OWNED[key]}")
-        if key in _FIXED:
-            raise UsageError(f"trainer {trainer!r}: {key} cannot be set: {_FIXED[key]}", f"leave -T {key}=… out")
-        if key not in known:
-            raise unknown_name(f"option of trainer {trainer!r}:", key, known - set(_FIXED))
-    options = {_RENAMED.get(key, key) if _RENAMED.get(key, key) in known else key: options[key] for key in options}
-    made = _construct(arguments, {"output_dir": "", **_defaults(arguments), **options})
-    try:
-        get_reporting_integration_callbacks(made.report_to)
-    except (ValueError, ImportError, RuntimeError) as error:
-        raise UsageError(f"trainer {trainer!r}: report_to: {error}") from error
-    _check_trackers(made.report_to, trainer)
-    return options
-
-
-def _check_trackers(names: Sequence[str], trainer: str) -> None:
-    """Refuse experiment trackers whose packages are missing: transformers would notice only once the model is loaded.
-
-    Raises:
-        UsageError: names the package to install.
-    """
-    for name in names:
-        installed = getattr(integration_utils, f"is_{name}_available", None)
-        if installed is not None and not installed():
-            raise UsageError(f"trainer {trainer!r}: report_to={name}: {name} is not installed", f"pip install {name}")
-
-
-# In transformers 5.2x; the old name is ignored where the new one has a value.
-_RENAMED = {
-    "gradient_checkpointing": "activation_checkpointing",
-    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
-}
-
-
 def plan_of(arguments: Any, options: Mapping[str, Any], steps: int) -> TrainPlan:
     """Describe the training that some options of a TrainingArguments class make, before there is a job."""
-    made = _construct(arguments, {"output_dir": "", **_defaults(arguments), **options})
+    made = construct(arguments, {"output_dir": "", **defaults(arguments), **options})
     checkpointing = bool(getattr(made, "activation_checkpointing", None) or made.gradient_checkpointing)
     optimizer = getattr(made.optim, "value", made.optim)
     return TrainPlan(
@@ -221,44 +137,19 @@ def make_arguments(arguments: Any, job: TrainJob, options: Mapping[str, Any], **
         "weight_decay": job.weight_decay,
         "seed": job.seed,
     }
-    return _construct(arguments, {**settings, **_defaults(arguments), **fixed, **options})
-
-
-def _defaults(arguments: Any) -> dict[str, Any]:
-    """Where distill's defaults differ from those of transformers and TRL."""
-    import torch
-
-    names = {field.name for field in dataclasses.fields(arguments)}
-    checkpointing = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
-    return {
-        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        "ddp_find_unused_parameters": False,  # a causal model uses all of them
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # else a NaN loss is shown as 0.0
-        "report_to": "none",
-        "save_strategy": "no",  # `Checkpoints` decides when
-        "remove_unused_columns": False,
-        checkpointing: False,  # TRL turns it on by default, which costs a third more time
-    }
-
-
-def _construct(arguments: Any, settings: Mapping[str, Any]) -> Any:
-    try:
-        return arguments(**settings)
-    except (ValueError, TypeError, ImportError) as error:
-        raise UsageError(f"the trainer refuses its settings: {error}") from error
+    return construct(arguments, {**settings, **defaults(arguments), **fixed, **options})
 
 
 def fit(trainer_class: Any, arguments: Any, job: TrainJob, on_log: OnLog) -> TrainResult:
     """Train with a Trainer class; each log line goes to `on_log`, and nothing to standard output."""
-    trainer = trainer_class(
-        model=job.model,
-        args=arguments,
-        train_dataset=_dataset(job),
-        data_collator=job.collate,
-        processing_class=job.tokenizer,
-    )
+    with hushed():
+        trainer = trainer_class(
+            model=job.model,
+            args=arguments,
+            train_dataset=_dataset(job),
+            data_collator=job.collate,
+            processing_class=job.tokenizer,
+        )
     check_sharding(trainer, job)
     keep_tied_table(trainer)
     trainer.job = job

@@ -12,7 +12,6 @@ from trl import SFTConfig, SFTTrainer
 from distill import TrainJob, TrainPlan, TrainResult
 from distill.builtin.trainers.hugging_face import (
     OnLog,
-    check_options,
     evaluate,
     fit,
     make_arguments,
@@ -20,6 +19,7 @@ from distill.builtin.trainers.hugging_face import (
     plan_of,
 )
 from distill.builtin.trainers.sharding import shard_on_cpus
+from distill.builtin.trainers.trainer_options import check_options
 
 
 class TRLTrainer:
