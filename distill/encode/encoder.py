@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from distill.encode.answers import AnswerShape, shape_of
 from distill.encode.pieces import Frame, Piece, assemble, cut, structure_of
 from distill.encode.plain_text import SENTINEL, PlainText
 from distill.encode.tool_definitions import refuse_control_tokens
@@ -95,6 +96,11 @@ class Encoder:
         """Whether a text holds the spelling of a control token."""
         return self._text.controls.search(text) is not None
 
+    def first_control(self, text: str) -> int | None:
+        """Where the first spelling of a control token begins in a text; None: it has none."""
+        found = self._text.controls.search(text)
+        return None if found is None else found.start()
+
     def without_controls(self, text: str) -> str:
         """A template's text without its control tokens."""
         return self._text.controls.sub(" ", text)
@@ -150,6 +156,11 @@ class Encoder:
         except DistillError:  # a format without tools
             of_calls = []
         return tuple(dict.fromkeys([self.stop, *of_calls[-1:]]))
+
+    @functools.cached_property
+    def answer_shape(self) -> AnswerShape:
+        """What the format writes around an answer and its thought."""
+        return shape_of(self)
 
     @functools.cached_property
     def shows_call_ids(self) -> bool:

@@ -110,7 +110,7 @@ class TransformersTeacher:
             return [answer for request in requests for answer in self._ask(model, [request])]
         return [
             Answer(
-                Message("assistant", made.text),
+                Message("assistant", made.text, made.reasoning),
                 made.finish_reason,
                 {"prompt_tokens": made.prompt_tokens, "completion_tokens": made.completion_tokens},
                 logprobs=None
