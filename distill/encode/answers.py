@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from distill.encode.encoder import Encoder
 from distill.errors import DistillError
 from distill.types import Message
-
-if TYPE_CHECKING:
-    from distill.encode.encoder import Encoder
 
 _ASKED = Message("user", "a")
 _ANSWER, _THOUGHT = "Zqanswerqz", "Zqthoughtqz"
@@ -85,8 +84,9 @@ def _without(text: str, start: str) -> str | None:
     return bare[len(start.strip()) :].lstrip() if start.strip() and bare.startswith(start.strip()) else None
 
 
+@functools.lru_cache(maxsize=8)
 def shape_of(encoder: Encoder) -> AnswerShape:
-    """Find what a format writes around an answer, from two conversations."""
+    """Find what a format writes around an answer, from two conversations; remembered."""
     plain = _after_prompt(encoder, Message("assistant", _ANSWER))
     before, found, after = (plain or "").partition(_ANSWER)
     marker = encoder.first_control(after)
@@ -114,7 +114,7 @@ def read_answer(encoder: Encoder, ids: Sequence[int]) -> ReadAnswer:
         encoder: the model's.
         ids: what it wrote.
     """
-    tokenizer, shape = encoder.tokenizer, encoder.answer_shape
+    tokenizer, shape = encoder.tokenizer, shape_of(encoder)
     read = None if shape.is_bare else shape.read(tokenizer.decode(ids, skip_special_tokens=False))
     if read is None:
         return ReadAnswer(tokenizer.decode(ids, skip_special_tokens=True).removesuffix(shape.ending))
@@ -124,7 +124,7 @@ def read_answer(encoder: Encoder, ids: Sequence[int]) -> ReadAnswer:
 
 def read_so_far(encoder: Encoder, ids: Sequence[int]) -> str:
     """The text to show of an answer that is being written; see `AnswerShape.so_far`."""
-    tokenizer, shape = encoder.tokenizer, encoder.answer_shape
+    tokenizer, shape = encoder.tokenizer, shape_of(encoder)
     if shape.opening is None and not shape.plain:
         shown: str = tokenizer.decode(ids, skip_special_tokens=True)
         return shown

@@ -15,7 +15,6 @@ import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from distill.encode.answers import AnswerShape, shape_of
 from distill.encode.pieces import Frame, Piece, assemble, cut, structure_of
 from distill.encode.plain_text import SENTINEL, PlainText
 from distill.encode.tool_definitions import refuse_control_tokens
@@ -156,11 +155,6 @@ class Encoder:
         except DistillError:  # a format without tools
             of_calls = []
         return tuple(dict.fromkeys([self.stop, *of_calls[-1:]]))
-
-    @functools.cached_property
-    def answer_shape(self) -> AnswerShape:
-        """What the format writes around an answer and its thought."""
-        return shape_of(self)
 
     @functools.cached_property
     def shows_call_ids(self) -> bool:

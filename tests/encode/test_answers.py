@@ -6,11 +6,10 @@ import pytest
 from family_table import FAMILIES, MANAGER
 
 from distill import Message, make_formatter
-from distill.encode.answers import AnswerShape, ReadAnswer, read_answer, read_so_far
+from distill.encode.answers import AnswerShape, ReadAnswer, read_answer, read_so_far, shape_of
 from distill.encode.tokenizer import prepare_tokenizer
 
-THINK = "has a thought"
-SHAPES = {"Qwen 3": THINK, "DeepSeek R1 distills, QwQ": THINK, "gpt-oss": THINK, "GLM": THINK, "Nemotron": THINK}
+THINKING = {"Qwen 3", "Qwen 3.5", "Gemma 4", "DeepSeek R1 distills, QwQ", "gpt-oss", "GLM", "Nemotron"}
 
 
 def encoder_of(name: str, options: dict | None = None):
@@ -30,15 +29,15 @@ def written(encoder, answer: Message) -> list[int]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_thought_is_told_from_the_answer(name):
     encoder = encoder_of(name)
-    thinks = encoder.answer_shape.opening is not None
-    assert thinks == (SHAPES.get(name) == THINK)
+    thinks = shape_of(encoder).opening is not None
+    assert thinks == (name in THINKING)
     said = read_answer(encoder, written(encoder, Message("assistant", "Rather fresh.")))
     assert said == ReadAnswer("Rather fresh.")
     thought = written(encoder, Message("assistant", "Rather fresh.", "Seven degrees."))
     assert read_answer(encoder, thought) == ReadAnswer("Rather fresh.", "Seven degrees." if thinks else None)
 
 
-@pytest.mark.parametrize("name", ["Qwen 3", "DeepSeek R1 distills, QwQ", "gpt-oss", "GLM"])
+@pytest.mark.parametrize("name", ["Qwen 3", "Gemma 4", "DeepSeek R1 distills, QwQ", "gpt-oss", "GLM"])
 def test_it_is_shown_while_it_is_written(name):
     """Piece by piece: each continues the one before, and nothing of the format appears."""
     encoder, pieces = encoder_of(name), [""]
