@@ -13,7 +13,6 @@ import click
 from distill.cli.completion import runs as complete_runs
 from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, printable
-from distill.comparison.result import title_of
 from distill.comparison.settings import NOT_BETTER, CompareSettings
 from distill.pages.environment import shown
 from distill.plugins import PluginManager
@@ -229,6 +228,8 @@ def _change(one: Difference | None, metric: Metric) -> list[str]:
 
 
 def _show_sample(sample: Sample) -> None:
+    from distill.comparison.result import title_of
+
     click.secho(f"\n{printable(sample.source)}, answer {sample.turn + 1}", bold=True)
     said = (sample.messages[-1].content or "") if sample.messages else ""
     rows = [("question", said), ("teacher", sample.reference)]

@@ -153,6 +153,8 @@ def _broken_call(call: Mapping[str, Any]) -> TeacherError | None:
 
 def add_usage(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Add token counts up, nested ones too; what is no count is taken from `other`."""
+    if not one:
+        return dict(other)
     total = dict(one)
     for key, value in other.items():
         before = total.get(key)

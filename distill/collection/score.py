@@ -13,6 +13,7 @@ from typing import Any
 
 from distill.collection.asking import ask_all, raise_what_stopped
 from distill.collection.budget import Meter
+from distill.collection.conversation import as_teacher_sees
 from distill.collection.plan import price_of
 from distill.collection.row_id import IdSet
 from distill.collection.settings import ScoreSettings
@@ -25,6 +26,7 @@ from distill.protocols import BatchTeacher, ScoringServer, ScoringTeacher, Teach
 from distill.transcripts.reader import Reader, make_reader
 from distill.transcripts.rows import transcript_to_dict
 from distill.transcripts.sources import Data
+from distill.transcripts.teacher_prompt import teacher_messages_of
 from distill.types import Answer, Message, Params, Request, Transcript
 
 MARK = "scored_by"
@@ -159,9 +161,10 @@ def _as_teacher(named: NamedTeacher, built: Any, logprobs: int) -> Teacher | Bat
 
 @dataclass(slots=True)
 class _Row:
-    """A transcript, and what is known of its answers."""
+    """A transcript, what only the teacher saw before it, and what is known of its answers."""
 
     transcript: Transcript
+    hidden: Sequence[Message] = ()
     waiting: int = 0
     told: dict[int, Any] = field(default_factory=dict)
     reason: str = "there is no answer"
@@ -172,7 +175,7 @@ class _Answer:
 
     def __init__(self, row: _Row, turn: int):
         self.row, self.turn, self.id = row, turn, row.transcript.id
-        self.messages = list(row.transcript.messages[: turn + 1])
+        self.messages = list(as_teacher_sees(row.hidden, row.transcript.messages[: turn + 1]))
         self.answers: list[Message] = []
         self.attempts = self.moves = self.progress = 0
         self.probing = self.done = False
@@ -207,7 +210,12 @@ class _Output:
         """The answers to score; None for a row that has none to score."""
         seen = IdSet()
         for transcript in rows:
-            row = _Row(transcript)
+            try:
+                row = _Row(transcript, teacher_messages_of(transcript))
+            except DataError as error:
+                self.refused(error)
+                yield None
+                continue
             turns = [turn for turn, one in enumerate(transcript.messages) if one.role == "assistant"]
             turns = [turn for turn in turns if _says_something(transcript.messages[turn])]
             if not seen.add(transcript.id):

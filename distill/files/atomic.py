@@ -17,7 +17,7 @@ from distill.errors import DistillError
 
 def utc_now() -> str:
     """The time in UTC, to the second, as rows and manifests have it."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(timezone.utc).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def sha256_of(path: Path) -> str:

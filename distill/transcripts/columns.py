@@ -11,10 +11,21 @@ from typing import Any
 
 from distill.errors import RefusedRow
 
-_PREFERENCES = ("chosen", "rejected", "preferred_output", "non_preferred_output", "kto_tag", "kto_label")
-_MEDIA = ("image", "images", "image_url", "image_urls", "audio", "audios", "video", "videos", "pixel_values")
-_WEIGHTS = ("weight", "train", "loss_weight", "sample_weight")
-_RATINGS = ("rating", "score", "reward", "feedback", "thumbs", "vote", "thumbs_up", "is_good", "desirable", "accepted")
+_PREFERENCES = (
+    *("chosen", "rejected", "preferred_output", "non_preferred_output", "kto_tag", "kto_label"),
+    *("chosen_response", "rejected_response", "response_rejected"),
+)
+_MEDIA = (
+    *("image", "images", "image_url", "image_urls", "audio", "audios", "video", "videos", "pixel_values"),
+    *("image_path", "image_paths", "audio_path", "audio_url", "video_path", "video_url"),
+)
+_WEIGHTS = ("weight", "train", "loss_weight", "sample_weight", "weights", "loss_weights", "loss_mask", "train_mask")
+_RATINGS = (
+    *("rating", "score", "reward", "feedback", "thumbs", "vote", "thumbs_up", "is_good", "desirable", "accepted"),
+    *("correct", "is_correct", "passed", "approved"),
+)
+_FLAGS = ("flagged", "toxic", "is_toxic", "deleted", "is_deleted", "truncated", "is_truncated")
+_SYSTEMS = ("system_prompt", "system_message")
 _BAD = {
     "false",
     "bad",
@@ -63,6 +74,10 @@ def _meaning(key: str, value: Any) -> str | None:
         return f"`{key}` is {_shown(value)}: a rating, not a conversation to train"
     if name in _RATINGS and _is_bad(value):
         return f"`{key}` is {_shown(value)}: a bad rating, not a conversation to train"
+    if name in _FLAGS and value in (1, True, "true", "True"):
+        return f"`{key}` is {_shown(value)}: not a conversation to train"
+    if name in _SYSTEMS and value:
+        return f"the row has `{key}`, which no data format here reads: rename it `system` to train with it"
     if name in _WEIGHTS and value not in (1, True, "1", "1.0"):
         return f"`{key}` is {_shown(value)}: rows have no weights here, only messages (`weight: 0`)"
     return None

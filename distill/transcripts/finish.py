@@ -75,6 +75,7 @@ def finish_of(reason: str | None) -> Finish:
 _CALLS = frozenset(map(_plain, ("tool_calls", "tool_call", "function_call", "tool_use")))
 
 
+@lru_cache(maxsize=256)
 def tells_of_calls(reason: str | None) -> bool:
     """Whether a finish reason is that of an answer with tool calls."""
     return reason is not None and _plain(reason) in _CALLS

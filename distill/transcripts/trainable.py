@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from distill.transcripts.finish import Finish, finish_of, finish_reason_in
+from distill.transcripts.finish import Finish, finish_of, finish_reason_in, tells_of_calls
 from distill.types import Message, Transcript
 
 
@@ -46,4 +46,6 @@ def _broken_off(transcript: Transcript) -> Untrainable | None:
         return Untrainable("refused-answer", f"the answer was refused or filtered (finish reason {reason!r})")
     if finish is Finish.UNKNOWN:
         return Untrainable("unknown-finish", f"the answer may not be whole: its finish reason is {reason!r}")
+    if tells_of_calls(reason) and not any(message.tool_calls for message in transcript.messages):
+        return Untrainable("unknown-finish", f"the finish reason {reason!r} tells of tool calls, and there are none")
     return None

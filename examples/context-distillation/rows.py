@@ -51,7 +51,7 @@ def rows(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 def main() -> None:
-    """Write both files into the folder of this program."""
+    """Write both files into the current folder."""
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else 0
     for name, made in zip(("prompts.jsonl", "held-out.jsonl"), rows(seed), strict=True):
         with open(name, "w", encoding="utf-8") as file:

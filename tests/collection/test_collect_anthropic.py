@@ -93,9 +93,10 @@ def test_full_fidelity(ask, read, out, failures):
         "prompt 3": message("I will not", stop="refusal"),
         "prompt 4": message(),
         "prompt 5": message("half \ud83d"),
+        "prompt 6": message({"type": "image", "source": {}}, "see"),
     }
-    ran, _ = ask(lambda asked: Reply(replies[asked.text]), 6)
-    assert (ran.code, ran.summary["rows"], ran.summary["failed"], ran.summary["cut"]) == (1, 4, 2, 1)
+    ran, _ = ask(lambda asked: Reply(replies[asked.text]), 7)
+    assert (ran.code, ran.summary["rows"], ran.summary["failed"], ran.summary["cut"]) == (1, 4, 3, 1)
     rows = {row["messages"][0]["content"]: row for row in read(out)}
     assert rows["prompt 0"]["messages"][-1]["reasoning_content"] == "hm"
     assert rows["prompt 0"]["messages"][-1]["content"] == "two blocks"
@@ -105,7 +106,11 @@ def test_full_fidelity(ask, read, out, failures):
     finish = [rows[f"prompt {n}"]["metadata"]["finish_reason"] for n in (0, 1, 2)]
     assert finish == ["stop", "tool_calls", "length"]
     assert rows["prompt 5"]["messages"][-1]["content"] == "half \ufffd"
-    assert sorted(row["error"] for row in failures()) == ["the answer is empty", "the teacher refused: I will not"]
+    assert sorted(row["error"] for row in failures()) == [
+        "the answer is empty",
+        "the answer is not text alone: it has a block `image`",
+        "the teacher refused: I will not",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +132,15 @@ def test_overloaded_servers_are_asked_again(ask):
     ran, server = ask([*script, Reply({"type": "message", "content": None}), Reply(message("b"))], 2)
     assert ran.code == 0, ran.err
     assert len(server.asked) == 5
+
+
+def test_signed_thinking_goes_back_as_it_came(ask):
+    thinking = {"type": "thinking", "thinking": "hm", "signature": "x"}
+    hidden = {"type": "redacted_thinking", "data": "b3BhcXVl"}
+    ran, server = ask(lambda asked: Reply(message(thinking, hidden, "yes")), [{"turns": ["a", "b"]}])
+    assert ran.code == 0, ran.err
+    sent = server.asked[1].body["messages"][1]
+    assert sent == {"role": "assistant", "content": [thinking, hidden, {"type": "text", "text": "yes"}]}
 
 
 def test_turns_and_the_default_limit(ask, read, out):

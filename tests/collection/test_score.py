@@ -15,7 +15,11 @@ from distill.collection.teachers import make_teacher
 from distill.soft_labels.rows import parse_logprobs
 
 CHATS = [
-    {"id": "a", "messages": [{"role": "user", "content": "Say hi."}, {"role": "assistant", "content": "Hi 👩!"}]},
+    {
+        "id": "a",
+        "messages": [{"role": "user", "content": "Say hi."}, {"role": "assistant", "content": "Hi 👩!"}],
+        "metadata": {"teacher_messages": [{"role": "system", "content": "Be kind."}]},
+    },
     {
         "id": "b",
         "messages": [
@@ -64,9 +68,9 @@ def test_each_answer_is_scored_by_the_models_own_forward_pass(manager, bloom, te
         from distill import Message
 
         told = parse_logprobs(rows[id]["metadata"]["logprobs"][-1])
-        messages = [Message(**one) for one in rows[id]["messages"]]
-        encoded = chat.encoder.encode(messages)
-        at = [n for n, one in enumerate(encoded.turn) if one == turn][: len(told.tokens)]
+        hidden = rows[id]["metadata"].get("teacher_messages", [])  # the teacher sees it when it reads, too
+        encoded = chat.encoder.encode([Message(**one) for one in (*hidden, *rows[id]["messages"])])
+        at = [n for n, one in enumerate(encoded.turn) if one == turn + len(hidden)][: len(told.tokens)]
         with torch.inference_mode():
             logits = chat.model(torch.tensor([encoded.input_ids])).logits[0].log_softmax(-1)
         wanted = [float(logits[n - 1, encoded.input_ids[n]]) for n in at]

@@ -20,6 +20,24 @@ def test_the_article(bloom):
     assert trained[0] > trained[1] == trained[2] == trained[3] + 6  # six answers, six end-of-turn markers
 
 
+def test_the_rows_and_the_recipe_of_context_distillation(tmp_path):
+    from distill.collection.prompts import open_prompts
+    from distill.recipes.schema import load_recipe
+    from distill.transcripts.reader import read_transcripts
+
+    folder = EXAMPLES / "context-distillation"
+    subprocess.run([sys.executable, folder / "rows.py", "1"], cwd=tmp_path, check=True)
+    recipe, _ = load_recipe(folder / "dates.yaml")
+    assert recipe.compare.prompted_base
+    with open_prompts(tmp_path / recipe.prompts) as opened:
+        asked = list(opened.read())
+    held = list(read_transcripts(tmp_path / recipe.compare.data[0]))
+    questions = {one.messages[0].content for one in (*asked, *held)}
+    assert (len(asked), len(held), len(questions)) == (96, 60, 156), "no question is on both sides"
+    shown = held[0].metadata["teacher_messages"]
+    assert len(shown) == 12 and [one["content"] for one in shown] == [one.content for one in asked[0].teacher_messages]
+
+
 def test_the_quickstarts_recipe(bloom, tmp_path, capsys):
     """As it is shipped, but for a tiny student, a few prompts, and one step; edited files stay as they are."""
     from distill.cli.main import main

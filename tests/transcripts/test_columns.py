@@ -43,6 +43,10 @@ def read(row, **options):
         ({"images": ["a.png"]}, "has `images`"),
         ({"audio": {"bytes": "…"}}, "has `audio`"),
         ({"weight": 0}, "`weight` is 0: rows have no weights"),
+        ({"loss_mask": [0, 1]}, "`loss_mask` is [0, 1]: rows have no weights"),
+        ({"is_correct": False}, "`is_correct` is false: a bad rating"),
+        ({"truncated": True}, "`truncated` is true: not a conversation to train"),
+        ({"system_prompt": "Be kind."}, "rename it `system`"),
     ],
 )
 def test_a_column_that_changes_what_a_row_means_refuses_it_in_every_format(shape, column, words):

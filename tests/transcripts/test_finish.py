@@ -42,6 +42,7 @@ def row(**metadata) -> Transcript:
         ({"stop_reason": "pause_turn"}, "unknown-finish"),
         ({"finish_reason": "MAX_TOKENS"}, "cut-answer"),
         ({"finish_reason": "error"}, "unknown-finish"),
+        ({"finish_reason": "tool_calls"}, "unknown-finish"),  # and there is no call
         ({"done_reason": "length"}, "cut-answer"),
         ({"finishReason": "SAFETY"}, "refused-answer"),
     ],

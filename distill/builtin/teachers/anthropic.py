@@ -156,6 +156,9 @@ class AnthropicTeacher:
         blocks = payload.get("content")
         if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
             raise TeacherError(f"{self._http.where} sent no content", retryable=True, maybe_paid=True)
+        media = next((block for block in blocks if block.get("type") in ("image", "audio", "video", "document")), None)
+        if media is not None:
+            raise TeacherError(f"the answer is not text alone: it has a block `{media['type']}`", maybe_paid=True)
         text, thinking = _joined(blocks, "text", "text"), _joined(blocks, "thinking", "thinking")
         stop, usage, model = payload.get("stop_reason"), payload.get("usage"), payload.get("model")
         return Answer(
@@ -165,11 +168,16 @@ class AnthropicTeacher:
                 reasoning_content=thinking,
                 tool_calls=tuple(_call(block) for block in blocks if block.get("type") == "tool_use"),
                 refusal=(text or "no reason given") if stop == "refusal" else None,
+                reasoning_details=tuple(block for block in blocks if block.get("type") in _THINKING),
             ),
-            finish_reason=_FINISH.get(stop, stop) if isinstance(stop, str) else None,
+            finish_reason=None if stop is None else _FINISH.get(str(stop), str(stop)),
             usage=_usage(usage) if isinstance(usage, dict) else {},
             model=model if isinstance(model, str) else None,
         )
+
+
+_THINKING = ("thinking", "redacted_thinking")
+"""Blocks of thinking, which are signed: they go back as they came."""
 
 
 def _turns(messages: Iterable[Message]) -> Iterable[dict[str, Any]]:
@@ -184,8 +192,10 @@ def _turns(messages: Iterable[Message]) -> Iterable[dict[str, Any]]:
             yield {"role": "user", "content": results}
             results = []
         blocks = [_use(call) for call in message.tool_calls]
-        if message.content and blocks:
+        thinking = [dict(part) for part in message.reasoning_details if part.get("type") in _THINKING]
+        if message.content and (blocks or thinking):
             blocks.insert(0, {"type": "text", "text": message.content})
+        blocks = [*thinking, *blocks]
         yield {"role": message.role, "content": blocks or message.content or ""}
     if results:
         yield {"role": "user", "content": results}

@@ -42,6 +42,9 @@ SET_BY_DISTILL = {
 }
 """Fields of a request that `body` must not override, and how they are set."""
 
+_ANTHROPICS = ("thinking", "redacted_thinking")
+"""Reasoning in the parts of another API, which servers of this one do not know."""
+
 _HINTS = {
     "max_completion_tokens": "add -T max_tokens_field=max_completion_tokens",
     "max_tokens": "leave --max-tokens out, lower it, or name the field with -T max_tokens_field=…",
@@ -49,6 +52,7 @@ _HINTS = {
     "seed": "leave --seed out",
     "top_logprobs": "leave --logprobs out",
     "logprobs": "leave --logprobs out",
+    "reasoning_details": "add -T replay_reasoning=false",
     "stream": "set or leave out -T stream=true",
     "tools": "the model, or the server, takes no tools: leave `tools` out of the prompts",
     "system": "the model takes no system message: leave --system out",
@@ -262,8 +266,9 @@ class OpenAITeacher:
         row: dict[str, Any] = message_to_dict(message)
         for key in ("refusal", "weight"):
             row.pop(key, None)
-        if self._options.replay_reasoning is False:
-            row.pop("reasoning_details", None)
+        details = [part for part in row.pop("reasoning_details", ()) if part.get("type") not in _ANTHROPICS]
+        if details and self._options.replay_reasoning is not False:
+            row["reasoning_details"] = details
         reasoning = row.pop("reasoning_content", None)
         if not self._replay or reasoning is None or "reasoning_details" in row:
             return row

@@ -15,6 +15,9 @@ _PARTS = ("thinking", "reasoning", "thought", "reasoning_text", "redacted_thinki
 _TEXTS = ("text", "thinking", "reasoning", "summary", "content")
 
 
+_OTHER_FIELDS = frozenset((*NAMES, *_MEDIA))
+
+
 class Spoken(NamedTuple):
     """A message taken apart: its text and the thinking before it.
 
@@ -35,6 +38,8 @@ class Spoken(NamedTuple):
 
 def spoken(message: Mapping[str, Any]) -> Spoken:
     """Take a message of a chat completion apart. Thinking in tags stays in the content, as it was answered."""
+    if isinstance(message.get("content"), str) and _OTHER_FIELDS.isdisjoint(message):  # most are
+        return Spoken(message["content"], None, None)
     content, thought = split_parts(message.get("content"))
     parts = message.get("reasoning_details")
     are_parts = isinstance(parts, list) and all(isinstance(part, dict) for part in parts)
