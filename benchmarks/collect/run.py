@@ -111,8 +111,8 @@ def measure(words: Sequence[str], url: str, out: Path, count: int) -> Run:
 
 
 def environment() -> dict[str, str]:
-    """Ours: this checkout, whatever is installed."""
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    """Ours: this checkout and its own plugins, whatever is installed."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "DISTILL_PLUGINS": ""}
 
 
 def rows(out: Path) -> int:

@@ -7,7 +7,7 @@
     distill collect fresh.jsonl --teacher smollm2 --logprobs 20 --temperature 1 --seed 2 --max-tokens 80 \
         -T batch_size=74 --out held-out.jsonl
     python benchmarks/soft_labels/run.py told.jsonl held-out.jsonl --work pruned --seeds 3
-    python benchmarks/soft_labels/run.py told.jsonl held-out.jsonl --work cut --seeds 3 --student cut
+    python benchmarks/soft_labels/run.py told.jsonl held-out.jsonl --work cut --seeds 3 --student cut --greedy 40
 
 The student is SmolLM2-135M-Instruct without a third of its layers, with the teacher's tokenizer; or, with
 `--student cut`, with a tokenizer of 8,000 tokens instead (`cut.py`). Every way takes the same steps over the same
@@ -57,7 +57,7 @@ class Answer:
         agreed: places where both find the same token likeliest; None where the vocabularies differ.
         tokens: how many the student reads, the end-of-turn token included.
         size: the answer's bytes.
-        same: whether the student's greedy answer to the prompt is the teacher's, word for word.
+        same: whether the student's greedy answer to the prompt is the teacher's, word for word; None: not asked.
     """
 
     kl: float | None
@@ -65,7 +65,7 @@ class Answer:
     agreed: int | None
     tokens: int
     size: int
-    same: bool
+    same: bool | None
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,14 @@ def training_files(told: Path, work: Path, ways: list[str], count: int) -> dict[
 class Judge:
     """Measures students against the teacher's own distribution on held-out answers."""
 
-    def __init__(self, teacher: Path, rows: list[dict]):
+    def __init__(self, teacher: Path, rows: list[dict], greedy: int):
         from distill import Message
 
         model = load(teacher)
         self._conversations = [[Message(**message) for message in row["messages"]] for row in rows]
         self._vocabulary = model.encoder.tokenizer.get_vocab()
         self._told = [self._logprobs(model, one)[0] for one in self._conversations]
+        self._asked = greedy
         self._greedy = self._answers(model)
 
     def _logprobs(self, chat, messages):
@@ -137,7 +138,7 @@ class Judge:
         return logits, ids[0, at]
 
     def _answers(self, chat) -> list[str]:
-        prompts = [messages[:-1] for messages in self._conversations]
+        prompts = [messages[:-1] for messages in self._conversations[: self._asked]]
         found = []
         for start in range(0, len(prompts), 32):
             found += [one.text for one in chat.generate(prompts[start : start + 32], max_tokens=60)]
@@ -148,12 +149,13 @@ class Judge:
         chat, found = load(folder), []
         alike = chat.encoder.tokenizer.get_vocab() == self._vocabulary
         greedy = self._answers(chat)
-        for messages, teacher, own, its in zip(self._conversations, self._told, greedy, self._greedy, strict=True):
+        for n, (messages, teacher) in enumerate(zip(self._conversations, self._told, strict=True)):
             student, labels = self._logprobs(chat, messages)
             kl = (teacher.exp() * (teacher - student)).sum().item() if alike else None
             agreed = int((teacher.argmax(1) == student.argmax(1)).sum()) if alike else None
             nll = -student.gather(1, labels[:, None]).sum().item()
-            found.append(Answer(kl, nll, agreed, len(labels), len(messages[-1].content.encode()), own == its))
+            same = greedy[n] == self._greedy[n] if n < len(greedy) else None
+            found.append(Answer(kl, nll, agreed, len(labels), len(messages[-1].content.encode()), same))
         return found
 
 
@@ -195,7 +197,9 @@ def metrics(answers: list[dict]) -> dict[str, float]:
     if answers[0]["kl"] is not None:
         found["KL"] = sum(one["kl"] for one in answers) / tokens
         found["agreement"] = sum(one["agreed"] for one in answers) / tokens
-    found["exact match"] = sum(one["same"] for one in answers) / len(answers)
+    asked = [one["same"] for one in answers if one["same"] is not None]
+    if asked:
+        found["exact match"] = sum(asked) / len(asked)
     return found
 
 
@@ -254,6 +258,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--held-out-rows", type=int, default=120)
+    parser.add_argument("--greedy", type=int, default=0, help="held-out questions that the students answer, too")
     parser.add_argument("--ways", nargs="*")
     settings = parser.parse_args()
     if settings.table:
@@ -270,7 +275,7 @@ def main() -> None:
     else:
         student = pruned(settings.teacher, work / "student", 20)
     files = training_files(settings.told, work, ways, settings.rows)
-    judge = Judge(teacher, finished(settings.held_out)[: settings.held_out_rows])
+    judge = Judge(teacher, finished(settings.held_out)[: settings.held_out_rows], settings.greedy)
     done = work / "figures.jsonl"
     known = {(row["way"], row["seed"]) for row in map(json.loads, done.open())} if done.exists() else set()
     for seed in range(settings.seeds):

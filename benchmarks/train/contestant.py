@@ -53,6 +53,13 @@ def examples(settings: dict) -> list[Example]:
     return rows
 
 
+def peak_gib() -> float:
+    """The most memory that was in use until now: the GPU's, or the process's where there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 class Clock:
     """Tells of each step, and waits for leave to take the next."""
 
@@ -62,9 +69,10 @@ class Clock:
     def __call__(self, row: dict) -> None:
         """Take a log row; the last one of a Trainer has no loss."""
         if "loss" in row:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             seconds, cpu = time.perf_counter() - self.began, time.process_time() - self.worked
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-            self.tell({"seconds": seconds, "cpu": cpu, "loss": float(row["loss"]), "peak": peak})
+            self.tell({"seconds": seconds, "cpu": cpu, "loss": float(row["loss"]), "peak": peak_gib()})
             self.wait()
 
     def tell(self, row: dict) -> None:
@@ -106,13 +114,13 @@ def run_stock(name: str, job: TrainJob, clock: Clock) -> None:
         "dataloader_pin_memory": False,
         "disable_tqdm": True,
         "train_sampling_strategy": "sequential",
+        "bf16": torch.cuda.is_available(),  # as distill's trainers
     }
     if name == "trl":
         from trl import SFTConfig, SFTTrainer
 
         arguments = SFTConfig(
             **common,
-            bf16=False,
             max_length=None,
             gradient_checkpointing=False,
             dataset_kwargs={"skip_prepare_dataset": True},
@@ -125,6 +133,8 @@ def run_stock(name: str, job: TrainJob, clock: Clock) -> None:
         def on_log(self, args, state, control, logs=None, **kwargs):
             clock(logs or {})
 
+    if name == "liger":
+        make = fused(make)
     trainer = make(
         model=job.model,
         args=arguments,
@@ -134,6 +144,22 @@ def run_stock(name: str, job: TrainJob, clock: Clock) -> None:
         callbacks=[Callback()],
     )
     trainer.train()
+
+
+def fused(trainer: type[Trainer]) -> type[Trainer]:
+    """A trainer whose loss is Liger's fused projection and cross-entropy, which knows no BLOOM by itself."""
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+    class Fused(trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            labels = inputs.pop("labels")[:, 1:].flatten()
+            causal = self.accelerator.unwrap_model(model)
+            hidden = causal.transformer(**inputs)[0][:, :-1].flatten(0, 1)
+            loss = LigerFusedLinearCrossEntropyLoss(reduction="sum")(causal.lm_head.weight, hidden, labels)
+            loss = loss / (num_items_in_batch or (labels != IGNORE_INDEX).sum())
+            return (loss, None) if return_outputs else loss
+
+    return Fused
 
 
 def tokenizer():

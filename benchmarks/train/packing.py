@@ -1,10 +1,10 @@
-"""Compare the layouts of a batch: padded, packed with transformers' masks, packed with an attention row by row.
+"""Compare the layouts of a batch: padded, packed with transformers' mask, packed with an attention row by row.
 
 python packing.py [--quick] [--only rows|prefixes]
 
 A forward and backward pass of distill's head over the same batches, in turn, on random weights of SmolLM2-135M's
-proportions. "row by row" is a prototype: an attention that torch's own causal kernel does for each row alone.
-"--shared-prefix" is what `train --shared-prefix auto` makes of the same rows.
+proportions. "--packing" is what `train --packing` does on a CPU, where each row attends by itself; "--shared-prefix" is
+what `train --shared-prefix auto` makes of the same rows.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
 
 import click
 import torch
-from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from distill import IGNORE_INDEX, Example, fast_training, pad_batch
 from distill.training.batching import LengthBatchSampler
-from distill.training.packing import pack, verify_packing
+from distill.training.packing import pack, packed_attention, verify_packing
 from distill.training.shared_prefix import SharedPrefixCollator, verify_shared_prefix
 
 SMOLLM2 = {
@@ -35,20 +36,6 @@ SMOLLM2 = {
     "num_attention_heads": 9, "num_key_value_heads": 3,
 }  # fmt: skip
 QUICK = {**SMOLLM2, "vocab_size": 2000, "num_hidden_layers": 2}
-
-
-def row_by_row(module, query, key, value, attention_mask, scaling=None, dropout=0.0, position_ids=None, **kwargs):
-    """Causal attention of each packed row alone: (1, heads, tokens, width) in, (1, tokens, heads, width) out."""
-    starts = (position_ids[0] == 0).nonzero().flatten().tolist()
-    lengths = [end - start for start, end in zip(starts, [*starts[1:], query.shape[2]], strict=True)]
-    parts = [
-        torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
-        for q, k, v in zip(*(states.split(lengths, 2) for states in (query, key, value)), strict=True)
-    ]
-    return torch.cat(parts, 2).transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register("row-by-row", row_by_row)
 
 
 def student(size: dict) -> LlamaForCausalLM:
@@ -104,13 +91,12 @@ def contestant(kind: str, settings: dict) -> None:
     torch.set_num_threads(settings["threads"])
     model = student(settings["size"])
     batches = list(layouts(kind, settings["size"], settings["batch"], settings["middle"], settings["count"]))
-    if kind.startswith("packed"):
+    if kind != "padded":
         assert verify_packing(model, 0) is None
     if kind == "--shared-prefix":
         assert verify_shared_prefix(model, 0) is None
-    if kind == "packed, row by row":
-        model.set_attn_implementation("row-by-row")
-    with fast_training(model):
+    with packed_attention(model) if kind == "--packing" else nullcontext(True) as by_row, fast_training(model):
+        assert by_row
         for batch in batches:
             sys.stdin.readline()
             model.zero_grad()
@@ -185,7 +171,7 @@ def main(quick: bool, steps: int, only: str | None, threads: int, one: tuple[str
         return
     settings = {"size": QUICK if quick else SMOLLM2, "threads": threads, "count": steps}
     print(f"Llama with {settings['size']}, float32, {settings['threads']} threads")
-    kinds = ["padded", "packed", "packed, row by row"]
+    kinds = ["padded", "packed, one mask", "--packing"]
     if only != "prefixes":
         table("`--batch-tokens 1536`", kinds, {**settings, "batch": 1536, "middle": 100})
         table("batches of 8 at random", kinds, {**settings, "batch": 8, "middle": 100})

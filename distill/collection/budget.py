@@ -144,14 +144,15 @@ class Meter:
         self.spent = 0.0
         self.tokens_in = self.tokens_out = self.answers = self.asked = 0
 
-    def keep_total(self, max_usd: float, earlier: float) -> None:
+    def keep_total(self, max_usd: float, earlier: float, shards: int = 1) -> None:
         """Keep a budget over several runs, too.
 
         Args:
             max_usd: dollars that all runs together may spend.
             earlier: what earlier runs have spent.
+            shards: how many runs share what is left, in equal parts.
         """
-        left = max(max_usd - earlier, 0.0)
+        left = max(max_usd - earlier, 0.0) / shards
         if self.max_usd is None or left < self.max_usd:
             self.max_usd = left
             self.name = f"${max_usd:g} for all runs, of which earlier ones spent ${earlier:.4f},"

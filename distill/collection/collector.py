@@ -62,7 +62,8 @@ def collect(
         with claimed(settings.part, Path(out)), Appender(files.target) as appender, watch:
             output = Output(appender, plan, manager, watch.advance, files.earlier, meter.price)
             if settings.max_usd_total is not None:
-                meter.keep_total(settings.max_usd_total, output.spent_earlier)
+                shards = 1 if settings.part is None else settings.part.count
+                meter.keep_total(settings.max_usd_total, output.spent_earlier, shards)
             jobs = plan.jobs(opened, output.done, counter_of(skipped, watch.skip))
             watch.text = _numbers(output, meter, skipped, total)
             try:

@@ -137,7 +137,7 @@ def claimed(shard: Shard | None, out: Path) -> Iterator[None]:
             for path in folder.glob(f".{out.name}.shard-*.owner"):
                 _refuse_if_alive(path, shard)
             with whole_file(mine) as file:
-                json.dump({"shard": str(shard), "host": socket.gethostname(), "pid": os.getpid()}, file)
+                json.dump({"shard": str(shard), **_here(), "pid": os.getpid()}, file)
     except OSError as error:
         raise _folder_error(out, error) from None
     ended = threading.Event()
@@ -174,9 +174,17 @@ def _refuse_if_alive(path: Path, shard: Shard) -> None:
     )
 
 
+def _here() -> dict[str, str]:
+    """Where process numbers mean the same: containers on one host may each have numbers of their own."""
+    here = {"host": socket.gethostname()}
+    with suppress(OSError):
+        here["processes"] = os.readlink("/proc/self/ns/pid")
+    return here
+
+
 def _is_dead(owner: Mapping[str, Any]) -> bool:
     """Whether the process was on this machine, and is gone."""
-    if owner.get("host") != socket.gethostname():
+    if any(owner.get(key) != value for key, value in _here().items()):
         return False
     try:
         os.kill(int(owner["pid"]), 0)

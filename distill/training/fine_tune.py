@@ -34,7 +34,7 @@ from distill.training.identity import check_same, describe
 from distill.training.kernels.verification import causal_model
 from distill.training.lora import add_adapter, check_quantization
 from distill.training.losses import CheckedLoss
-from distill.training.packing import PackingCollator, verify_packing, without_cache
+from distill.training.packing import PackingCollator, packed_attention, verify_packing, without_cache
 from distill.training.prepare_job import JobPlan, estimate_of, memory_hint, plan_job
 from distill.training.report import model_card, report_page, training_costs
 from distill.training.settings import TrainSettings
@@ -137,9 +137,7 @@ def _finished(run: _Run) -> TrainReport:
 
 def _train(run: _Run, plan: JobPlan, resume: bool) -> TrainReport:
     report, folder, world = plan.report, run.folder, run.world
-    run.note(
-        f"{report.trained_rows} of {report.rows} rows, {report.trained_tokens} trained tokens, {report.steps} steps"
-    )
+    run.note(report.counts)
     failures = clear_failures(memory_hint(plan, run.settings), folder.path)
     with world.together():
         manifest, newest = _look(run, plan, resume)
@@ -156,7 +154,8 @@ def _train(run: _Run, plan: JobPlan, resume: bool) -> TrainReport:
         packed = isinstance(job.collate, PackingCollator) if run.settings.packing else None
         report = replace(report, resumed_from=None if newest is None else newest.name, packed=packed)
     began = time.monotonic()
-    with failures("training"), without_cache(job.model):
+    attention = packed_attention(job.model) if packed else nullcontext()
+    with failures("training"), without_cache(job.model), attention:
         result = _fit(run, plan.trainer, job, checkpoints)
     if checkpoints.stopped_at is not None:
         raise _stopped(run, checkpoints)

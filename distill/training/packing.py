@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from distill.dataset.collate import pad_batch
 from distill.dataset.soft_columns import SOFT
 from distill.protocols import Collator
+from distill.training.kernels.row_attention import attention_by_row
 from distill.training.kernels.verification import causal_model, first_line, input_embeddings, tolerance, trial_run
 from distill.types import IGNORE_INDEX
 
@@ -82,6 +83,23 @@ def without_cache(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for config, value in zip(configs, before, strict=True):
             config.use_cache = value
+
+
+@contextmanager
+def packed_attention(model: PreTrainedModel) -> Iterator[bool]:
+    """Within this context, packed rows take the attention that is fastest on this machine.
+
+    Args:
+        model: a causal language model of transformers, or a PEFT model around one, that `verify_packing` found right.
+
+    Yields:
+        Whether each row attends by itself; it is verified on this model first.
+    """
+    with attention_by_row(causal_model(model)) as by_row:
+        if not by_row or verify_packing(model, 0) is None:
+            yield by_row
+            return
+    yield False
 
 
 def verify_packing(model: PreTrainedModel, longest_pack: int) -> str | None:

@@ -121,8 +121,8 @@ class TrainSettings(DataSettings):
         False,
         group=_BATCHES,
         help="Pack the rows of a forward pass instead of padding them, if the model is verified not to attend across "
-        "their boundaries; otherwise they are padded, with a note why. Losses are the same. On a CPU it does not pay "
-        "together with --batch-tokens.",
+        "their boundaries; otherwise they are padded, with a note why. Losses are the same. It saves most with "
+        "--batch-size and lengths that vary.",
     )
     learning_rate: float = setting(5e-5, min=0, metavar="X", group=_SCHEDULE, help="Peak learning rate.")
     lr_scheduler_type: Schedule = setting(

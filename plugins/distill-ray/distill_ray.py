@@ -29,12 +29,14 @@ class RayOptions:
         replicas: actors, each with a copy of the teacher.
         num_gpus: GPUs per actor; a fraction lets actors share one.
         num_cpus: CPU cores per actor.
-        teacher_options: options of the teacher in the actors, as one JSON object.
+        batch_size: requests that an actor answers at a time; default: the teacher's.
+        teacher_options: further options of the teacher in the actors, as one JSON object; they count as parameters.
     """
 
     replicas: int = 1
     num_gpus: float = 0.0
     num_cpus: float = 1.0
+    batch_size: int | None = None
     teacher_options: Mapping[str, Any] = field(default_factory=dict, metadata={"params": True})
 
     def __post_init__(self) -> None:
@@ -42,6 +44,14 @@ class RayOptions:
             raise ValueError("replicas must be at least 1")
         if self.num_gpus < 0 or self.num_cpus < 0:
             raise ValueError("num_gpus and num_cpus must not be negative")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError("batch_size must be at least 1")
+
+    @property
+    def inner(self) -> dict[str, Any]:
+        """All options of the teacher in the actors."""
+        size = {} if self.batch_size is None else {"batch_size": self.batch_size}
+        return {**size, **self.teacher_options}
 
 
 class Replica:
@@ -151,7 +161,7 @@ class Pool:
         placed = ray.remote(Replica).options(
             num_gpus=self._options.num_gpus, num_cpus=self._options.num_cpus, max_restarts=-1, max_task_retries=0
         )
-        words = (self._teacher, dict(self._options.teacher_options), self._files)
+        words = (self._teacher, self._options.inner, self._files)
         self._actors = [placed.remote(*words) for _ in range(self._options.replicas)]
         try:
             sizes = await asyncio.gather(*(actor.batch_size.remote() for actor in self._actors))
@@ -256,7 +266,7 @@ def build(options: RayOptions, model: str | None, manager: distill.PluginManager
     """
     if not model:
         raise distill.UsageError("teacher 'ray' needs a teacher", "write --teacher ray:transformers:PATH_OR_ID")
-    distill.make_teacher(manager, model, options.teacher_options)  # a mistake is found before Ray starts
+    distill.make_teacher(manager, model, options.inner)  # a mistake is found before Ray starts
     kind = model.partition(":")[0]
     if kind in manager.teachers and not manager.teachers.get(kind).loads_models:
         raise distill.UsageError(

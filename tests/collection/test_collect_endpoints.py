@@ -36,14 +36,14 @@ def dead_server() -> SimpleNamespace:
 
 
 def test_a_server_at_half_speed_gets_about_half(collect):
-    with FaultyServer(delay=0.02) as fast, FaultyServer(delay=0.02) as other, FaultyServer(delay=0.04) as slow:
-        ran = collect([fast, other, slow], 400, "--concurrency", 24)
-        assert ran.code == 0 and ran.summary["requests"] == ran.summary["rows"] == 400
+    with FaultyServer(delay=0.1) as fast, FaultyServer(delay=0.1) as other, FaultyServer(delay=0.2) as slow:
+        ran = collect([fast, other, slow], 200, "--concurrency", 24)
+        assert ran.code == 0 and ran.summary["requests"] == ran.summary["rows"] == 200
         asked = [len(one.asked) for one in (fast, other, slow)]
         counts = {one.url.removesuffix("/v1"): len(one.asked) for one in (fast, other, slow)}
         told = {where.removesuffix("/v1/chat/completions"): one for where, one in ran.summary["servers"].items()}
         assert told == {where: {"answered": count, "failed": 0} for where, count in counts.items()}
-    assert sum(asked) == 400
+    assert sum(asked) == 200
     assert 0.3 < asked[2] / ((asked[0] + asked[1]) / 2) < 0.8, asked
 
 

@@ -86,12 +86,14 @@ def test_a_dead_shards_rows_may_be_taken_over(tmp_path, monkeypatch):
     """Dead: its process on this machine is gone, or a minute went by without a heartbeat."""
     out, owner = tmp_path / "out.jsonl", tmp_path / ".out.jsonl.shard-0-of-1.owner"
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    owner.write_text(json.dumps({"shard": "0/1", "host": socket.gethostname(), "pid": int(gone.stdout)}))
+    dead = {"shard": "0/1", **shards._here(), "pid": int(gone.stdout)}
+    owner.write_text(json.dumps(dead))
     with claimed(Shard(1, 4), out):
         pass
-    owner.write_text(json.dumps({"shard": "0/1", "host": "elsewhere", "pid": 1}))
-    with pytest.raises(DistillError, match="on elsewhere is collecting"):
-        claimed(Shard(1, 4), out).__enter__()
+    for elsewhere in ({"host": "elsewhere"}, {"processes": "pid:[1]"}):  # another machine, or another container
+        owner.write_text(json.dumps({**dead, **elsewhere}))
+        with pytest.raises(DistillError, match=f"on {elsewhere.get('host', socket.gethostname())} is collecting"):
+            claimed(Shard(1, 4), out).__enter__()
     old = time.time() - shards.STALE - 1
     os.utime(owner, (old, old))
     with claimed(Shard(1, 4), out):
@@ -146,6 +148,14 @@ def test_the_budget_is_for_all_shards_together(cli, prompts, out, server):
     path, price = prompts(200), ["--price", "0/5000", "--max-tokens", "4", "--max-usd", "1"]
     spent = [cli(*words(path, server, out, f"{n}/4"), *price, "--concurrency", "1").summary["usd"] for n in range(4)]
     assert all(0.2 < one <= 0.25 for one in spent), spent
+
+
+def test_a_total_budget_is_for_all_shards_together(cli, prompts, out, server):
+    """Each takes an equal part of what is left when it starts: a row costs 1 cent here."""
+    path, price = prompts(200), ["--price", "0/5000", "--max-tokens", "4", "--concurrency", "1"]
+    first = cli(*words(path, server, out, "0/4"), *price, "--max-usd-total", "1").summary["usd"]
+    second = cli(*words(path, server, out, "1/4"), *price, "--max-usd-total", "1").summary["usd"]
+    assert 0.2 < first <= 0.25 and 0.15 < second <= (1 - first) / 4
 
 
 def test_killed_and_started_again_in_other_numbers(spawn, prompts, out, read):

@@ -18,7 +18,9 @@ from distill import IGNORE_INDEX, Example, UsageError, data_loader, fast_trainin
 from distill.dataset.table import Examples
 from distill.training import LoraSettings, TrainSettings, train
 from distill.training.estimate import Batch, largest_batch
-from distill.training.packing import PackingCollator, verify_packing, without_cache
+from distill.training.kernels import row_attention
+from distill.training.kernels.row_attention import NAME
+from distill.training.packing import PackingCollator, pack, packed_attention, verify_packing, without_cache
 
 SEE_ACROSS = {"bloom", "mpt", "mamba", "opt", "falcon"}
 
@@ -63,6 +65,36 @@ def test_who_packs_and_who_does_not(name):
         assert ("it takes no position_ids" in reason) == (name in ("bloom", "mpt", "mamba"))
     else:
         assert reason is None
+
+
+@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - SEE_ACROSS))
+def test_rows_attend_by_themselves_with_the_same_result(name):
+    model = tiny(name, **ARCHITECTURES[name])
+    model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+    ids = torch.randint(4, 60, (4, 24), generator=torch.Generator().manual_seed(1))
+    lengths = torch.tensor([24, 3, 9, 1])  # the longest is beyond some models' window of attention
+    mask = (torch.arange(24) < lengths[:, None]).long()
+    packed = pack({"input_ids": ids, "attention_mask": mask, "labels": ids})
+    padded = {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, IGNORE_INDEX)}
+    model.eval()
+    with without_cache(model):
+        plain, wanted = model(**padded).loss.item(), model(**packed).loss.item()
+        before = model.config.get_text_config()._attn_implementation
+        with packed_attention(model) as by_row:
+            assert model(**packed).loss.item() == pytest.approx(wanted, rel=1e-5)
+            assert model(**padded).loss.item() == pytest.approx(plain, rel=1e-5)
+            saved = model.config.to_dict()
+        assert model.config.get_text_config()._attn_implementation == before and NAME not in json.dumps(saved)
+    assert by_row == model._supports_sdpa
+
+
+def test_rows_that_do_not_attend_by_themselves_keep_the_mask(monkeypatch):
+    model = tiny("llama")
+    model.set_attn_implementation("sdpa")
+    monkeypatch.setattr(row_attention._Pack, "holds", lambda self, tokens: True)  # the rows are forgotten
+    monkeypatch.setattr(row_attention._Pack, "look", lambda self, *_: setattr(self, "lengths", [34]))
+    with packed_attention(model) as by_row:
+        assert not by_row and model.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -234,7 +234,7 @@ def test_a_metrics_line_cut_by_a_kill_does_not_count(manager, student, stopped, 
         ({"epochs": 3}, "epochs changed (2 → 3)"),
         ({"seed": 1}, "seed changed (0 → 1)"),
         ({"labeler": "copy"}, 'labeler changed ("masked" → "copy")'),
-        ({"trainer_options": {"weight_decay": "0.1"}}, 'trainer-option changed ({} → {"weight_decay": "0.1"})'),
+        ({"trainer_options": {"weight_decay": "0.1"}}, 'trainer-options changed ({} → {"weight_decay": "0.1"})'),
         ({"lora": LoraSettings()}, "lora changed (null → "),
     ],
 )

@@ -14,7 +14,7 @@ from distill.dataset.collate import PaddingCollator
 from distill.dataset.soft_columns import SOFT, SoftCollator
 from distill.errors import DataError, PluginError
 from distill.models.load import load_tokenizer
-from distill.training import TrainSettings, train
+from distill.training import LoraSettings, TrainSettings, train
 from distill.training.kernels import fast_training, supervised_head
 from distill.training.packing import pack
 from distill.types import IGNORE_INDEX
@@ -65,6 +65,14 @@ def test_another_loss_trains_another_student(manager, bloom, data, tmp_path):
         for name in ("cross-entropy", "soft-labels", "chunks")
     }
     assert len({round(losses[-1], 5) for losses in runs.values()}) == 3
+
+
+@pytest.mark.parametrize("loss", ["soft-labels", "chunks"])
+def test_an_adapter_starts_with_the_loss_of_the_whole_student(manager, bloom, data, tmp_path, loss):
+    whole, _ = run(manager, bloom, data, tmp_path / "whole", loss)
+    adapted, _ = run(manager, bloom, data, tmp_path / "lora", loss, lora=LoraSettings(), epochs=8, learning_rate=1e-2)
+    assert adapted[0] == pytest.approx(whole[0], abs=1e-5)  # it changes nothing yet
+    assert adapted[-1] < adapted[0] - 0.05
 
 
 def test_the_target_is_told(manager, bloom, data, tmp_path):

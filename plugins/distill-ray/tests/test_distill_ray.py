@@ -155,6 +155,7 @@ def test_a_collection_through_the_pool(local_ray, plugin, witnesses, tmp_path, m
         ({}, "solw:m", "unknown teacher 'solw'"),
         ({}, "server:m", "loads no model"),
         ({"replicas": "0"}, "slow:m", "at least 1"),
+        ({"batch_size": "8"}, "slow:m", "option of teacher 'slow': 'batch_size'"),
         ({"replicas": "1", "teacher_options": '{"x": 1}'}, "slow:m", "option of teacher 'slow': 'x'"),
     ],
 )
@@ -173,7 +174,8 @@ def test_mistakes_that_only_the_actors_see(local_ray, plugin):
 def test_options_of_the_teacher_belong_to_a_rows_id(plugin):
     from distill.collection.row_id import all_params
 
-    options = RayOptions(replicas=4, teacher_options={"max_tokens": 5})
+    options = RayOptions(replicas=4, batch_size=32, teacher_options={"max_tokens": 5})
+    assert options.inner == {"batch_size": 32, "max_tokens": 5}
     assert all_params(distill.Params(), options) == {"teacher_options": {"max_tokens": 5}}
 
 
