@@ -44,11 +44,12 @@ def main(folder: Path) -> int:
     total = 0.0
     for name, command in steps:
         words = [str(next(folder.glob("distill_chat-*.whl"))) if word == "WHEEL" else word for word in command]
-        began = time.monotonic()
+        began, before = time.monotonic(), os.times()
         done = subprocess.run(words, cwd=work, env=environ, capture_output=True, text=True)
-        seconds = time.monotonic() - began
+        seconds, after = time.monotonic() - began, os.times()
+        busy = after.children_user + after.children_system - before.children_user - before.children_system
         total += seconds
-        print(f"{name:<36} {seconds:8.1f} s", flush=True)
+        print(f"{name:<36} {seconds:8.1f} s {busy:8.1f} s of CPU time", flush=True)
         if done.returncode:
             print(done.stdout[-2000:], done.stderr[-2000:], sep="\n")
             return done.returncode

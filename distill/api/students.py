@@ -111,7 +111,7 @@ def _train_settings(arguments: Mapping[str, Any]) -> tuple[TrainSettings, Mappin
 
     words = given(TrainSettings, arguments)
     settings = settings_from(TrainSettings, words, data=arguments["data"])
-    return settings, origins_of(TrainSettings, words, "argument")
+    return settings, {"data": "argument", **origins_of(TrainSettings, words, "argument")}
 
 
 def plan_training(settings: TrainSettings, manager: PluginManager | None = None) -> TrainReport:

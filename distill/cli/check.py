@@ -12,6 +12,7 @@ from distill import api
 from distill.cli.options import GroupedCommand, given, json_option, settings_options
 from distill.cli.terminal import print_json, printable
 from distill.dataset.settings import CheckSettings
+from distill.pages.environment import counted
 from distill.plugins import PluginManager
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ def command(manager: PluginManager, /, data: tuple[Path, ...], as_json: bool, **
 
 def _show(report: CheckReport) -> None:
     click.echo(
-        f"{report.rows} rows: {report.trained_rows} are trained as {report.examples} examples, {report.skipped_rows} "
-        f"are not; {report.trained_tokens} of {report.tokens} tokens count in the loss; the longest has "
-        f"{report.longest} tokens"
+        f"{counted(report.rows, 'row')}: {report.trained_rows} trained as {counted(report.examples, 'example')}, "
+        f"{report.skipped_rows} not; {report.trained_tokens:,} of {counted(report.tokens, 'token')} count in the loss; "
+        f"the longest has {counted(report.longest, 'token')}"
     )
     if report.repeated_answers:
         share = 100 * report.repeated_answers / report.answers

@@ -14,7 +14,7 @@ from distill.cli.completion import runs as complete_runs
 from distill.cli.options import given, json_option, settings_options
 from distill.cli.terminal import note, printable
 from distill.comparison.settings import NOT_BETTER, CompareSettings
-from distill.pages.environment import shown
+from distill.pages.environment import counted, shown
 from distill.plugins import PluginManager
 from distill.progress import PartProgress
 from distill.settings import settings_from
@@ -119,7 +119,9 @@ def show(comparison: Comparison, samples: int) -> None:
     click.secho(comparison.headline, fg=_COLOURS.get(comparison.verdict), bold=True)
     for line in filter(None, (comparison.summary, *comparison.reasons)):
         click.echo(_wrapped(printable(line)))
-    click.echo(f"\n{comparison.questions} answers of {comparison.conversations} held-out conversations\n")
+    click.echo(
+        f"\n{counted(comparison.questions, 'answer')} of {counted(comparison.conversations, 'held-out conversation')}\n"
+    )
     for row in _table(comparison):
         click.echo(row)
     if comparison.prompted is not None:

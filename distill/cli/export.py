@@ -11,6 +11,7 @@ from distill.cli.options import json_option
 from distill.cli.terminal import note, print_json
 from distill.errors import UsageError
 from distill.options import parse_pairs
+from distill.pages.environment import counted
 from distill.plugins import PluginManager
 
 
@@ -88,4 +89,4 @@ def command(
         return
     for line in made.notes:
         note(line)
-    note(f"{out}: {len(made.files)} files, {size / 1e6:.0f} MB")
+    note(f"{out}: {counted(len(made.files), 'file')}, {size / 1e6:.0f} MB")

@@ -9,6 +9,7 @@ import click
 
 from distill.cli.options import json_option
 from distill.cli.terminal import note, print_json
+from distill.pages.environment import counted
 
 
 @click.command("merge", short_help="Merge files of transcripts, by id.")
@@ -34,7 +35,10 @@ def command(out: Path, inputs: tuple[Path, ...], prompts: str | None, as_json: b
     if as_json:
         print_json(asdict(report))
     else:
-        note(f"{report.rows} rows in {report.out}: {report.added} added, {report.duplicates} duplicates left out")
+        note(
+            f"{counted(report.rows, 'row')} in {report.out}: {report.added} added, "
+            f"{counted(report.duplicates, 'duplicate')} left out"
+        )
         if report.unordered:
             note(f"{report.unordered} rows belong to no prompt of {prompts}; they are at the end")
         if report.failed:

@@ -12,6 +12,7 @@ from distill import api
 from distill.cli.options import json_option
 from distill.cli.terminal import note, print_json, printable
 from distill.comparison.settings import NOT_BETTER
+from distill.pages.environment import counted
 from distill.plugins import PluginManager
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def show_report(report: RecipeReport) -> None:
             trained = step.result
             click.echo(
                 printable(
-                    f"{step.made}: trained on {trained['trained_rows']} of {trained['rows']} rows, {trained['steps']} "
-                    f"steps, mean loss {trained['loss']:.4f}"
+                    f"{step.made}: trained on {trained['trained_rows']} of {counted(trained['rows'], 'row')}, "
+                    f"{counted(trained['steps'], 'step')}, mean loss {trained['loss']:.4f}"
                 )
             )
     if report.page is not None:

@@ -12,6 +12,7 @@ import click
 
 from distill.cli.options import GroupedCommand, given, json_option, settings_options
 from distill.cli.terminal import note, print_json, printable
+from distill.pages.environment import counted
 from distill.plugins import PluginManager
 from distill.progress import StepProgress
 from distill.runs.layout import RunPaths
@@ -63,7 +64,7 @@ def command(
 
     words = given(words)
     settings = settings_from(TrainSettings, words, data=data)
-    origins = origins_of(TrainSettings, words, "command line")
+    origins = {"data": "command line", **origins_of(TrainSettings, words, "command line")}
     with StepProgress() as on_log:
         report = train(settings, manager, resume=resume, dry_run=dry_run, on_log=on_log, note=note, origins=origins)
     if not is_main_process():
@@ -101,13 +102,11 @@ def _size(count: int) -> str:
 
 def _show(report: TrainReport, dry_run: bool) -> None:
     verb = "would train" if dry_run else "trained"
-    note(
-        f"{verb} {report.trained_rows} of {report.rows} rows: {report.trained_tokens} of {report.tokens} tokens, "
-        f"{report.steps} steps" + ("" if report.loss is None else f", mean loss {report.loss:.4f}")
-    )
+    loss = "" if report.loss is None else f", mean loss {report.loss:.4f}"
+    note(f"{verb} {report.counts}{loss}")
     if report.held_out_rows:
         where = "" if dry_run else f", in {RunPaths(Path(report.out)).held_out}"
-        note(f"held out {report.held_out_rows} rows{where}")
+        note(f"held out {counted(report.held_out_rows, 'row')}{where}")
         if report.held_out_loss is not None:
             note(f"held-out loss {report.held_out_loss:.4f}")
     for reason, count in sorted(report.reasons.items(), key=lambda item: -item[1])[:5]:

@@ -30,6 +30,7 @@ from distill.comparison.settings import CompareSettings
 from distill.comparison.training_data import read_training_data
 from distill.comparison.verdict import beside_prompted, decide
 from distill.errors import DataError, DistillError, UsageError
+from distill.pages.environment import counted
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.runs.layout import RunPaths
 from distill.runs.run import Run, open_run
@@ -150,7 +151,7 @@ def compare_run(
     for model in models.all():
         key = (model.who, model.ref, model.seed, model.encoder.stop, str(questions.tokens[model.who]))
         if key not in memo:
-            watch.tell(f"measuring the {title_of(model.who)}, {model.name}, on {len(questions)} questions")
+            watch.tell(f"measuring the {title_of(model.who)}, {model.name}, on {counted(len(questions), 'question')}")
             measured = measure(model, questions, settings, opened.path, watch.progress)
             if model.who != "student":
                 memo[key] = measured
@@ -217,7 +218,7 @@ def _ask_teacher(
     teacher = settings.named_teacher
     if teacher is None:
         return {}
-    watch.tell(f"asking {teacher.name} the {len(questions)} questions")
+    watch.tell(f"asking {teacher.name} {counted(len(questions), 'question')}")
     encoder, progress = models.student.encoder, watch.on_progress is not None
     out = paid.teacher_answers
     return {"teacher": teacher_results(teacher, questions, encoder, manager, out, note=watch.note, progress=progress)}
@@ -349,7 +350,7 @@ def _cautions(
     cautions = []
     conversations = len(set(questions.conversations))
     if conversations < FEW:
-        cautions.append(f"Only {conversations} conversations were compared: the intervals are rough.")
+        cautions.append(f"Only {counted(conversations, 'conversation')} compared: the intervals are rough.")
     if not models.same_tokens:
         cautions.append(
             "Base and student have different tokenizers: perplexity and agreement, which are per token, cannot be "

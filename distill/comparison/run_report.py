@@ -9,6 +9,7 @@ from distill.comparison.result import Comparison, Interval, Metric, Sample, Who
 from distill.errors import DistillError
 from distill.files.atomic import whole_file
 from distill.pages import write_page
+from distill.pages.environment import counted
 from distill.runs.run import Run
 from distill.training.report import Outcome, TellingAnswer, report_page, with_comparison
 
@@ -34,8 +35,8 @@ def refresh_report(run: Run, comparison: Comparison) -> None:
 def comparison_table(comparison: Comparison) -> str:
     """A comparison as Markdown: its verdict, and each metric with its interval."""
     lines = [
-        f"{comparison.headline} On {comparison.questions} answers of {comparison.conversations} held-out "
-        "conversations, with 95 % confidence intervals:",
+        f"{comparison.headline} On {counted(comparison.questions, 'answer')} of "
+        f"{counted(comparison.conversations, 'held-out conversation')}, with 95 % confidence intervals:",
         "",
         "| | base | student | student − base |",
         "|---|---|---|---|",

@@ -15,6 +15,7 @@ from distill.dataset.preview import ShownRow, show_data
 from distill.dataset.settings import DataSettings
 from distill.pages import check_page_target, page_stream, write_page
 from distill.pages.charts import histogram
+from distill.pages.environment import counted
 from distill.transcripts.digest import answer_digest
 from distill.transcripts.reader import skip_refused
 from distill.transcripts.sources import Data, as_sources
@@ -134,4 +135,4 @@ def write_data_page(data: Data, pipeline: Pipeline, settings: DataSettings, targ
         "labeler": settings.labeler,
     }
     shown = write_preview(show_data(data, pipeline, count), summary, target, about)
-    return f"{target}: {shown} of {summary.rows} rows, {summary.skipped} of all would be skipped"
+    return f"{target}: {shown} of {counted(summary.rows, 'row')}, {summary.skipped} of all would be skipped"

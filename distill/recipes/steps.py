@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import DataError, DistillError
 from distill.files.atomic import sha256_of, whole_file
+from distill.pages.environment import counted
 from distill.plugins import PluginManager
 from distill.recipes.restore import gather, store_of
 from distill.recipes.state import Record, Wanted
@@ -85,7 +86,7 @@ def collect_step(ready: ReadyRecipe, watch: Watch) -> Step:
         store = store_of(ready.out, ready.store)
         summary = collect(ready.prompts, store, plan.settings, ready.manager, progress=watch.progress)
         cost = "" if summary.usd is None else f", ${summary.usd:.4f}"
-        watch.note(f"  {summary.rows} answers written, {summary.cached} were there already{cost}")
+        watch.note(f"  {counted(summary.rows, 'answer')} written, {summary.cached} there already{cost}")
         if summary.cut:
             watch.note(f"  {summary.cut} answers were cut short by the token limit (finish_reason is `length`)")
         _refuse_gaps(summary, recipe.collect.max_failed, store)
@@ -105,7 +106,7 @@ def collect_step(ready: ReadyRecipe, watch: Watch) -> Step:
         cost = "no price is known" if found.usd is None else f"about ${found.usd:.4f}"
         most = "" if found.usd_at_most is None else f", at most ${found.usd_at_most:.4f} if nothing is asked twice"
         return [
-            f"{found.requests} requests for {found.rows} rows ({found.cached} are there already)",
+            f"{counted(found.requests, 'request')} for {counted(found.rows, 'row')} ({found.cached} there already)",
             f"about {found.tokens_in:,} tokens in, about {found.tokens_out:,} out ({found.basis}); {cost}{most}",
         ]
 
@@ -207,8 +208,7 @@ def train_step(ready: ReadyRecipe, watch: Watch, transcripts: Path) -> Step:
 
     def lines() -> list[str]:
         report = train(ready.settings(transcripts, ready.out / "run"), ready.manager, dry_run=True, note=watch.note)
-        found = [f"{report.trained_rows} of {report.rows} rows, {report.trained_tokens} trained tokens"]
-        found[0] += f", {report.steps} steps"
+        found = [report.counts]
         if report.estimate is not None:
             memory, disk = report.estimate.peak_memory / 1e9, report.estimate.peak_disk / 1e9
             found.append(f"about {memory:.1f} GB of memory at its peak, up to {disk:.1f} GB of disk")

@@ -119,7 +119,7 @@ def _first_student(variant: Variant, manager: PluginManager) -> ReadyRecipe:
         pipeline=pipeline,
         max_length=max_length,
         training=training,
-        origins=origins_of(TrainSettings, recipe.train.options(), "recipe"),
+        origins={"data": "recipe", **origins_of(TrainSettings, recipe.train.options(), "recipe")},
     )
 
 
@@ -136,7 +136,7 @@ def _other_student(first: ReadyRecipe, variant: Variant) -> ReadyRecipe:
         pipeline=pipeline,
         max_length=max_length,
         training=training,
-        origins=origins_of(TrainSettings, recipe.train.options(), "recipe"),
+        origins={"data": "recipe", **origins_of(TrainSettings, recipe.train.options(), "recipe")},
     )
 
 

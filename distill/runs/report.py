@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from distill.pages.environment import counted
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
@@ -80,3 +82,9 @@ class TrainReport:
     best_step: int | None = None
     computed_in: str = "float32"
     saved_in: Literal["float32", "bfloat16", "float16"] = "float32"
+
+    @property
+    def counts(self) -> str:
+        """What is trained, in a line: `5 of 6 rows, 1,200 of 3,000 tokens, 1 step`."""
+        tokens = f"{self.trained_tokens:,} of {counted(self.tokens, 'token')}"
+        return f"{self.trained_rows:,} of {counted(self.rows, 'row')}, {tokens}, {counted(self.steps, 'step')}"

@@ -137,9 +137,7 @@ def _finished(run: _Run) -> TrainReport:
 
 def _train(run: _Run, plan: JobPlan, resume: bool) -> TrainReport:
     report, folder, world = plan.report, run.folder, run.world
-    run.note(
-        f"{report.trained_rows} of {report.rows} rows, {report.trained_tokens} trained tokens, {report.steps} steps"
-    )
+    run.note(report.counts)
     failures = clear_failures(memory_hint(plan, run.settings), folder.path)
     with world.together():
         manifest, newest = _look(run, plan, resume)

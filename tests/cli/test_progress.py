@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from distill import progress
@@ -34,6 +36,9 @@ def test_a_long_training_is_twenty_lines(clock, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert 19 <= len(lines) <= 68  # 30 seconds are 15 steps, 5 % are 50
     assert lines[0] == "distill: training: 16 of 1,000 steps (2%), loss 2.500, 0.5 steps/s, 33 min left"
+    assert lines[0] in (Path(__file__).parents[2] / "docs/recipe.md").read_text(encoding="utf-8"), (
+        "as the page shows it"
+    )
 
 
 def test_a_quick_job_is_silent(clock, capsys):

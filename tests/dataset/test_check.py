@@ -124,7 +124,7 @@ def test_what_a_person_reads(bloom, write, capsys):
     words = ["check", str(write(GOOD)), "--student", str(bloom), "--labeler", "trl", "-L", "end_of_turn=false"]
     assert main(words) == 1
     out = capsys.readouterr().out
-    assert "1 rows: 1 are trained as 1 examples" in out
+    assert "1 row: 1 trained as 1 example, 0 not" in out
     assert "error: end-not-trained × 1" in out and "data.jsonl:1: message 1" in out and "→ use --labeler masked" in out
     assert main([*words, "--allow", "end-not-trained"]) == 0
     assert "error, allowed: end-not-trained" in capsys.readouterr().out
