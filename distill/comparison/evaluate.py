@@ -164,7 +164,9 @@ def compare_run(
         recorded.add(transcript.metadata)
     found = _summarise(opened, models, questions, results, judgement, settings)
     if found.prompted is not None and (count := found.prompted.without_prompt):
-        watch.note(f"{count} of {len(questions)} questions have no prompt that only the teacher saw: all get the same")
+        watch.note(
+            f"{count} of {len(questions)} questions have no prompt that only the teacher saw: the base gets none"
+        )
     found = replace(
         found,
         data=[{"file": str(source), "sha256": source.digest()} for source in sources],

@@ -325,8 +325,9 @@ def test_several_students_show_themselves(copycat, idle, chats, manager):
 def test_rows_with_logprobs_tell_the_divergence_from_the_teacher(manager, idle, chats, tmp_path):
     """A student that is its teacher has none, whoever wrote the answers; bits per byte are told beside it."""
     from distill.collection.score import score
+    from distill.collection.settings import ScoreSettings
 
     scored = tmp_path / "scored.jsonl"
-    score(chats, f"transformers:{idle / 'model'}", scored, logprobs=3, manager=manager)
+    score(chats, scored, ScoreSettings(f"transformers:{idle / 'model'}", logprobs=3), manager)
     found = figures(compare(idle, scored, manager, CompareSettings(max_tokens=4)), "student")
     assert abs(found["kl_to_teacher"]) < 1e-3 and found["bits_per_byte"] > 0
