@@ -298,6 +298,7 @@ def trace(
     prompt: str,
     answer: str,
     *,
+    reasoning: str | None = None,
     system: str | None = None,
     manager: PluginManager | None = None,
 ) -> list[TraceStep]:
@@ -307,12 +308,13 @@ def trace(
         model: what `load_chat_model` takes, or what it made.
         prompt: the user's message.
         answer: the assistant's message.
+        reasoning: the thought before it.
         system: a system message before them.
         manager: the plugins; default: those that are installed.
     """
     chat = load_chat_model(model, manager=manager) if isinstance(model, (str, Path)) else model
     before = [Message("system", system)] if system else []
-    return chat.trace([*before, Message("user", prompt), Message("assistant", answer)])
+    return chat.trace([*before, Message("user", prompt), Message("assistant", answer, reasoning)])
 
 
 @contextmanager

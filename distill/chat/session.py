@@ -201,7 +201,7 @@ class Session:
                 self.messages.append(Message("assistant", "".join(pieces), train=False))
             raise
         cut = made.finish_reason == "length"
-        self.messages.append(Message("assistant", made.text, train=not cut))
+        self.messages.append(Message("assistant", made.text, made.reasoning, train=not cut))
         if cut and limit < self.settings.max_tokens:
             return f"the conversation is full at {limit} tokens of this answer: /undo or /new"
         return f"the answer was cut at {limit} tokens (--max-tokens)" if cut else ""

@@ -63,17 +63,20 @@ def command(
     loading = {name: value for name, value in options.items() if name in _LOADING}
     chat = api.load_chat_model(model, manager=manager, **loading)
     for prompt in prompts:
-        reply, reason = answer, None
+        reply, thought, reason = answer, None, None
         if reply is None:
             [made] = api.generate(chat, prompt, **options)
-            reply, reason = made.text, made.finish_reason
-        steps = api.trace(chat, prompt, reply, system=settings.system) if trace else []
+            reply, thought, reason = made.text, made.reasoning, made.finish_reason
+        steps = api.trace(chat, prompt, reply, reasoning=thought, system=settings.system) if trace else []
         if as_json:
             row = {"prompt": prompt, "answer": reply, "finish_reason": reason}
+            row |= {} if thought is None else {"reasoning": thought}
             print_json({**row, "trace": [asdict(step) for step in steps]} if trace else row)
         elif trace:
             _show_trace(steps)
         else:
+            if thought is not None:
+                click.secho(printable(f"({thought})", newlines=True), err=True, dim=True)
             click.echo(printable(reply, newlines=True))
             if reason == "length":
                 limit = "--max-tokens"

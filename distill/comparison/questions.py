@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from distill.collection.conversation import as_teacher_sees
+from distill.encode.answers import read_answer
 from distill.encode.encoder import Encoder
 from distill.errors import DataError, RefusedRow
 from distill.transcripts.reader import Reader
@@ -117,7 +118,7 @@ class Tokens:
         prompt: the ids before the answer: those of inference.
         answer: the ids of the answer, up to the end-of-turn marker.
         marker: how many of the last ids are the marker.
-        text: the answer as a student that copies it would be read; without the marker.
+        text: the answer as a student that copies it would be read; without its thought and the marker.
     """
 
     prompt: list[int]
@@ -155,5 +156,5 @@ def encode_answer(question: Question, answer: Message, encoder: Encoder) -> Toke
     marker = sum(encoded.end_of_turn[start:end])
     text = answer.content or ""
     if answer.tool_calls or answer.reasoning_content:  # written by the template: compared as a model writes them
-        text = encoder.tokenizer.decode(ids[start : end - marker], skip_special_tokens=True)
+        text = read_answer(encoder, ids[start : end - marker]).text
     return Tokens(prompt, ids[start:end], marker, text)

@@ -95,6 +95,11 @@ class Encoder:
         """Whether a text holds the spelling of a control token."""
         return self._text.controls.search(text) is not None
 
+    def first_control(self, text: str) -> int | None:
+        """Where the first spelling of a control token begins in a text; None: it has none."""
+        found = self._text.controls.search(text)
+        return None if found is None else found.start()
+
     def without_controls(self, text: str) -> str:
         """A template's text without its control tokens."""
         return self._text.controls.sub(" ", text)

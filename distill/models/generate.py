@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distill.encode.answers import read_answer, read_so_far
 from distill.encode.encoder import Encoder
 from distill.encode.tokenizer import prepare_tokenizer
 from distill.errors import DataError
@@ -35,11 +36,12 @@ class Generation:
     """One answer.
 
     Attributes:
-        text: without its end-of-turn marker.
+        text: the answer, without its thought and its end-of-turn marker.
         finish_reason: `stop`, or `length` when the token limit cut it.
         prompt_tokens: tokens read.
         completion_tokens: tokens written, the end-of-turn marker included.
         logprobs: the model's own log probabilities of them, where they were asked for.
+        reasoning: the thought before the answer, where the format has one; one that never ends stays in the text.
     """
 
     text: str
@@ -47,6 +49,7 @@ class Generation:
     prompt_tokens: int
     completion_tokens: int
     logprobs: TokenLogprobs | None = None
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +243,10 @@ class ChatModel:
         end = next((n for n, token in enumerate(ids) if token in self.stops), None)
         stopped = end is not None
         answer = ids[:end]
-        text = self.encoder.tokenizer.decode(answer, skip_special_tokens=True)
+        read = read_answer(self.encoder, answer)
         kept = capture.of_row(row, ids[: len(answer) + stopped]) if capture else None
-        return Generation(text, "stop" if stopped else "length", prompt_tokens, len(answer) + stopped, kept)
+        reason = "stop" if stopped else "length"
+        return Generation(read.text, reason, prompt_tokens, len(answer) + stopped, kept, read.reasoning)
 
     def trace(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[TraceStep]:
         """Read a finished conversation token by token: what does the model predict after each prefix?
@@ -298,13 +302,13 @@ class _Pieces:
             self._ids = []
             return
         self._ids += [token for token in value.tolist() if token not in self._chat.stops]
-        text = self._chat.encoder.tokenizer.decode(self._ids, skip_special_tokens=True)
+        text = read_so_far(self._chat.encoder, self._ids)
         if not text.endswith("\ufffd"):
             self._continue(text)
 
     def end(self) -> None:
         """Show what was held back, an incomplete character included."""
-        self._continue(self._chat.encoder.tokenizer.decode(self._ids or [], skip_special_tokens=True))
+        self._continue(read_so_far(self._chat.encoder, self._ids or []))
 
     def _continue(self, text: str) -> None:
         if len(text) > len(self._shown) and text.startswith(self._shown):

@@ -289,7 +289,7 @@ def test_several_students_side_by_side(copycat, idle, chats, tmp_path, capsys, m
     assert main([*words, "--html", str(page), "--fail-unless-better"]) == 3
     out = capsys.readouterr().out
     assert len(measured) == 3, "the base that both share is measured once"
-    assert f"{copycat} against {idle}" in out and "learning_rate" in out and "no difference" in out
+    assert f"{copycat} against {idle}" in out and "learning-rate" in out and "no difference" in out
     assert "The same answer as the teacher" in Page(page.read_text()).text
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

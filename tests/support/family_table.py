@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from family_templates import THINKS_ON_DEMAND
+from newer_families import DEEPSEEK_V3, FUNCTIONARY, GEMMA4, LLAMA3_DATES, QWEN35
 from tool_templates import LLAMA31, MISTRAL, QWEN3, QWEN25
 
 from distill import IGNORE_INDEX, Message, Transcript, make_formatter, make_plugin_manager, message_to_dict
@@ -193,6 +194,8 @@ NEMOTRON = (
 
 _IM = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
 _GEMMA = ("<end_of_turn>", "<start_of_turn>")
+_GEMMA4 = ("<turn|>", "<|turn>", "<|think|>", "<|channel>", "<channel|>", "<|tool>", "<tool|>", "<|tool_call>",
+           "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>')  # fmt: skip
 _INST = ("</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]",
          "[TOOL_CALLS]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]", "[CALL_ID]", "[ARGS]")  # fmt: skip
 _R1 = ("<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>",
@@ -203,16 +206,27 @@ _ROLES = ("<|user|>", "<|assistant|>", "<|system|>", "<|observation|>")
 
 FAMILIES = {
     "Llama 3.x": Family(LLAMA31, ("<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"), bos="<|begin_of_text|>"),
+    "Llama 3.x with dates": Family(
+        LLAMA3_DATES, ("<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"), bos="<|begin_of_text|>"
+    ),
     "Qwen 2.5": Family(QWEN25, _IM, CALLS),
     "Qwen 3": Family(QWEN3, _IM, (*CALLS, *THINK, "<tool_response>", "</tool_response>")),
+    "Qwen 3.5": Family(QWEN35, _IM, (*CALLS, *THINK, "<tool_response>", "</tool_response>")),
     "Gemma 2": Family(GEMMA2, _GEMMA, bos="<bos>"),
     "Gemma 3": Family(GEMMA3, _GEMMA, bos="<bos>"),
+    "Gemma 4": Family(GEMMA4, _GEMMA4, bos="<bos>"),
     "Mistral v3, Nemo": Family(MISTRAL_V3, _INST),
     "Mistral v7": Family(MISTRAL_V7, _INST),
     "Phi-3": Family(PHI3, ("<|end|>", "<|endoftext|>", *_ROLES)),
     "Phi-4": Family(PHI4, ("<|im_end|>", "<|im_start|>", "<|im_sep|>")),
     "DeepSeek R1 distills, QwQ": Family(R1_DISTILL, _R1, THINK, "<｜begin▁of▁sentence｜>"),
+    "DeepSeek V3": Family(DEEPSEEK_V3, _R1, bos="<｜begin▁of▁sentence｜>"),
     "DeepSeek V3.1": Family(THINKS_ON_DEMAND, ("</s>", *_ROLES), THINK),
+    "functionary v3.1": Family(
+        FUNCTIONARY,
+        ("<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>"),
+        bos="<|begin_of_text|>",
+    ),
     "gpt-oss": Family(GPT_OSS, _HARMONY),
     "Granite": Family(GRANITE, ("<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>", "<|tool_call|>")),
     "Command R": Family(

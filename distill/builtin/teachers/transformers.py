@@ -160,7 +160,7 @@ class TransformersTeacher:
         )
         return [
             Answer(
-                Message("assistant", made.text),
+                Message("assistant", made.text, made.reasoning),
                 made.finish_reason,
                 {"prompt_tokens": made.prompt_tokens, "completion_tokens": made.completion_tokens},
                 logprobs=None
