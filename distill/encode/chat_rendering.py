@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 SECONDS = 10.0
-"""How long one rendering may take; a usual one takes less than a millisecond."""
+"""How long one rendering may compute; a usual one takes less than a millisecond."""
 MEMORY = 2 << 30
 """How many bytes the process may grow by during one rendering."""
 FREE, TIMES = 1_000_000, 20
@@ -81,10 +81,14 @@ def render_chat(
 
 
 class _Rendering:
-    """One that runs: when it began, and the process's memory when the watchdog first saw it."""
+    """One that runs: when it began, by its thread's clock, and the process's memory when the watchdog first saw it."""
 
-    def __init__(self) -> None:
-        self.began = time.monotonic()
+    def __init__(self, thread: int) -> None:
+        # Its own computing time where the system tells: on a busy machine others make it wait.
+        self.clock = (
+            time.pthread_getcpuclockid(thread) if hasattr(time, "pthread_getcpuclockid") else time.CLOCK_MONOTONIC
+        )
+        self.began = time.clock_gettime(self.clock)
         self.memory: int | None = None
         self.fault: str | None = None  # set once it is being stopped
 
@@ -112,7 +116,8 @@ class _Watchdog:
         Raises:
             TemplateOverrun: it was stopped.
         """
-        thread, rendering = threading.get_ident(), _Rendering()
+        thread = threading.get_ident()
+        rendering = _Rendering(thread)
         try:
             with self._lock:
                 self._running[thread] = rendering
@@ -156,7 +161,7 @@ def _fault_of(rendering: _Rendering) -> str | None:
     """Why a rendering must be stopped; None as long as it may go on."""
     import psutil
 
-    took = time.monotonic() - rendering.began
+    took = time.clock_gettime(rendering.clock) - rendering.began
     if took < _TICK:
         return None
     if took > SECONDS:

@@ -39,7 +39,7 @@ def stopped(tokenizer, template: str) -> bool:
     with pytest.raises(TemplateOverrun, match=r"the chat template of evil\.jinja ran for more than 0\.2 s"):
         render_chat(tokenizer, ROWS, add_generation_prompt=True, template=template, name="evil.jinja")
     assert render_chat(tokenizer, ROWS, add_generation_prompt=True, template=PLAIN) == "Is it so?"
-    return time.monotonic() - began < 5
+    return time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("kind", ENDLESS)
@@ -51,7 +51,7 @@ def test_in_a_thread_and_in_a_forked_process(tokenizer, hurried):
     done = []
     thread = threading.Thread(target=lambda: done.append(stopped(tokenizer, ENDLESS["loops"])))
     thread.start()
-    thread.join(20)
+    thread.join(60)
     assert done == [True]
     pid = os.fork()
     if pid == 0:
