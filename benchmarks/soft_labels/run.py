@@ -7,7 +7,8 @@
     distill collect fresh.jsonl --teacher smollm2 --logprobs 20 --temperature 1 --seed 2 --max-tokens 80 \
         -T batch_size=74 --out held-out.jsonl
     python benchmarks/soft_labels/run.py told.jsonl held-out.jsonl --work pruned --seeds 3
-    python benchmarks/soft_labels/run.py told.jsonl held-out.jsonl --work cut --seeds 3 --student cut --greedy 40
+    python benchmarks/soft_labels/run.py told.jsonl held-out.jsonl --work cut --seeds 2 --rows 192 --student cut \
+        --greedy 40
 
 The student is SmolLM2-135M-Instruct without a third of its layers, with the teacher's tokenizer; or, with
 `--student cut`, with a tokenizer of 8,000 tokens instead (`cut.py`). Every way takes the same steps over the same

@@ -114,13 +114,22 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
         hold_out=pipeline.hold_out,
         held_out=_held_out(settings, pipeline, max_length),
         prefix_groups=groups,
-        notes=_notes(prepared, targets, loss),
+        notes=_notes(settings, pipeline, prepared, targets, loss),
     )
 
 
-def _notes(prepared: Prepared, targets: Targets | None, loss: Loss | None) -> list[str]:
+def _notes(
+    settings: TrainSettings, pipeline: Pipeline, prepared: Prepared, targets: Targets | None, loss: Loss | None
+) -> list[str]:
     """What is to be told before the training, one line each."""
-    notes = [f"{finding.severity}: {finding}" for finding in prepared.findings if finding.severity != "note"]
+    notes = []
+    if pipeline.new_tokens:
+        names = ", ".join(pipeline.encoder.tokenizer.convert_ids_to_tokens(list(pipeline.new_tokens))[:4])
+        notes.append(
+            f"{settings.student} does not know the chat format {settings.formatter!r}: it has to learn {names} from "
+            "these rows (an instruction-tuned student brings a format of its own)"
+        )
+    notes += [f"{finding.severity}: {finding}" for finding in prepared.findings if finding.severity != "note"]
     if targets is not None and targets.note:
         notes.append(targets.note)
     if prepared.shares.rows:
