@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distill.cli.terminal import note, print_json, printable
+from distill.pages.environment import counted
 
 if TYPE_CHECKING:
     from distill.collection import BatchSummary, CollectSummary, Estimate
@@ -20,11 +21,11 @@ def show_summary(summary: CollectSummary, part: bool) -> None:
     """Print what a collection did; `part`: only a part of the prompts was taken."""
     parts = [f"{summary.rows} written"]
     parts += [f"{summary.cached} already there"] if summary.cached else []
-    parts += [f"{summary.duplicates} duplicates"] if summary.duplicates else []
+    parts += [counted(summary.duplicates, "duplicate")] if summary.duplicates else []
     parts += [f"{summary.failed} failed"] if summary.failed else []
     parts += [f"{summary.left} left"] if summary.left else []
     spent = [
-        f"{summary.requests} requests",
+        counted(summary.requests, "request"),
         *_tokens(summary.usage),
         *_dollars(summary.usd),
         f"{summary.seconds:.1f} s",
@@ -33,9 +34,9 @@ def show_summary(summary: CollectSummary, part: bool) -> None:
     for server, counts in summary.servers.items():
         note(f"  {server}: {counts['answered']} answered, {counts['failed']} failed")
     if summary.cut:
-        note(f"{summary.cut} answers were cut short by the token limit (finish_reason is `length`)")
+        note(f"{counted(summary.cut, 'answer')} cut short by the token limit (finish_reason is `length`)")
     if summary.others and not part:
-        note(f"{summary.others} further rows of {summary.out} belong to other prompts (or another --system)")
+        note(f"{summary.out} also has {counted(summary.others, 'row')} of other prompts (or another --system)")
     if summary.failed:
         for reason, count in list(summary.reasons.items())[:_SHOWN_REASONS]:
             note(f"  {count} × {reason}")
@@ -49,9 +50,9 @@ def show_estimate(estimate: Estimate, as_json: bool) -> None:
     if as_json:
         print_json(asdict(estimate))
         return
-    there = f" ({estimate.cached} rows are there already)" if estimate.cached else ""
+    there = f" ({counted(estimate.cached, 'row')} already there)" if estimate.cached else ""
     lines = [
-        f"{estimate.requests} requests for {estimate.rows} rows{there}",
+        f"{counted(estimate.requests, 'request')} for {counted(estimate.rows, 'row')}{there}",
         f"about {estimate.tokens_in:,} tokens in, about {estimate.tokens_out:,} out ({estimate.basis})",
     ]
     if estimate.usd is None:
@@ -66,7 +67,7 @@ def show_batch(summary: BatchSummary, as_json: bool) -> None:
     if as_json:
         print_json(asdict(summary))
         return
-    there = f" ({summary.cached} rows are there already)" if summary.cached else ""
+    there = f" ({counted(summary.cached, 'row')} already there)" if summary.cached else ""
     if not summary.files:
         note(f"Nothing is left to ask{there}.")
         return

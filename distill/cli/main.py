@@ -34,7 +34,8 @@ from distill.cli import (
 from distill.cli import run as run_command
 from distill.cli.mistakes import explain
 from distill.cli.terminal import colours_asked_for, printable
-from distill.errors import DistillError, Terminated, one_line
+from distill.errors import DistillError, Terminated, UsageError, one_line
+from distill.files.text import has_lone_surrogate
 from distill.plugins import PluginManager, make_plugin_manager
 from distill.progress import QUIET
 
@@ -103,6 +104,17 @@ def _help(context: click.Context, words: tuple[str, ...]) -> None:
 _LIBRARIES = ("accelerate", "datasets", "huggingface_hub", "peft", "torch", "transformers", "trl")
 
 
+def _check_words(argv: Sequence[str]) -> None:
+    """Refuse words that no file of a run could hold.
+
+    Raises:
+        UsageError: a word is not valid UTF-8.
+    """
+    for word in argv:
+        if has_lone_surrogate(word):
+            raise UsageError(f"the argument {word!r} is not valid UTF-8", "rename the file, or set a UTF-8 locale")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `distill` with the given words; returns the exit code: 0, 1, 2, or 128 + the signal's number."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -112,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # all cores, and no warning about forks
     previous = {signum: signal.signal(signum, _terminated) for signum in _ending_signals()}
     try:
+        _check_words(argv)
         manager = make_plugin_manager(files)
         cli = build_cli(manager)
         for record in manager.failed():
@@ -202,8 +215,3 @@ def _leading_options(argv: Sequence[str]) -> tuple[list[str], set[str]]:
         else:
             break
     return [file for file in files if file], flags
-
-
-def run() -> None:
-    """The console script of older installations; now it is `distill.cli.entry.run`."""
-    sys.exit(main())

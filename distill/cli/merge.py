@@ -40,11 +40,11 @@ def command(out: Path, inputs: tuple[Path, ...], prompts: str | None, as_json: b
             f"{counted(report.duplicates, 'duplicate')} left out"
         )
         if report.unordered:
-            note(f"{report.unordered} rows belong to no prompt of {prompts}; they are at the end")
+            note(f"{counted(report.unordered, 'row')} of no prompt in {prompts}, at the end of the file")
         if report.failed:
-            note(f"{report.failed} failed rows in {report.out}.failed.jsonl")
+            note(f"{counted(report.failed, 'failed row')} in {report.out}.failed.jsonl")
         for conflict in report.named:
             note(f"conflict: {conflict.id}: kept {conflict.kept}, left out {conflict.dropped}")
         if report.conflicts > len(report.named):
-            note(f"… and {report.conflicts - len(report.named)} more conflicts")
+            note(f"… and {counted(report.conflicts - len(report.named), 'more conflict')}")
     return 1 if report.conflicts else 0

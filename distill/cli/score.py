@@ -11,6 +11,7 @@ import click
 from distill.cli.options import GroupedCommand, given, json_option, settings_options
 from distill.cli.terminal import note, print_json
 from distill.collection.settings import ScoreSettings
+from distill.pages.environment import counted
 from distill.plugins import PluginManager
 from distill.settings import options_of, settings_from
 from distill.transcripts.settings import ReadSettings
@@ -47,10 +48,10 @@ def command(manager: PluginManager, /, data: tuple[str, ...], out: Path, as_json
     if as_json:
         print_json(asdict(summary))
     else:
-        cached = f", {summary.cached} were there already" if summary.cached else ""
+        cached = f", {summary.cached} already there" if summary.cached else ""
         paid = "" if summary.usd is None else f", {dollars(summary.usd)}"
-        cost = f"{summary.tokens} tokens, {summary.seconds:.1f} s{paid}"
-        note(f"{summary.out}: {summary.rows} rows written{cached} ({cost})")
+        cost = f"{counted(summary.tokens, 'token')}, {summary.seconds:.1f} s{paid}"
+        note(f"{summary.out}: {counted(summary.rows, 'row')} written{cached} ({cost})")
         for reason, count in summary.reasons.items():
             note(f"{count} not scored: {reason}")
         if summary.stopped:

@@ -19,6 +19,7 @@ from distill.collection.schedule import Job, Pool, Recorder
 from distill.collection.settings import AskSettings
 from distill.collection.teachers import NamedTeacher
 from distill.errors import TeacherError, one_line
+from distill.pages.environment import counted
 from distill.protocols import BatchTeacher, Teacher
 
 log = logging.getLogger("distill")
@@ -116,11 +117,11 @@ def raise_what_stopped(pool: Pool[JobT], teacher: str, out: str, rows: int) -> N
     """
     error = pool.error
     if isinstance(error, TeacherError):
-        saved = f"{rows} rows are saved in {out}; the same command resumes" if rows else None
+        saved = f"{counted(rows, 'row')} saved in {out}; the same command resumes" if rows else None
         hint = "; ".join(part for part in (error.hint, saved) if part)
         raise type(error)(f"teacher {teacher}: {error.message}", hint, fatal=True) from error
     if error is not None and not isinstance(error, OutOfMoney):
         raise error
     if pool.signum is not None:
-        log.warning("stopped: %d rows are saved in %s; the same command resumes", rows, out)
+        log.warning("stopped: %s saved in %s; the same command resumes", counted(rows, "row"), out)
         signal.raise_signal(pool.signum)  # now to whoever handled it before: Python, or the command line

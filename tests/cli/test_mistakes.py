@@ -14,6 +14,7 @@ MISTAKES = [
     ("traim", 2, "distill has no command 'traim'", "did you mean train?"),
     ("help trian", 2, "distill has no command 'trian'", "did you mean train?"),
     ("plugins chekc masked", 2, "distill plugins has no command 'chekc'", "did you mean check?"),
+    ("train answers.jsonl --out c\udcff", 2, "the argument 'c\\udcff' is not valid UTF-8", "rename the file"),
     ("train answers.jsonl", 2, "distill train needs --out", "--out RUN: The run folder to create."),
     ("train", 2, "distill train needs DATA…", "see `distill train --help`"),
     ("train answers.jsonl --out x --lr 1e-4", 2, "distill train has no option --lr", "did you mean --learning-rate?"),

@@ -42,7 +42,7 @@ def test_no_half_answer_is_written_as_good(case, failures):
     ran, rows, _ = case("finish.jsonl")
     assert ran.code == 1
     assert {row["metadata"]["finish_reason"] for row in rows} == {"max_tokens", "MAX_TOKENS"}
-    assert "2 answers were cut short by the token limit" in ran.err
+    assert "2 answers cut short by the token limit" in ran.err
     for reason in ("'insufficient_system_resource'", "'error'", "'abort'", "'network_error'", "Upstream idle timeout"):
         assert reason in ran.err
     assert len(failures()) == 5

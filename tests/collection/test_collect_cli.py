@@ -106,7 +106,7 @@ def test_the_summary_for_people(cli, prompts, out, server):
     words = ["collect", prompts(["a", "b", "a"]), "--teacher", "openai:m", "--base-url", server.url, "--out", out]
     ran = cli(*words)
     assert (ran.code, ran.out) == (0, "")
-    assert f"{out}: 2 written, 1 duplicates (2 requests, 6 tokens in and 4 out" in ran.err
+    assert f"{out}: 2 written, 1 duplicate (2 requests, 6 tokens in and 4 out" in ran.err
 
 
 def test_rows_of_other_prompts_are_told(cli, prompts, out, server):
@@ -114,9 +114,9 @@ def test_rows_of_other_prompts_are_told(cli, prompts, out, server):
     words = ["collect", "--teacher", "openai:m", "--base-url", server.url, "--out", out]
     cli(*words, prompts(["a", "b", "c"]))
     ran = cli(*words, prompts(["a", "b", "c", "d"]), "--system", "s")
-    assert "4 written" in ran.err and f"3 further rows of {out} belong to other prompts" in ran.err
+    assert "4 written" in ran.err and f"{out} also has 3 rows of other prompts" in ran.err
     assert cli(*words, prompts(["a", "b", "c"]), "--json").summary["others"] == 4
-    assert "further rows" not in cli(*words, prompts(["a", "b", "c"]), "--limit", 1).err
+    assert "also has" not in cli(*words, prompts(["a", "b", "c"]), "--limit", 1).err
 
 
 def test_text_of_others_cannot_drive_the_terminal(cli, prompts, tmp_path):

@@ -35,7 +35,7 @@ def test_answers_in_flight_are_saved(start, out, read, failures, number, code):
         shown, err = process.communicate(timeout=20)
         assert process.returncode == code, err
         assert len(read(out)) == len(server.asked), "everything that was asked was saved"
-        assert f"{len(read(out))} rows are saved" in err and "Traceback" not in err
+        assert f"{len(read(out))} rows saved" in err and "Traceback" not in err
         assert shown == "" and failures() == []
         asked = len(server.asked)
         assert start(server, "--limit", asked).wait(20) == 0, "what is saved is not asked again"

@@ -36,7 +36,7 @@ def test_a_limit_of_hours_stops_at_once_with_the_hour(ask, out, read, failures, 
     assert ran.code == 75 and time.monotonic() - began < 5
     assert len(server.asked) == 11 and len(read(out)) == 10 and failures() == []
     hour = time.strftime("%Y-%m-%d %H:", time.localtime(time.time() + HOURS))
-    assert f"run the same command again at {hour}" in ran.err and "10 rows are saved" in ran.err
+    assert f"run the same command again at {hour}" in ran.err and "10 rows saved" in ran.err
     assert "in 11 h" in ran.err or "in 10 h 59 min" in ran.err
 
 
