@@ -53,6 +53,35 @@ class Alignment:
     place: np.ndarray
 
 
+def no_alignment(count: int) -> Alignment:
+    """No token has a teacher."""
+    import numpy as np
+
+    return Alignment(
+        np.full(count, NONE, np.int8),
+        np.zeros(count, np.int16),
+        np.full(count, np.nan, np.float32),
+        np.full(count, -1, np.int32),
+    )
+
+
+def align_same(logprobs: np.ndarray, start: int, count: int) -> Alignment:
+    """The alignment where the teacher's tokens are the student's, one by one.
+
+    Args:
+        logprobs: (teacher's tokens,) their log probabilities; NaN where they are not known.
+        start: the student's token that is the teacher's first.
+        count: how many tokens the student has.
+    """
+    import numpy as np
+
+    made = no_alignment(count)
+    known = np.flatnonzero(~np.isnan(logprobs))
+    made.kind[start + known], made.size[start + known] = EXACT, 1
+    made.logprob[start + known], made.place[start + known] = logprobs[known], known
+    return made
+
+
 def align(teacher: Sequence[bytes], logprobs: np.ndarray, student: Sequence[bytes], zones: Sequence[Zone]) -> Alignment:
     """Lay a teacher's tokens over a student's.
 
@@ -64,12 +93,7 @@ def align(teacher: Sequence[bytes], logprobs: np.ndarray, student: Sequence[byte
     """
     import numpy as np
 
-    made = Alignment(
-        np.zeros(len(student), np.int8),
-        np.zeros(len(student), np.int16),
-        np.full(len(student), np.nan, np.float32),
-        np.full(len(student), -1, np.int32),
-    )
+    made = no_alignment(len(student))
     sizes = np.fromiter(map(len, teacher), np.int64, len(teacher))
     ends = _ends_without_empty(sizes)
     known = np.nan_to_num(logprobs.astype(np.float64))

@@ -15,9 +15,11 @@ from distill.soft_labels.align import (
     Alignment,
     Zone,
     align,
+    align_same,
     find_zones,
     map_candidates,
     mend_pieces_of_characters,
+    no_alignment,
 )
 from distill.soft_labels.plausibility import implausible
 from distill.soft_labels.rows import AnswerLogprobs, read_logprobs
@@ -196,10 +198,14 @@ class SoftLabeler:
         student = self._vocabulary.bytes_of(ids[:body])
         text = "".join(text for text, _ in pieces)
         if not _spell(student, text.encode()):
-            return _nothing(len(ids))  # a tokenizer that changes text: reported as `text-changed` already
+            return no_alignment(len(ids))  # a tokenizer that changes text: reported as `text-changed` already
         written = len(answer.tokens) - answer.end
         if answer.origin.tokenizer == self._vocabulary.fingerprint and self._disagrees(answer, written):
             return "logprobs-other-tokenizer"
+        lead = next((n for n, (_, content) in enumerate(pieces) if content), len(pieces))
+        before = len("".join(text for text, _ in pieces[:lead]).encode())
+        if (made := self._align_ids(answer, ids, body, before)) is not None:
+            return made
         content = "".join(text for text, content in pieces if content)
         teacher = mend_pieces_of_characters(answer.tokens[:written], content.encode())
         said = b"".join(teacher)
@@ -211,6 +217,30 @@ class SoftLabeler:
             made.kind[body], made.size[body] = EXACT, 1
             made.logprob[body], made.place[body] = answer.logprobs[written], written
         return made
+
+    def _align_ids(self, answer: AnswerLogprobs, ids: Sequence[int], body: int, before: int) -> Alignment | None:
+        """Align an answer whose tokens are the student's, the format's own among them.
+
+        Args:
+            answer, ids: see `_align`.
+            body: how many of the ids come before the end-of-turn marker.
+            before: the bytes that the format writes before the message's own: the teacher need not have them.
+
+        Returns:
+            The alignment; None where the tokens differ.
+        """
+        stop = body
+        if answer.end == 1 and self._stop in ids[body:]:
+            stop = ids.index(self._stop, body) + 1
+        count = len(answer.tokens) - (answer.end if stop == body else 0)
+        start = stop - count
+        if answer.ids is None or answer.origin.tokenizer != self._vocabulary.fingerprint or start < 0:
+            return None
+        if sum(map(len, self._vocabulary.bytes_of(ids[:start]))) > before:
+            return None
+        if answer.ids[:count].tolist() != list(ids[start:stop]):
+            return None
+        return align_same(answer.logprobs[:count], start, len(ids))
 
     def _disagrees(self, answer: AnswerLogprobs, written: int) -> bool:
         """Whether the ids do not stand for the tokens' bytes in the tokenizer that they are said to belong to."""
@@ -307,18 +337,6 @@ def _spell(tokens: list[bytes], text: bytes) -> bool:
         tokens[0] = tokens[0][1:]
         return True
     return joined == text
-
-
-def _nothing(count: int) -> Alignment:
-    """No token has a teacher."""
-    import numpy as np
-
-    return Alignment(
-        np.full(count, NONE, np.int8),
-        np.zeros(count, np.int16),
-        np.full(count, np.nan, np.float32),
-        np.full(count, -1, np.int32),
-    )
 
 
 def _reaches(zones: Sequence[Zone], text: str, teacher: bytes) -> bool:
