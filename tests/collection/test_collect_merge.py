@@ -94,7 +94,7 @@ def test_the_order_of_the_prompt_file(tmp_path, capsys):
     out = tmp_path / "out.jsonl"
     assert main(["merge", str(out), *map(str, paths), "--prompts", str(prompts)]) == 0
     assert ids(out) == [one["id"] for one in rows] + ["other"]
-    assert "1 rows belong to no prompt" in capsys.readouterr().err
+    assert "1 row of no prompt" in capsys.readouterr().err
 
 
 def test_prompts_of_several_messages_are_known_by_all_of_them(tmp_path):

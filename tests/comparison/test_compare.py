@@ -317,7 +317,7 @@ def test_several_students_show_themselves(copycat, idle, chats, manager):
     found = compare_runs([copycat, idle], [chats], manager, CompareSettings(limit=2, **QUICK))
     assert list(found.to_pandas()["verdict"]) == [one.verdict for one in found.comparisons]
     shown = Page('<meta http-equiv="x">' + found._repr_html_()).text
-    assert str(idle) in shown and "chrF" in shown and "learning_rate" in shown
+    assert str(idle) in shown and "chrF" in shown and "learning-rate" in shown
     with pytest.raises(UsageError, match="is named twice"):
         compare_runs([idle, idle.parent / ".." / idle.parent.name / idle.name], [chats], manager)
 

@@ -6,11 +6,10 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError
 from typing import Any
 
 from transformers import Trainer
-from transformers.integrations import get_reporting_integration_callbacks, integration_utils
+from transformers.integrations import get_reporting_integration_callbacks, integration_utils, is_deepspeed_available
 from transformers.utils import is_liger_kernel_available
 
 from distill import UsageError, unknown_name
@@ -84,6 +83,9 @@ def check_options(options: Mapping[str, Any], arguments: Any, trainer: str) -> d
             raise UsageError(f"trainer {trainer!r}: {key} cannot be set: {_FIXED[key]}", f"leave -T {key}=… out")
         if key not in known:
             raise unknown_name(f"option of trainer {trainer!r}:", key, known - set(_FIXED))
+    if options.get("deepspeed") and not is_deepspeed_available():
+        # Half a config of it would stay behind in this process, and every model loaded later would ask it.
+        raise _missing(trainer, "deepspeed", "deepspeed")
     options = {_RENAMED.get(key, key) if _RENAMED.get(key, key) in known else key: options[key] for key in options}
     made = construct(arguments, {"output_dir": "", **defaults(arguments), **options})
     check_packages(made, trainer)
@@ -182,10 +184,5 @@ def construct(arguments: Any, settings: Mapping[str, Any]) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # names that a later release will drop
             return arguments(**settings)
-    except PackageNotFoundError as error:
-        package = str(error.name).partition("'")[2].partition("'")[0] or str(error.name)
-        raise UsageError(
-            f"the trainer refuses its settings: {package} is not installed", f"pip install '{package}'"
-        ) from error
     except (ValueError, TypeError, ImportError) as error:
         raise UsageError(f"the trainer refuses its settings: {error}") from error
