@@ -54,35 +54,26 @@ def ask_all(
     Returns:
         What was done; `raise_what_stopped` raises its error.
     """
-    work = _ask_all(teacher, built, settings, jobs, recorder, meter, resumed)
+
+    async def work() -> Pool[JobT]:
+        try:
+            askers, size = make_askers(built, teacher.owner, settings.concurrency)
+            throttle = Throttle(len(askers), meter, settings.rpm, settings.tpm)
+            ordered = by_length(jobs, size) if size > 1 else jobs
+            evidence = Evidence(earlier=resumed)
+            pool = Pool(ordered, askers, size, settings.retries, recorder, throttle, settings.patience, evidence)
+            await pool.run()
+            pool.servers = dict(built.servers()) if hasattr(built, "servers") else {}
+            return pool
+        finally:
+            await _close(built, teacher.owner)
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
+        return asyncio.run(work())
     with ThreadPoolExecutor(1) as beside:  # in a notebook: this thread has a loop already
-        return beside.submit(asyncio.run, work).result()
-
-
-async def _ask_all(
-    teacher: NamedTeacher,
-    built: Teacher | BatchTeacher,
-    settings: AskSettings,
-    jobs: Iterator[JobT | None],
-    recorder: Recorder[JobT],
-    meter: Meter,
-    resumed: bool,
-) -> Pool[JobT]:
-    try:
-        askers, size = make_askers(built, teacher.owner, settings.concurrency)
-        jobs = by_length(jobs, size) if size > 1 else jobs
-        throttle = Throttle(len(askers), meter, settings.rpm, settings.tpm)
-        evidence = Evidence(earlier=resumed)
-        pool = Pool(jobs, askers, size, settings.retries, recorder, throttle, settings.patience, evidence)
-        await pool.run()
-        pool.servers = dict(built.servers()) if hasattr(built, "servers") else {}
-        return pool
-    finally:
-        await _close(built, teacher.owner)
+        return beside.submit(asyncio.run, work()).result()
 
 
 async def _close(built: Teacher | BatchTeacher, owner: str) -> None:
