@@ -138,7 +138,7 @@ def test_an_overloaded_server_gets_less(collect):
         ran = collect([few, many], 400, "--retries", 0, "--concurrency", 32)
         assert (ran.code, ran.summary["rows"]) == (0, 400), ran.err
         refused = ran.summary["servers"][f"{few.url}/chat/completions"]["failed"]
-        assert refused < 60 < len(few.asked), (refused, len(few.asked))
+        assert refused < 60 and len(few.asked) - refused > 10, (refused, len(few.asked))
 
 
 def test_verbose_tells_how_each_server_does(cli, prompts, out, monkeypatch):

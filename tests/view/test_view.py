@@ -305,11 +305,14 @@ def test_what_is_not_there_is_said(tmp_path, capsys):
 def test_the_command_prints_an_address_and_ends_with_ctrl_c(folder):
     words = [sys.executable, "-u", "-m", "distill", "view", str(folder)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        home = process.stdout.readline().strip()
-        assert get(home)[0] == 200
-        process.send_signal(2)
-        assert process.wait(60) == 130
-        assert "Traceback" not in process.stderr.read()
+        try:
+            home = process.stdout.readline().strip()
+            assert get(home)[0] == 200
+            process.send_signal(2)
+            assert process.wait(60) == 130
+            assert "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
