@@ -33,7 +33,7 @@ def artefacts(folder: Path) -> dict[str, object]:
     out = folder / "out"
     rows = [json.loads(line) for line in (out / "transcripts.jsonl").read_text().splitlines()]
     for row in rows:
-        del row["metadata"]["created"], row["metadata"]["source"]
+        del row["metadata"]["created"], row["metadata"]["source"], row["checksum"]  # of when and where
     losses = [json.loads(line) for line in (out / "run" / "metrics.jsonl").read_text().splitlines()]
     comparison = json.loads((out / "comparison.json").read_text().replace(str(folder), ""))
     for standing in comparison["standings"]:
