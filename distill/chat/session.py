@@ -209,9 +209,9 @@ class Session:
     def _room(self) -> int:
         """How many tokens the model has left for an answer."""
         try:
-            room = self.chat.room(len(self.chat.encoder.prompt(self.messages)))
+            room = self.chat.room(len(self.chat.encoder.prompt(self.messages)), "the conversation")
         except DataError as error:
-            raise DistillError(error.message.replace("the prompt", "the conversation"), "/undo, or /new") from None
+            raise DistillError(error.message, "/undo, or /new") from None
         return self.settings.max_tokens if room is None else room
 
     def _retry(self, show: Show) -> str:

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
+from distill import api
 from distill.cli.options import GroupedCommand, given, json_option, settings_options
 from distill.cli.terminal import note, print_json
 from distill.collection.settings import ScoreSettings
 from distill.pages.environment import counted
 from distill.plugins import PluginManager
-from distill.settings import options_of, settings_from
 from distill.transcripts.settings import ReadSettings
 
 
@@ -39,12 +39,8 @@ def command(manager: PluginManager, /, data: tuple[str, ...], out: Path, as_json
         distill score chats.jsonl --teacher openai:MODEL --base-url http://localhost:8000/v1 --out scored.jsonl
     """
     from distill.collection.progress import dollars
-    from distill.collection.score import score
 
-    chosen = given(words)
-    reading = {option.name: chosen.pop(option.name) for option in options_of(ReadSettings) if option.name in chosen}
-    reader = settings_from(ReadSettings, reading).reader(manager)
-    summary = score(data, out, settings_from(ScoreSettings, chosen), manager, reader=reader, progress=not as_json)
+    summary = api.score(data, out=out, progress=not as_json, manager=manager, **given(words))
     if as_json:
         print_json(asdict(summary))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import time
 from collections import Counter
@@ -142,11 +141,9 @@ class _Server:
         """Score the answer with which the request ends."""
         return await self._server.score(request, self._logprobs)
 
-    async def close(self) -> None:
-        """Close the server's connections."""
-        closing = self._server.close() if hasattr(self._server, "close") else None
-        if inspect.isawaitable(closing):
-            await closing
+    def close(self) -> Any:
+        """Close the server's connections, in whichever way it does; see `Teacher`."""
+        return self._server.close() if hasattr(self._server, "close") else None
 
 
 def _as_teacher(named: NamedTeacher, built: Any, logprobs: int) -> Teacher | BatchTeacher:

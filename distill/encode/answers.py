@@ -125,7 +125,7 @@ def read_answer(encoder: Encoder, ids: Sequence[int]) -> ReadAnswer:
 def read_so_far(encoder: Encoder, ids: Sequence[int]) -> str:
     """The text to show of an answer that is being written; see `AnswerShape.so_far`."""
     tokenizer, shape = encoder.tokenizer, shape_of(encoder)
-    if shape.opening is None and not shape.plain:
+    if shape.is_bare:
         shown: str = tokenizer.decode(ids, skip_special_tokens=True)
         return shown
     return _without_special(encoder, shape.so_far(tokenizer.decode(ids, skip_special_tokens=False)))

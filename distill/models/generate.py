@@ -161,11 +161,12 @@ class ChatModel:
             )
         ]
 
-    def room(self, prompt_tokens: int) -> int | None:
+    def room(self, prompt_tokens: int, what: str = "the prompt") -> int | None:
         """How many tokens the model has left for an answer; None: no limit.
 
         Args:
             prompt_tokens: the length of the prompt.
+            what: what has this length, for the error.
 
         Raises:
             DataError: none.
@@ -174,7 +175,7 @@ class ChatModel:
             return None
         if prompt_tokens >= self.max_length:
             raise DataError(
-                f"the prompt has {prompt_tokens} tokens, and the model takes {self.max_length}, answer included"
+                f"{what} has {prompt_tokens} tokens, and the model takes {self.max_length}, answer included"
             )
         return self.max_length - prompt_tokens
 

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from distill import Answer, HTTPTeacherOptions, Message, Params, Request, TeacherError, UsageError, message_to_dict
@@ -18,8 +18,10 @@ from distill.builtin.teachers.headers import make_headers, read_key
 from distill.builtin.teachers.http import HttpClient, endpoint, error_text
 from distill.builtin.teachers.logprobs import LogprobsReader, missing
 from distill.builtin.teachers.reasoning import IN_CONTENT, spoken, with_thinking
-from distill.builtin.teachers.scoring import EchoScorer, PromptScorer, Scorer, Scoring
 from distill.builtin.teachers.streaming import joined_chat
+
+if TYPE_CHECKING:
+    from distill.builtin.teachers.scoring import Scorer, Scoring
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 MOST_LOGPROBS = 20
@@ -199,9 +201,11 @@ class OpenAITeacher:
     async def score(self, request: Request, logprobs: int) -> Answer:
         """Have the server read the answer with which the request ends; see `distill.ScoringServer`."""
         if self._scoring is None:
+            from distill.builtin.teachers.scoring import EchoScorer, PromptScorer, Scoring
+
             tokenizer, body = self._options.tokenizer, {"model": self._model, **self._options.body}
             scorer: Scorer = PromptScorer() if tokenizer is None else EchoScorer(tokenizer, not self._official)
-            self._scoring = Scoring(self._connect, body, scorer, self._model)
+            self._scoring = Scoring(self._connect, body, scorer)
         return await self._scoring.score(request, logprobs)
 
     def servers(self) -> dict[str, dict[str, int]]:

@@ -190,11 +190,10 @@ class Scoring:
         connect: gives a client for a path.
         body: fields of every request.
         scorer: asks, and reads what comes.
-        model: its name, for errors.
     """
 
-    def __init__(self, connect: Callable[[str], Client], body: Mapping[str, Any], scorer: Scorer, model: str):
-        self._http, self._body, self._scorer, self._model = connect(scorer.path), body, scorer, model
+    def __init__(self, connect: Callable[[str], Client], body: Mapping[str, Any], scorer: Scorer):
+        self._http, self._body, self._scorer = connect(scorer.path), body, scorer
         self._first, self._tells = asyncio.Lock(), False
         self._cannot: TeacherError | None = None
 

@@ -104,14 +104,13 @@ class TransformersTeacher:
         """
         most = request.params.max_tokens or self._options.max_tokens
         tokens = len(model.encoder.prompt(request.messages, request.tools))
-        if model.max_length is None:
-            return most
-        if tokens >= model.max_length:
+        try:
+            return min(most, model.room(tokens) or most)
+        except DataError:
             raise DataError(
                 f"the prompt has {tokens} tokens, and {self._ref} takes {model.max_length} with the answer",
                 "shorten the prompt, or choose a teacher with a longer context",
-            )
-        return min(most, model.max_length - tokens)
+            ) from None
 
     def _divided(
         self, requests: Sequence[Request], work: Callable[[Sequence[Request]], list[T]]
