@@ -18,6 +18,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads only wait for each other
 
 
+@pytest.fixture(autouse=True)
+def handlers_are_given_back():
+    """Whatever runs in this process leaves Ctrl-C and the other signals to those who had them before."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
 @pytest.fixture(scope="session")
 def bloom(tmp_path_factory) -> Path:
     """A folder with a tiny random BLOOM."""

@@ -146,7 +146,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         click.echo("Terminated.", err=True)
         return 128 + error.signum
     except (KeyboardInterrupt, click.Abort):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ending
         click.echo("Interrupted.", err=True)
         return 130
     except BrokenPipeError:  # `distill show … | head`
