@@ -6,9 +6,11 @@ import json
 from dataclasses import replace
 
 import pytest
+from chromium import CHROMIUM, check_page
 from html_page import Page
 from run_folders import REPORT
 
+from distill.cli.main import main
 from distill.collection.costs import Cost
 from distill.comparison.result import Comparison, ModelAnswer, Sample
 from distill.comparison.run_report import outcome_of
@@ -108,3 +110,28 @@ def test_a_run_has_its_page(manager, bloom, article, tmp_path):
     text = Page((out / "report.html").read_text()).text
     for part in (f"{report.loss:.4f}", "no assistant message", "learning-rate", "5e-05", "run <b>", "torch"):
         assert part in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+def test_the_report_in_a_browser(tmp_path):
+    long = {"trainer-options": Setting({"x" * 300: EVIL * 20}, "recipe"), "out": Setting("o" * 400, "command line")}
+    rows = [{"step": step, "loss": 3.0 / step, "eval_loss": 4.0 / step} for step in range(1, 60)]
+    run = run_of(tmp_path, rows, settings=long, out="r" * 300, reasons={"w" * 400 + EVIL: 12})
+    page = tmp_path / "report.html"
+    page.write_text(report_page(run, compared().costs, outcome_of(compared())), encoding="utf-8")
+    count = "document.querySelectorAll('img').length + document.querySelectorAll('script').length - 1"
+    opened = "document.querySelectorAll('details').forEach(one => one.open = true)"
+    drawn = "document.querySelectorAll('svg').length > 0 && document.documentElement.scrollWidth <= innerWidth"
+    foreign, _, curve = check_page(page, [count, opened, drawn], tmp_path)
+    assert foreign == 0 and curve
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+def test_the_tokens_of_rows_in_a_browser(bloom, tmp_path):
+    data, page = tmp_path / "data.jsonl", tmp_path / "show.html"
+    texts = [EVIL, "\u202eright to left", "القطة تنام", "x" * 3000, "a\n" * 200]
+    chats = [[{"role": "user", "content": text}, {"role": "assistant", "content": text}] for text in texts]
+    data.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    assert main(["show", str(data), "--student", str(bloom), "--html", str(page)]) == 0
+    count = "['img', 'details.tokens'].map(one => document.querySelectorAll(one).length)"
+    assert check_page(page, [count], tmp_path) == [[0, len(texts)]]

@@ -49,6 +49,24 @@ def look(page: Path | str, scripts: Sequence[str], sizes: Sequence[tuple[int, st
         browser.wait()
 
 
+SIZES = [(1280, "light"), (1280, "dark"), (375, "light"), (375, "dark")]
+"""A desk and a telephone."""
+
+
+def check_page(page: Path, scripts: Sequence[str], folder: Path) -> Sequence[Any]:
+    """Look at a page of distill's in all `SIZES`: it asks nobody for anything, and fits the screen.
+
+    Returns:
+        The values of the scripts.
+    """
+    found = look(page, scripts, SIZES, folder)
+    assert found["requests"] == [page.as_uri()] and found["complaints"] == []
+    assert all(width <= size[0] for size, (width, _) in found["widths"].items()), "something is wider than the screen"
+    assert len({colour for _, colour in found["widths"].values()}) == 2
+    assert all((folder / f"{width}-{scheme}.png").stat().st_size > 10_000 for width, scheme in SIZES)
+    return found["values"]
+
+
 async def _look(page, scripts, sizes, folder, profile, browser) -> Mapping[str, Any]:
     import base64
 
