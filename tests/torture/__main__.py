@@ -67,6 +67,7 @@ def _start_again() -> int:
         base = Path(folder).resolve()
         environ = {**os.environ, "TORTURE": str(base), "DISTILL_PLUGINS": "", "DISTILL_CACHE": str(base / "root/cache")}
         environ |= {"LEDGER": str(base / "ledger"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        environ["TOKENIZERS_PARALLELISM"] = "false"  # a fork would wait for its threads for ever
         library = compile_library(base)
         if library is not None:
             (base / "control").write_bytes(bytes(4096))

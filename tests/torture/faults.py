@@ -6,6 +6,7 @@ The commands run in forks of one process that has everything imported, with the 
 from __future__ import annotations
 
 import errno
+import faulthandler
 import hashlib
 import json
 import mmap
@@ -24,6 +25,8 @@ KINDS = ("", "write", "fsync", "rename", "open", "mkdir", "link", "truncate", "u
 FEWEST = 2
 """How many times each attack is tried, however little time there is."""
 ERRNOS = (errno.ENOSPC, errno.EIO)
+LONGEST = 120
+"""Seconds after which a command hangs: it is ended, and tells where it was."""
 
 TEACHER = '''
 import hashlib, os, distill
@@ -122,6 +125,7 @@ def run(words: list[str], said: Path) -> int:
             into = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(into, 1)
             os.dup2(into, 2)
+            faulthandler.dump_traceback_later(LONGEST, exit=True)
             from distill.cli.main import main
 
             code = main(words)
