@@ -50,9 +50,7 @@ def restarting(tmp_path):
     server.kill()
 
 
-@pytest.mark.parametrize(
-    "seconds", [10, pytest.param(45, marks=pytest.mark.slow), pytest.param(120, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("seconds", [10, pytest.param(70, marks=pytest.mark.slow)])
 def test_a_server_that_is_restarted_costs_no_row(spawn, restarting, prompts, out, read, seconds):
     words = ["--teacher", "openai:m", "--base-url", restarting.url, "--out", out, "--concurrency", 8, "--retries", 2]
     process = spawn("collect", prompts(200), *words)
