@@ -15,9 +15,8 @@ quickstart: $(VENV)/.ready  ## The whole pipeline on real weights, in a few minu
 test: $(VENV)/.ready lint  ## All but the slow tests
 	$(PYTEST) -m "not slow"
 
-test-slow: $(VENV)/.ready  ## The tests that train SmolLM2 or take more than a minute; those that measure memory run alone
-	$(PYTEST) -m "slow and not alone"
-	$(BIN)/python -m pytest -m "slow and alone"
+test-slow: $(VENV)/.ready  ## The tests that train SmolLM2, or take more than a minute
+	$(PYTEST) -m slow
 
 torture: $(VENV)/.ready  ## Ten minutes of kills, failing system calls, races and Ctrl-C; a short form is one of the slow tests
 	$(BIN)/python tests/torture --seconds 600

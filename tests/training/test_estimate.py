@@ -206,7 +206,6 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.parametrize(
     ("kind", "more"),
     [
