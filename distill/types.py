@@ -312,6 +312,8 @@ class TrainPlan:
         checkpointing: whether activations are computed again for the backward pass instead of being kept.
         optimizer_bytes: what the optimizer keeps per trained weight, in bytes; AdamW's two moments are 8.
         memory_options: options of the trainer that reduce its memory, as the user writes them.
+        bfloat16_option: the option that has the trainer compute in bfloat16, as the user writes it; None: there is
+            none, or the user has decided.
     """
 
     steps: int | None = None
@@ -319,6 +321,7 @@ class TrainPlan:
     checkpointing: bool = False
     optimizer_bytes: float = 8
     memory_options: Sequence[str] = ()
+    bfloat16_option: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

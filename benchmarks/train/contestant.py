@@ -87,11 +87,12 @@ class Clock:
 
 def run_distill(name: str, job: TrainJob, clock: Clock) -> None:
     """One of distill's trainers."""
+    options = {"bf16": True} if name.endswith("-bf16") else {}
     if name == "distill-trl":
         from distill.builtin.trainers.trl_sft import TRLTrainer as Ours
     else:
         from distill.builtin.trainers.hugging_face import HuggingFaceTrainer as Ours
-    Ours({}).train(job, clock)
+    Ours(options).train(job, clock)
 
 
 def run_stock(name: str, job: TrainJob, clock: Clock) -> None:
@@ -114,7 +115,8 @@ def run_stock(name: str, job: TrainJob, clock: Clock) -> None:
         "dataloader_pin_memory": False,
         "disable_tqdm": True,
         "train_sampling_strategy": "sequential",
-        "bf16": torch.cuda.is_available(),  # as distill's trainers
+        "bf16": torch.cuda.is_available() or name.endswith("-bf16"),  # as distill's trainers
+        "use_cpu": not torch.cuda.is_available(),
     }
     if name == "trl":
         from trl import SFTConfig, SFTTrainer

@@ -177,7 +177,7 @@ def main(quick: bool, steps: int, only: str | None, threads: int, one: tuple[str
         table("batches of 8 at random", kinds, {**settings, "batch": 8, "middle": 100})
     if only != "rows":
         kinds = ["whole prompts", "--shared-prefix"]
-        for prompt in (512, 200):
+        for prompt in (512, 200, 40):
             title = f"8 answers of about 64 tokens to a prompt of {prompt}"
             table(title, kinds, {**settings, "batch": 8, "middle": prompt})
 

@@ -26,6 +26,8 @@ class Contestant:
         self.rows: list[dict] = []
         environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
         environment |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}  # a waiting thread takes nobody's time
+        if name.startswith("distill"):
+            environment["THP_MEM_ALLOC_ENABLE"] = "1"  # as the command sets it
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("contestant.py")), name, json.dumps(settings)],
             stdin=subprocess.PIPE,
@@ -147,6 +149,7 @@ def main(quick: bool, steps: int, only: str | None) -> None:
     if only in (None, "masked"):
         found = fixed(size, "masked", steps, threads, ["distill-hf", "distill-trl", "transformers", "trl"])
         limit(size, found["distill-hf"], threads)
+        fixed(size, "masked", steps, threads, ["distill-bf16", "distill-hf", "transformers-bf16"])
     if only in (None, "copy"):
         fixed(size, "copy", steps, threads, ["distill-hf", "transformers", "trl"])
     if only in (None, "lengths"):

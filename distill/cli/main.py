@@ -122,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in flags
     _log_to_stderr(debug, verbose=bool(flags & {"-v", "--verbose"}))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # all cores, and no warning about forks
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on Linux: large pages for large tensors
     previous = {signum: signal.signal(signum, _terminated) for signum in _ending_signals()}
     try:
         _check_words(argv)

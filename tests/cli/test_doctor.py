@@ -61,7 +61,7 @@ def test_no_secret_is_shown(quick, monkeypatch, capsys):
 
 
 def test_a_cuda_build_on_a_machine_without_a_gpu_is_a_warning(quick, monkeypatch, capsys):
-    device = {"kind": "cpu", "gpus": [], "bf16": None, "threads": 2, "cuda": "12.8"}
+    device = {"kind": "cpu", "gpus": [], "bf16": None, "threads": 2, "cuda": "12.8", "bfloat16_gain": 1.0}
     monkeypatch.setattr(doctor, "_in_a_process", lambda code, *words: (json.dumps(device), None))
     (warning,) = [
         probe for probe in examine(make_plugin_manager(environ={})) if (probe.area, probe.name) == ("devices", "torch")
@@ -70,6 +70,13 @@ def test_a_cuda_build_on_a_machine_without_a_gpu_is_a_warning(quick, monkeypatch
     assert "GB" in warning.detail and "whl/cpu" in warning.hint
     device["cuda"] = None
     assert "torch" not in {probe.name for probe in examine(make_plugin_manager(environ={})) if probe.area == "devices"}
+
+
+@pytest.mark.parametrize(("gain", "told"), [(1.2, False), (4.6, True)])
+def test_a_cpu_that_is_faster_in_bfloat16_is_told(quick, monkeypatch, gain, told):
+    device = {"kind": "cpu", "gpus": [], "bf16": None, "threads": 2, "cuda": None, "bfloat16_gain": gain}
+    monkeypatch.setattr(doctor, "_in_a_process", lambda code, *words: (json.dumps(device), None))
+    assert ("4.6 times as fast in bfloat16 (train -T bf16=true)" in probes()["accelerator"].detail) == told
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,9 @@ def test_what_makes_it_more_and_less(bloom):
 def test_the_built_in_trainers_plan_by_their_options(manager):
     for name in ("hf", "trl"):
         spec = manager.trainers.get(name)
-        assert spec.build({}).plan(12) == TrainPlan(12, memory_options=("-T gradient_checkpointing=true",))
+        less = {"memory_options": ("-T gradient_checkpointing=true",)}
+        assert spec.build({}).plan(12) == TrainPlan(12, **less, bfloat16_option="-T bf16=true")
+        assert spec.build({"bf16": False}).plan(12) == TrainPlan(12, **less), "the user has decided"
         options = {"max_steps": 3, "bf16": True, "optim": "sgd", "gradient_checkpointing": True, "use_cpu": True}
         plan = spec.build(options).plan(12)
         assert plan == TrainPlan(3, "bfloat16", checkpointing=True, optimizer_bytes=0)

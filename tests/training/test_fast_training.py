@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import resource
+import sys
+
 import pytest
 import torch
 from small_models import batch, loss_and_gradients, tiny
@@ -15,6 +19,25 @@ def test_it_says_what_is_in_effect():
         assert (active.supervised_head, active.tied_embedding, active.fused_gelu) == (True, True, 2)
     with distill.fast_training(tiny("llama")) as active:
         assert (active.supervised_head, active.tied_embedding, active.fused_gelu) == (True, False, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="it is glibc's malloc")
+def test_memory_that_a_step_frees_is_kept_until_the_end(monkeypatch):
+    def faults(count: int) -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(count):
+            torch.ones(2**23)  # 32 MiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    with distill.fast_training(tiny("llama")) as active:
+        assert active.kept_memory
+        faults(1)
+        kept = faults(10)
+    assert faults(10) > 5 * max(kept, 1), "afterwards it is as before"
+    monkeypatch.setenv("MALLOC_ARENA_MAX_", "1")
+    with distill.fast_training(tiny("llama")) as active:
+        assert not active.kept_memory, "who tunes malloc keeps it"
 
 
 def test_loss_and_gradients_are_the_plain_ones_and_nothing_is_left_behind():

@@ -117,6 +117,7 @@ def plan_of(arguments: Any, options: Mapping[str, Any], steps: int) -> TrainPlan
         checkpointing=checkpointing,
         optimizer_bytes=_OPTIMIZER_BYTES.get(optimizer, 8),
         memory_options=() if checkpointing else ("-T gradient_checkpointing=true",),
+        bfloat16_option=None if {"bf16", "fp16"} & options.keys() else "-T bf16=true",
     )
 
 

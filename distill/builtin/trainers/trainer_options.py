@@ -167,6 +167,7 @@ def defaults(arguments: Any) -> dict[str, Any]:
     checkpointing = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
     return {
         "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "use_cpu": not _has_accelerator(),  # without it, transformers refuses bf16 on a CPU
         "ddp_find_unused_parameters": False,  # a causal model uses all of them
         "dataloader_pin_memory": torch.cuda.is_available(),
         "logging_steps": 1,

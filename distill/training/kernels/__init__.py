@@ -16,8 +16,10 @@ tied_embedding     a table used as input and output    untied or frozen tables, 
                    embedding gets one gradient,        bits, quantized or wrapped       16 tokens, before training
                    instead of two and their sum        modules, a gradient that
                                                        differs
-gelu               the tanh form of GELU, spelled out  every other activation; 16       values and gradients at 97
-                   by a model, is one kernel           bits                             points, per module
+gelu               the tanh form of GELU, spelled out  every other activation           values and gradients at 97
+                   by a model, is one kernel                                            points, per module
+kept_memory        glibc's malloc keeps what a step    another C library; malloc tuned  nothing is computed in
+                   frees for the next one              by the environment               another way
 =================  ==================================  ===============================  ============================
 
 Equal means to rounding: 1e-5 in 32 bits, 2e-2 in 16 bits (`verification.tolerance`). Every fallback keeps the model's
@@ -30,6 +32,7 @@ What is touched in other libraries, and undone when the context ends:
   `Embedding.sparse`, for the time of a lookup (tied_embedding).
 * transformers: `model.loss_function` is set, and `model._loss_function` deleted to undo it (supervised_head); replaced
   only where it is `transformers.loss.loss_utils.ForCausalLMLoss`.
+* glibc: `mallopt`, for the time of the training (kept_memory).
 * elsewhere in distill: `config.use_cache` is off during training (`distill.training.packing`), and the `trl` trainer
   sets TRL's `SFTTrainer._total_train_tokens` when it resumes (`distill.builtin.trainers.trl_sft`).
 

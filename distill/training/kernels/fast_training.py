@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from distill.protocols import Loss
 from distill.training.kernels.gelu import fused_gelu
+from distill.training.kernels.kept_memory import kept_memory
 from distill.training.kernels.supervised_head import supervised_only
 from distill.training.kernels.tied_embedding import one_gradient
 from distill.training.kernels.verification import causal_model
@@ -25,11 +26,13 @@ class ActiveKernels:
         supervised_head: only positions whose next label counts go through the LM head.
         tied_embedding: the table of a tied embedding gets its gradient once.
         fused_gelu: how many activations are computed by one kernel.
+        kept_memory: memory that a step frees is kept for the next one.
     """
 
     supervised_head: bool
     tied_embedding: bool
     fused_gelu: int
+    kept_memory: bool
 
 
 @contextmanager
@@ -57,5 +60,10 @@ def fast_training(model: nn.Module, loss: Loss | None = None) -> Iterator[Active
         DistillError: there is a loss that this model cannot be trained with.
     """
     causal = causal_model(model)
-    with fused_gelu(model) as activations, supervised_only(model, loss) as head, one_gradient(causal) as tied:
-        yield ActiveKernels(supervised_head=head, tied_embedding=tied, fused_gelu=activations)
+    with (
+        kept_memory() as kept,
+        fused_gelu(model) as activations,
+        supervised_only(model, loss) as head,
+        one_gradient(causal) as tied,
+    ):
+        yield ActiveKernels(supervised_head=head, tied_embedding=tied, fused_gelu=activations, kept_memory=kept)
