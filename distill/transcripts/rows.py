@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from distill.errors import DataError, RefusedRow
@@ -192,8 +192,13 @@ def _check_json(value: Any, where: str) -> None:
         check_text(json.dumps(value, ensure_ascii=False), where)
 
 
-def message_to_dict(message: Message) -> dict[str, Any]:
-    """Write a message as JSON: always `role` and `content`, the other fields where they are set."""
+def message_to_dict(message: Message, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """Write a message as JSON: always `role` and `content`, the other fields where they are set.
+
+    Args:
+        message: what is written.
+        without: fields that are left out, since who reads the row does not know them.
+    """
     row: dict[str, Any] = {"role": message.role, "content": message.content}
     for key in ("reasoning_content", "tool_call_id", "name", "refusal"):
         value = getattr(message, key)
@@ -205,6 +210,8 @@ def message_to_dict(message: Message) -> dict[str, Any]:
         row["tool_calls"] = [dict(call) for call in message.tool_calls]
     if not message.train:
         row["weight"] = 0
+    for key in without:
+        row.pop(key, None)
     return row
 
 

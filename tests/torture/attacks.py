@@ -13,29 +13,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faults import FEWEST, answers, student_of, write_rows
+from faults import FEWEST, TEACHER, answers, student_of, write_rows
 
 RUN = "from distill.cli.entry import run; run()"
-SLOW = '''
-import asyncio, hashlib, os, distill
-
-
-class Slow:
-    """Each question is written down before it is answered; answers come after a while."""
-
-    async def ask(self, request):
-        text = request.messages[-1].content
-        ledger = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(ledger, f"{text}\\n".encode())
-        os.close(ledger)
-        await asyncio.sleep(0.02)
-        return distill.Answer(distill.Message("assistant", hashlib.sha256(text.encode()).hexdigest() * 20))
-
-
-@distill.hookimpl
-def register_teachers():
-    return [distill.TeacherSpec("slow", "answers after a while", build=lambda options, model: Slow())]
-'''
 EARLIEST = 0.15
 """Seconds after which Ctrl-C is tried: before, Python itself is starting."""
 
@@ -55,7 +35,7 @@ class Tally:
 def start(words: list[str], ledger: Path, **more: str) -> subprocess.Popen[str]:
     """Start `distill` in a process group of its own."""
     environ = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    environ |= {"LEDGER": str(ledger), **more}
+    environ |= {"LEDGER": str(ledger), "PAUSE": "0.02", **more}
     return subprocess.Popen(
         [sys.executable, "-c", RUN, *words],
         env=environ,
@@ -69,9 +49,9 @@ def start(words: list[str], ledger: Path, **more: str) -> subprocess.Popen[str]:
 def _inputs(base: Path, count: int) -> list[str]:
     """Prompts and a teacher; gives the words that collect its answers into `out.jsonl`."""
     base.mkdir(exist_ok=True)
-    (base / "slow.py").write_text(SLOW)
+    (base / "teacher.py").write_text(TEACHER)
     write_rows(base / "prompts.jsonl", [{"prompt": f"question {n}"} for n in range(count)])
-    words = ["--plugin", str(base / "slow.py"), "collect", str(base / "prompts.jsonl"), "--teacher", "slow"]
+    words = ["--plugin", str(base / "teacher.py"), "collect", str(base / "prompts.jsonl"), "--teacher", "paid"]
     return [*words, "--out", str(base / "out.jsonl"), "--concurrency", "8"]
 
 

@@ -29,17 +29,18 @@ LONGEST = 120
 """Seconds after which a command hangs: it is ended, and tells where it was."""
 
 TEACHER = '''
-import hashlib, os, distill
+import asyncio, hashlib, os, distill
 
 
 class Paid:
-    """Each question is written down before it is answered: it has been paid."""
+    """Each question is written down before it is answered: it has been paid. Answers may come after a while."""
 
     async def ask(self, request):
         text = request.messages[-1].content
         ledger = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(ledger, f"{text}\\n".encode())
         os.close(ledger)
+        await asyncio.sleep(float(os.environ.get("PAUSE", 0)))
         return distill.Answer(distill.Message("assistant", hashlib.sha256(text.encode()).hexdigest()[:12]))
 
 

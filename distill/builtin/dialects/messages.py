@@ -70,11 +70,8 @@ def _is_empty(message: Message) -> bool:
 
 
 def _message(message: Message, index: int) -> dict[str, Any]:
-    row: dict[str, Any] = message_to_dict(message)
-    for key in ("reasoning_content", "reasoning_details"):
-        row.pop(key, None)
-    if message.role != "assistant":
-        row.pop("weight", None)
+    unknown = ("reasoning_content", "reasoning_details", *([] if message.role == "assistant" else ["weight"]))
+    row: dict[str, Any] = message_to_dict(message, without=unknown)
     if message.name is not None and (message.role == "tool" or not _NAME.fullmatch(message.name)):
         row.pop("name")
     if message.tool_calls:

@@ -71,9 +71,7 @@ def _write(transcript: Transcript) -> dict[str, Any]:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    row: dict[str, Any] = message_to_dict(message)
-    for key in ("weight", "reasoning_details"):
-        row.pop(key, None)
+    row: dict[str, Any] = message_to_dict(message, without=("weight", "reasoning_details"))
     return row
 
 

@@ -35,9 +35,7 @@ def as_row(message: Message, index: int, shape: CallShape = CallShape()) -> Row:
     Raises:
         DataError: a tool call has no function name.
     """
-    row: Row = message_to_dict(message)
-    for key in ("weight", "reasoning_details"):
-        row.pop(key, None)
+    row: Row = message_to_dict(message, without=("weight", "reasoning_details"))
     row["content"] = row["content"] or ""
     if message.tool_calls:
         row["tool_calls"] = [_call(call, index, shape) for call in message.tool_calls]

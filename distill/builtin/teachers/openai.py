@@ -267,9 +267,7 @@ class OpenAITeacher:
 
     def _message(self, message: Message) -> dict[str, Any]:
         """A message as servers take it back; DeepSeek's, for one, refused reasoning once and demands it now."""
-        row: dict[str, Any] = message_to_dict(message)
-        for key in ("refusal", "weight"):
-            row.pop(key, None)
+        row: dict[str, Any] = message_to_dict(message, without=("refusal", "weight"))
         details = [part for part in row.pop("reasoning_details", ()) if part.get("type") not in _ANTHROPICS]
         if details and self._options.replay_reasoning is not False:
             row["reasoning_details"] = details
