@@ -114,8 +114,6 @@ def train(
         for line in plan.notes:
             note(line)
         if dry_run:
-            if settings.packing:
-                note("packing is verified when the student is loaded; memory is estimated as if it is packed")
             return replace(plan.report, estimate=estimate_of(plan, settings, note))
         return _train(run, plan, resume)
 

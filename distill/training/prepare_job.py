@@ -198,6 +198,10 @@ def _ask_for_plan(trainer: Trainer, name: str, steps: int) -> TrainPlan:
 
 def estimate_of(plan: JobPlan, settings: TrainSettings, note: Callable[[str], None]) -> MemoryEstimate | None:
     """Estimate the training's memory and disk; None, with a note why, where that fails for this student."""
+    if settings.packing:
+        note("packing is verified when the student is loaded; memory is estimated as if it is packed")
+    if plan.prefix_groups:
+        note("shared prefixes are verified when the student is loaded; memory is estimated for padded rows")
     if not isinstance(plan.trainer, PlanningTrainer):
         note(f"trainer {settings.trainer!r} does not plan its memory: estimated for float32 and AdamW")
     try:

@@ -15,7 +15,7 @@ from test_resume import Killed, assert_same, rows
 from test_resume import run as run_training
 
 from distill import IGNORE_INDEX, Example, UsageError, data_loader, fast_training
-from distill.training import LoraSettings
+from distill.training import LoraSettings, TrainSettings, train
 from distill.training.batching import LengthBatchSampler
 from distill.training.packing import without_cache
 from distill.training.shared_prefix import (
@@ -178,6 +178,13 @@ def test_a_training_has_the_losses_of_padded_rows(manager, llama, tmp_path, trai
     run_training(manager, llama, data, tmp_path / "padded", shared_prefix="auto", trainer=trainer, **HOW)
     ours, theirs = ([row["loss"] for row in rows(tmp_path / name)] for name in ("shared", "padded"))
     assert len(ours) == 4 and ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_the_dry_run_says_what_it_estimates(manager, llama, tmp_path):  # noqa: F811
+    data, notes = data_with_prompts(tmp_path / "data.jsonl"), []
+    settings = TrainSettings(str(llama), (data,), tmp_path / "run", shared_prefix="auto")
+    train(settings, manager, dry_run=True, note=notes.append)
+    assert any("shared prefixes are verified" in note and "estimated for padded rows" in note for note in notes)
 
 
 def test_it_is_resumed_exactly(manager, llama, tmp_path):  # noqa: F811
