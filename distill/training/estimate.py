@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _LOGIT_COPIES = 3
 """The logits, their log probabilities, and a gradient: each as large as the logits."""
 
-_FRAGMENTATION = 1.5
+_FRAGMENTATION = 1.25
 """With adapters on a CPU, activations take this much more: glibc's heap fragments between them (measured)."""
 
 _TRAINING_LIBRARIES = 50e6

@@ -25,7 +25,7 @@ _OPTIONS = {
     "weight_decay": "weight decay of AdamW (default 0)",
     "max_grad_norm": "gradients are clipped to this norm (default 1)",
     "max_steps": "stop after this number of optimizer steps, whatever --epochs",
-    "bf16": "mixed precision in bfloat16: faster, and half the memory for activations, on recent GPUs",
+    "bf16": "mixed precision in bfloat16: faster on recent GPUs and server CPUs, half the memory for activations",
     "gradient_checkpointing": "recompute activations in the backward pass: less memory, about a third slower",
     "optim": "the optimizer: adamw_torch (default), adamw_torch_fused, adafactor, adamw_8bit, …",
     "logging_steps": "write a row of metrics every N steps (default 1)",
