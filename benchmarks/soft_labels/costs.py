@@ -45,7 +45,7 @@ def prepare(path: Path) -> list[str]:
     ]
 
 
-def step(path: Path, layers: int = 4, steps: int = 2, turns: int = 4) -> list[str]:
+def step(path: Path, layers: int = 30, steps: int = 2, turns: int = 3) -> list[str]:
     """Training steps of a student, by loss; in turn, so that all meet the same machine."""
     import torch
     from transformers import AutoModelForCausalLM
