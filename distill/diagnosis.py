@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from distill.errors import one_line
+from distill.models.device import describe_gain
 from distill.models.references import cache_dir
 from distill.plugins import PluginManager
 
@@ -52,9 +53,8 @@ if torch.cuda.is_available():
         found.append({"name": torch.cuda.get_device_name(n), "free": free, "total": total})
 kind = best_device()
 bf16 = torch.cuda.is_bf16_supported() if kind == "cuda" else None
-gain = bfloat16_gain(1024) if kind == "cpu" else 1
 facts = {"kind": kind, "gpus": found, "bf16": bf16, "threads": torch.get_num_threads(), "cuda": torch.version.cuda}
-facts["bfloat16_gain"] = gain
+facts["bfloat16_gain"] = bfloat16_gain(1024) if kind == "cpu" else 1
 print(json.dumps(facts))
 """
 
@@ -178,8 +178,8 @@ def _devices() -> Iterator[Probe]:
         yield Probe("devices", f"cuda:{n}", "ok", detail)
     if found["kind"] == "cpu":
         detail = f"none: training runs on the CPU, with {found['threads']} threads"
-        if (gain := found["bfloat16_gain"]) >= 1.5:
-            detail += f"; matrix products are {gain:.1f} times as fast in bfloat16 (train -T bf16=true)"
+        if (gain := describe_gain(found["bfloat16_gain"])) is not None:
+            detail += f"; {gain} (train -T bf16=true)"
         yield Probe("devices", "accelerator", "unset", detail)
         if found.get("cuda"):
             detail = (

@@ -35,7 +35,7 @@ from distill.training.kernels.verification import causal_model
 from distill.training.lora import add_adapter, check_quantization
 from distill.training.losses import CheckedLoss
 from distill.training.packing import PackingCollator, packed_attention, verify_packing, without_cache
-from distill.training.prepare_job import JobPlan, estimate_of, memory_hint, plan_job
+from distill.training.prepare_job import JobPlan, estimate_of, faster_precision, memory_hint, plan_job
 from distill.training.report import model_card, report_page, training_costs
 from distill.training.settings import TrainSettings
 from distill.training.shared_prefix import SharedPrefixCollator, verify_shared_prefix
@@ -113,6 +113,8 @@ def train(
                 plan = plan_job(settings, manager, world.size)
         for line in plan.notes:
             note(line)
+        if world.is_main and (faster := faster_precision(plan)) is not None:  # it is measured
+            note(faster)
         if dry_run:
             return replace(plan.report, estimate=estimate_of(plan, settings, note))
         return _train(run, plan, resume)

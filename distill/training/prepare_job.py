@@ -13,7 +13,7 @@ from distill.dataset.pipeline import Pipeline, length_limit, make_pipeline
 from distill.dataset.prepare import Prepared, prepare
 from distill.encode.encoder import Encoder
 from distill.errors import DataError, DistillError, PluginError
-from distill.models.device import best_device, bfloat16_gain
+from distill.models.device import best_device, bfloat16_gain, describe_gain
 from distill.models.load import model_config
 from distill.models.precision import saved_dtype
 from distill.plugins import PluginManager
@@ -30,8 +30,8 @@ from distill.transcripts.reader import Reader
 from distill.transcripts.turns import choose_turns
 from distill.types import PrefixGroup, TrainPlan
 
-_WIDE, _CLEARLY = 256, 1.5
-"""Matrices take most of a step in models of at least this hidden size; what makes them this much faster is told."""
+_WIDE = 256
+"""Matrices take most of a step in models of at least this hidden size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def plan_job(settings: TrainSettings, manager: PluginManager, processes: int) ->
         hold_out=pipeline.hold_out,
         held_out=_held_out(settings, pipeline, max_length),
         prefix_groups=groups,
-        notes=[*_notes(settings, pipeline, prepared, targets, loss), *_faster(plan, pipeline.ref)],
+        notes=_notes(settings, pipeline, prepared, targets, loss),
     )
 
 
@@ -141,18 +141,14 @@ def _notes(
     return notes
 
 
-def _faster(plan: TrainPlan, ref: str) -> list[str]:
-    """How to train faster on this machine's CPU, where it was measured to be."""
-    width = getattr(model_config(ref).get_text_config(), "hidden_size", 0)
-    if plan.bfloat16_option is None or plan.precision != "float32" or width < _WIDE or best_device() != "cpu":
-        return []
-    gain = bfloat16_gain(width)
-    if gain < _CLEARLY:
-        return []
-    return [
-        f"matrix products are {gain:.1f} times as fast in bfloat16 on this CPU: {plan.bfloat16_option} trains in mixed "
-        "precision"
-    ]
+def faster_precision(plan: JobPlan) -> str | None:
+    """How to train faster on this machine's CPU, where it is measured to be; a line for the user."""
+    option = plan.train_plan.bfloat16_option
+    if option is None or plan.train_plan.precision != "float32" or best_device() != "cpu":
+        return None
+    width = getattr(model_config(plan.ref).get_text_config(), "hidden_size", 0)
+    gain = describe_gain(bfloat16_gain(width)) if width >= _WIDE else None
+    return None if gain is None else f"{gain} on this CPU: {option} trains in mixed precision"
 
 
 def _prefix_groups(settings: TrainSettings, prepared: Prepared, ref: str) -> Sequence[PrefixGroup]:

@@ -41,7 +41,7 @@ class Paid:
         os.write(ledger, f"{text}\\n".encode())
         os.close(ledger)
         await asyncio.sleep(float(os.environ.get("PAUSE", 0)))
-        return distill.Answer(distill.Message("assistant", hashlib.sha256(text.encode()).hexdigest()[:12]))
+        return distill.Answer(distill.Message("assistant", hashlib.sha256(text.encode()).hexdigest() * 20))
 
 
 @distill.hookimpl
